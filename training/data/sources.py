@@ -1,0 +1,133 @@
+"""Data sets in memory, from the publishers' files or from TensorFlow Datasets."""
+
+import dataclasses
+import gzip
+import pathlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images of one split.
+
+    Attributes:
+        images: uint8 array of shape `(examples, height, width, channels)`.
+        labels: int64 array of shape `(examples,)`.
+        class_names: One name a class.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple
+
+    def __getitem__(self, index):
+        return dataclasses.replace(
+            self, images=self.images[index], labels=self.labels[index]
+        )
+
+
+def load(name, split, data_dir):
+    """Loads a split of a data set.
+
+    Args:
+        name: TFDS's name: `"cifar100"`, `"mnist"`, or `"tiny_imagenet"`.
+        split: `"train"` or `"test"`.
+        data_dir: Folder with the publisher's files, or TFDS's data folder.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: If there is no such data set or split.
+        FileNotFoundError: If the files are not there.
+    """
+    if name not in SOURCES:
+        raise ValueError(
+            f"Expected a data set of {sorted(SOURCES)}. Received: {name!r}"
+        )
+    if split not in ("train", "test"):
+        raise ValueError(f"Expected the split 'train' or 'test'. Received: {split!r}")
+    return SOURCES[name](pathlib.Path(data_dir), split)
+
+
+def _cifar100(data_dir, split):
+    folder = data_dir / "cifar-100-binary"
+    if not (folder / "train.bin").is_file():
+        return _tfds("cifar100", data_dir, split, f"{folder}/train.bin and test.bin")
+    records = np.fromfile(folder / f"{split}.bin", np.uint8).reshape(-1, 3074)
+    images = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    names = (folder / "fine_label_names.txt").read_text().split()
+    return Dataset(np.ascontiguousarray(images), records[:, 1].astype(int), tuple(names))
+
+
+def _mnist(data_dir, split):
+    folder = data_dir / "mnist"
+    prefix = {"train": "train", "test": "t10k"}[split]
+    files = [
+        folder / f"{prefix}-images-idx3-ubyte.gz",
+        folder / f"{prefix}-labels-idx1-ubyte.gz",
+    ]
+    if not all(file.is_file() for file in files):
+        return _tfds("mnist", data_dir, split, " and ".join(map(str, files)))
+    images, labels = (gzip.decompress(file.read_bytes()) for file in files)
+    return Dataset(
+        np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28, 1),
+        np.frombuffer(labels, np.uint8, offset=8).astype(int),
+        tuple("0123456789"),
+    )
+
+
+def _tiny_imagenet(data_dir, split):
+    from PIL import Image
+
+    folder = data_dir / "tiny-imagenet-200"
+    if not (folder / "wnids.txt").is_file():
+        raise FileNotFoundError(
+            f"Expected the unpacked tiny-imagenet-200.zip in {folder}. It is not there."
+        )
+    ids = (folder / "wnids.txt").read_text().split()
+    words = dict(
+        line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines()
+    )
+    names = tuple(words[wnid].split(",")[0].replace(" ", "_") for wnid in ids)
+    if split == "train":
+        files = [
+            (file, label)
+            for label, wnid in enumerate(ids)
+            for file in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
+        ]
+    else:
+        annotations = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        rows = [line.split("\t")[:2] for line in annotations]
+        files = [
+            (folder / "val" / "images" / file, ids.index(wnid)) for file, wnid in rows
+        ]
+    images = np.stack([np.asarray(Image.open(f).convert("RGB")) for f, _ in files])
+    return Dataset(images, np.array([label for _, label in files]), names)
+
+
+def _tfds(name, data_dir, split, expected):
+    try:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=data_dir, try_download_gcs=False
+            )
+        )
+    except Exception as error:
+        raise FileNotFoundError(
+            f"Expected {expected}, or that TensorFlow Datasets finds or downloads "
+            f"{name} in {data_dir}; it could not: {error}"
+        ) from error
+    examples = tfds.data_source(name, split=split, data_dir=data_dir)
+    return Dataset(
+        np.stack([example["image"] for example in examples]),
+        np.array([example["label"] for example in examples]),
+        tuple(builder.info.features["label"].names),
+    )
+
+
+SOURCES = {"cifar100": _cifar100, "mnist": _mnist, "tiny_imagenet": _tiny_imagenet}

@@ -1,0 +1,71 @@
+"""What the machine is and the settings that are fastest on it."""
+
+import os
+import pathlib
+import platform
+
+# TensorFlow leaves oneDNN off on processors without AVX-512; there too the networks
+# train 1.3 times faster with it (docs/results/cpu_settings.csv).
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def accelerator():
+    """Name of the first GPU, or `None`."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(devices[0]).get(
+        "device_name", "GPU"
+    ) if devices else None
+
+
+def default_precision():
+    """`"mixed_bfloat16"` where the device computes in bfloat16, else `"float32"`."""
+    fast = accelerator() or {"avx512_bf16", "amx_bf16"} & set(_cpu("flags").split())
+    return "mixed_bfloat16" if fast else "float32"
+
+
+def default_jit():
+    """Whether to compile the step with XLA: on a GPU; on a CPU oneDNN is faster."""
+    return accelerator() is not None
+
+
+def description():
+    """Facts to keep with a run: processor, accelerator and versions."""
+    import keras
+    import numpy as np
+
+    facts = {
+        "processor": _cpu("model name") or platform.processor(),
+        "processor_family_model": f"{_cpu('cpu family')}/{_cpu('model')}",
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "accelerator": accelerator(),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+    }
+    backend = __import__(keras.backend.backend())
+    facts[keras.backend.backend()] = backend.__version__
+    return facts
+
+
+def _cpu(key):
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return ""
+    for line in cpuinfo.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

@@ -1,0 +1,79 @@
+"""A recipe: everything that decides what a training run computes."""
+
+import dataclasses
+import importlib.util
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a recipe file assigns to `recipe`.
+
+    Attributes:
+        model: Name of a model function of `elu_zoo`.
+        model_arguments: Its arguments, JSON-plain.
+        dataset: Name of a data set, see `training.data.sources`.
+        batch_size: Examples a step, over all devices. The last, smaller batch of an
+            epoch is left out; each epoch has another order.
+        epochs: Passes over the training images.
+        optimizer: Called with the learning-rate schedule, returns a Keras optimizer.
+            With its `use_ema`, the averaged weights are the ones evaluated and kept.
+        learning_rate: Called with the number of steps of the whole run, returns a Keras
+            learning-rate schedule.
+        augmentation: Functions of `training.data.augmentation`, applied in order.
+        image_sizes: Side of the training images, by the first epoch that has it, such
+            as `{0: 24, 14: 32}`; evaluation is always at the size of the data set.
+        label_smoothing: Share of the target spread over all classes.
+        holdout: Number of training images to leave out and validate on. With 0 the run
+            trains on all of them and the test set is looked at once, at the end.
+        evaluate_every: Epochs between validations.
+        seed: Of the initialization, the order and the augmentation.
+    """
+
+    model: str
+    model_arguments: Mapping
+    dataset: str
+    batch_size: int
+    epochs: int
+    optimizer: Callable
+    learning_rate: Callable
+    augmentation: Sequence[Callable] = ()
+    image_sizes: Mapping = dataclasses.field(default_factory=dict)
+    label_smoothing: float = 0.0
+    holdout: int = 0
+    evaluate_every: int = 1
+    seed: int = 0
+
+
+def load_recipe(path, **changes):
+    """Reads a recipe file.
+
+    Args:
+        path: Path of a Python file that assigns a `Recipe` to `recipe`.
+        **changes: Fields to replace.
+
+    Returns:
+        The `Recipe`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has no recipe.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        known = sorted((pathlib.Path(__file__).parents[1] / "recipes").glob("*.py"))
+        raise FileNotFoundError(
+            f"Expected the path of a recipe file. Received: {path}. The recipes here: "
+            + ", ".join(f"training/recipes/{p.name}" for p in known)
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = getattr(module, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"Expected {path} to assign a `training.engine.recipe.Recipe` to the name "
+            f"`recipe`. Received: {recipe!r}"
+        )
+    return dataclasses.replace(recipe, **changes)

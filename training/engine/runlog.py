@@ -1,0 +1,142 @@
+"""What a run leaves to read: a CSV log, its plot and TensorBoard events."""
+
+import csv
+import os
+import pathlib
+
+from elu_zoo.files import replacing
+
+FIELDS = (
+    "step",
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_error",
+    "eval_loss",
+    "eval_error",
+    "images_per_second",
+    "seconds",
+)
+
+
+class RunLog:
+    """Rows of numbers, one a logging interval or evaluation.
+
+    Args:
+        path: Path of the CSV file.
+        step: Step that the run continues from; later rows are dropped, since the run
+            will write them again.
+    """
+
+    def __init__(self, path, step=0):
+        self.path = pathlib.Path(path)
+        self.rows = [row for row in read(path) if row["step"] <= step]
+        with replacing(self.path) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    @property
+    def seconds(self):
+        """Seconds of training so far, over all restarts."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def add(self, **row):
+        """Adds a row and makes sure that it is on the disk."""
+        self.rows.append({field: row.get(field, "") for field in FIELDS})
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, FIELDS).writerow(self.rows[-1])
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(path):
+    """Rows of a log; a line that a kill left unfinished is passed over.
+
+    Args:
+        path: Path of the CSV file.
+
+    Returns:
+        A list of dicts of numbers; `""` where a row has no value. Empty without a file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                row = {key: float(value) if value else "" for key, value in row.items()}
+                row["step"] = int(row["step"])
+            except (TypeError, ValueError):
+                continue
+            rows.append(row)
+    return rows
+
+
+def plot(rows, path, title):
+    """Draws the learning curve of a run.
+
+    Args:
+        rows: Rows of a log.
+        path: Path of the PNG file.
+        title: String.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, quantity in zip(axes, ("loss", "error"), strict=True):
+        scale = 100 if quantity == "error" else 1
+        for kind, style in (("train", "-"), ("eval", "o-")):
+            points = [
+                (row["epoch"], scale * row[f"{kind}_{quantity}"])
+                for row in rows
+                if row[f"{kind}_{quantity}"] != ""
+            ]
+            if points:
+                label = {"train": "training batches", "eval": "evaluation"}[kind]
+                axis.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("loss" if quantity == "loss" else "error (%)")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120)
+    plt.close(figure)
+
+
+def write_events(rows, folder):
+    """Writes the log as TensorBoard events, in place of those there.
+
+    Made from the rows each time, so that a resumed run has no doubled points. Does
+    nothing where TensorBoard is not installed.
+
+    Args:
+        rows: Rows of a log.
+        folder: Folder of the events.
+    """
+    try:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        return
+    folder = pathlib.Path(folder)
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    writer = EventFileWriter(str(folder))
+    for row in rows:
+        values = [
+            summary_pb2.Summary.Value(tag=name.replace("_", "/", 1), simple_value=value)
+            for name, value in row.items()
+            if value != "" and name != "step"
+        ]
+        writer.add_event(
+            event_pb2.Event(
+                step=row["step"], summary=summary_pb2.Summary(value=values)
+            )
+        )
+    writer.close()
