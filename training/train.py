@@ -29,6 +29,8 @@ def main(argv=None):
     parser.add_argument(
         "--precision", choices=["float32", "mixed_bfloat16"], help="default: by device"
     )
+    parser.add_argument("--log-every", type=int, default=50, metavar="STEPS")
+    parser.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)
 
@@ -46,7 +48,9 @@ def main(argv=None):
             load_recipe(arguments.recipe, **changes),
             arguments.data,
             arguments.out,
-            arguments.precision,
+            precision=arguments.precision,
+            log_every=arguments.log_every,
+            checkpoint_every=arguments.checkpoint_every,
             progress=not arguments.quiet,
         )
     except (ValueError, FileNotFoundError) as error:

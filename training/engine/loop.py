@@ -14,16 +14,23 @@ from tqdm import tqdm
 
 from elu_zoo.files import replacing
 from elu_zoo.models import get_model_function
-from training.data import sources
+from elu_zoo import datasets
 from training.data.stream import Stream
 from training.engine import checkpoint, device, runlog
 from training.engine.steps import make_train_step, predict
 
-LOG_EVERY = 50
-CHECKPOINT_EVERY = 100
 
-
-def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
+def train(
+    recipe_path,
+    recipe,
+    data_dir,
+    out,
+    *,
+    precision=None,
+    log_every=50,
+    checkpoint_every=100,
+    progress=True,
+):
     """Runs a recipe, or goes on with the run in a folder.
 
     The run can be killed at any moment and started again with the same arguments; it
@@ -32,11 +39,13 @@ def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
     Args:
         recipe_path: Path of the recipe's file, kept with the run.
         recipe: `Recipe`.
-        data_dir: Folder of the data, see `training.data.sources`.
+        data_dir: Folder of the data, see `elu_zoo.datasets`.
         out: Folder of the run. It receives `recipe.py`, `run.json` (settings, versions,
             hardware), `log.csv`, `curve.png`, TensorBoard events, `best.weights.h5`,
             `last.weights.h5` and `checkpoint.npz`.
         precision: Keras dtype policy; default by device.
+        log_every: Steps between rows of the log.
+        checkpoint_every: Steps between checkpoints, a multiple of `log_every`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -45,8 +54,15 @@ def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
     Raises:
         ValueError: If the folder holds a run of another recipe.
     """
+    if checkpoint_every % log_every:
+        raise ValueError(
+            "Expected checkpoint_every to be a multiple of log_every. "
+            f"Received: checkpoint_every={checkpoint_every}, log_every={log_every}"
+        )
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    for half_written in out.glob(".part.*"):
+        half_written.unlink()
     precision = precision or device.default_precision()
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(recipe.seed)
@@ -55,11 +71,11 @@ def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
 
         tf.config.experimental.enable_op_determinism()
 
-    train_set = sources.load(recipe.dataset, "train", data_dir)
+    train_set = datasets.load(recipe.dataset, "train", data_dir)
     if recipe.holdout:
         train_set, eval_set = split_holdout(train_set, recipe.holdout)
     else:
-        eval_set = sources.load(recipe.dataset, "test", data_dir)
+        eval_set = datasets.load(recipe.dataset, "test", data_dir)
     stream = Stream(
         train_set.images,
         train_set.labels,
@@ -82,9 +98,11 @@ def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
         _check_same(state["settings"], settings, out)
     else:
         adapt_preprocessing(model, train_set.images)
-    state["starts"] += 1
     log = runlog.RunLog(out / "log.csv", state["step"])
-    _write_facts(out, recipe_path, settings, state)
+    if state["step"] == total:
+        return log.rows[-1] | {"best_error": state["best_error"]}
+    state["starts"] += 1
+    _write_facts(out, recipe_path, settings, state, train_set)
 
     loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=recipe.label_smoothing
@@ -112,7 +130,7 @@ def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
             step = state["step"]
             bar.update(recipe.batch_size)
             row = None
-            if step % LOG_EVERY == 0 or step == total:
+            if step % log_every == 0 or step == total:
                 row = _train_row(window, recipe.batch_size, clock)
                 bar.set_postfix(
                     loss=f"{row['train_loss']:.3f}", error=f"{row['train_error']:.1%}"
@@ -134,7 +152,7 @@ def train(recipe_path, recipe, data_dir, out, precision=None, progress=True):
                     seconds=clock.seconds(),
                     **row,
                 )
-            if evaluated or step % CHECKPOINT_EVERY == 0:
+            if evaluated or step % checkpoint_every == 0:
                 checkpoint.save(file, groups, state)
             if evaluated:
                 runlog.plot(log.rows, out / "curve.png", _title(recipe))
@@ -257,12 +275,14 @@ def _check_same(before, now, out):
         )
 
 
-def _write_facts(out, recipe_path, settings, state):
+def _write_facts(out, recipe_path, settings, state, dataset):
     if state["starts"] == 1:
         shutil.copyfile(recipe_path, out / "recipe.py")
     facts = {
         "recipe": pathlib.Path(recipe_path).name,
         "settings": settings,
+        "input_shape": dataset.images.shape[1:],
+        "class_names": dataset.class_names,
         "starts": state["starts"],
         "commit": _commit(),
         "machine": device.description(),

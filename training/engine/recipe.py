@@ -13,7 +13,7 @@ class Recipe:
     Attributes:
         model: Name of a model function of `elu_zoo`.
         model_arguments: Its arguments, JSON-plain.
-        dataset: Name of a data set, see `training.data.sources`.
+        dataset: Name of a data set, see `elu_zoo.datasets`.
         batch_size: Examples a step, over all devices. The last, smaller batch of an
             epoch is left out; each epoch has another order.
         epochs: Passes over the training images.

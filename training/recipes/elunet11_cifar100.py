@@ -23,11 +23,11 @@ recipe = Recipe(
     },
     dataset="cifar100",
     batch_size=256,
-    epochs=23,
-    image_sizes={0: 16, 6: 24, 16: 32},
+    epochs=21,
+    image_sizes={0: 16, 4: 24, 14: 32},
     augmentation=[random_crop(4, "reflect"), alternating_flip()],
     label_smoothing=0.1,
-    learning_rate=lambda steps: WarmupLinear(0.025, steps, warmup=0.15),
+    learning_rate=lambda steps: WarmupLinear(0.015, steps, warmup=0.15),
     optimizer=lambda schedule: ConvMuon(
         schedule, momentum=0.95, weight_decay=0.1, use_ema=True, ema_momentum=0.99
     ),

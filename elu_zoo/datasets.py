@@ -131,3 +131,25 @@ def _tfds(name, data_dir, split, expected):
 
 
 SOURCES = {"cifar100": _cifar100, "mnist": _mnist, "tiny_imagenet": _tiny_imagenet}
+
+TERMS = {
+    "cifar100": {
+        "terms": "CIFAR-100 (Krizhevsky, 2009) was collected for research; its images "
+        "come from the web and belong to their owners.",
+        "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    },
+    "mnist": {
+        "terms": "MNIST (LeCun, Cortes, Burges) is derived from NIST's Special "
+        "Databases 1 and 3; Creative Commons Attribution-Share Alike 3.0.",
+        "url": "http://yann.lecun.com/exdb/mnist/",
+    },
+    "tiny_imagenet": {
+        "terms": "Tiny ImageNet is a subset of ImageNet; ImageNet's terms allow "
+        "non-commercial research and educational use.",
+        "url": "https://www.image-net.org/download.php",
+    },
+    "image_folder": {
+        "terms": "A folder of images; its terms are its owner's to state.",
+        "url": "none",
+    },
+}

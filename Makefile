@@ -1,0 +1,25 @@
+PYTHON ?= python3
+
+.PHONY: demo test clean
+
+demo: .venv-demo/installed
+	.venv-demo/bin/python docs/demo/demo.py
+
+test: .venv-test/installed
+	.venv-test/bin/ruff check
+	.venv-test/bin/ruff format --check
+	.venv-test/bin/python -m pytest
+
+.venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/*)
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check .
+	touch $@
+
+.venv-test/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[training,test]'
+	touch $@
+
+clean:
+	rm -rf .venv-demo .venv-test

@@ -1,0 +1,149 @@
+"""How good a classifier is: error, top-5, calibration, confusion."""
+
+import math
+
+import numpy as np
+
+
+def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0):
+    """Classifies images once, at the size they have, and compares with their labels.
+
+    Args:
+        model: Keras model that maps images to probabilities.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
+        labels: Integer array of shape `(n,)`.
+        class_names: Optional names, one a class; default their numbers.
+        batch_size: Images at a time. Every image counts, the last, smaller batch too.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        A JSON-plain dict, see `measure`.
+
+    Raises:
+        ValueError: If images, labels and classes do not fit each other.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(classes=3, width=0.05)
+    >>> images = np.zeros((4, 32, 32, 3), "uint8")
+    >>> evaluate(model, images, np.array([0, 1, 2, 0]))["n"]
+    4
+    """
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(
+            "Expected as many labels as images, and at least one. "
+            f"Received: {len(images)} images, {len(labels)} labels"
+        )
+    probabilities = model.predict(images, batch_size=batch_size, verbose=verbose)
+    return measure(np.asarray(probabilities), np.asarray(labels), class_names)
+
+
+def measure(probabilities, labels, class_names=None, bins=15):
+    """Figures of a classifier from its probabilities.
+
+    Args:
+        probabilities: Array of shape `(n, classes)`, each row sums to 1.
+        labels: Integer array of shape `(n,)`.
+        class_names: Optional names, one a class; default their numbers.
+        bins: Number of confidence bins, of equal width, for the calibration.
+
+    Returns:
+        A JSON-plain dict: `n`, `error` and its 95 % Wilson `error_interval`,
+        `top5_error`, `loss` (cross-entropy in nats), `calibration_error` (expected
+        calibration error, Guo et al. 2017), `calibration` (count, mean confidence and
+        accuracy of each bin that is not empty), `class_error` (by class name),
+        `confusions` (the most frequent wrong answers) and `confusion_matrix`
+        (true class by predicted class, counts).
+
+    Raises:
+        ValueError: If the shapes do not fit, or a row is no distribution.
+
+    Example:
+
+    >>> figures = measure(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+    >>> figures["error"], figures["confusion_matrix"]
+    (0.5, [[1, 0], [1, 0]])
+    """
+    probabilities = np.asarray(probabilities, "float64")
+    n, classes = probabilities.shape
+    names = [str(name) for name in (class_names or range(classes))]
+    if labels.shape != (n,) or len(names) != classes:
+        raise ValueError(
+            f"Expected labels of shape ({n},) and {classes} class names for "
+            f"probabilities of shape {probabilities.shape}. Received: labels of shape "
+            f"{labels.shape}, {len(names)} names"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Expected labels from 0 to {classes - 1}. Received: {labels.min()} to "
+            f"{labels.max()}"
+        )
+    if not np.allclose(probabilities.sum(-1), 1, atol=1e-2):
+        raise ValueError(
+            "Expected rows of probabilities that sum to 1. Received rows with sums from "
+            f"{probabilities.sum(-1).min():.3g} to {probabilities.sum(-1).max():.3g}. "
+            "A model that gives logits needs a softmax."
+        )
+    predicted = probabilities.argmax(-1)
+    right = predicted == labels
+    own = probabilities[np.arange(n), labels]
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    table, calibration_error = _calibration(probabilities.max(-1), right, bins)
+    counts = confusion.sum(-1)
+    return {
+        "n": n,
+        "error": float(1 - right.mean()),
+        "error_interval": _wilson(int(n - right.sum()), n),
+        "top5_error": float(1 - _in_top(probabilities, labels, 5).mean()),
+        "loss": float(-np.log(np.maximum(own, np.finfo("float64").tiny)).mean()),
+        "calibration_error": calibration_error,
+        "calibration": table,
+        "class_error": {
+            name: float(1 - confusion[i, i] / counts[i])
+            for i, name in enumerate(names)
+            if counts[i]
+        },
+        "confusions": _frequent(confusion, names),
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def _in_top(probabilities, labels, k):
+    k = min(k, probabilities.shape[1])
+    top = np.argpartition(-probabilities, k - 1, axis=-1)[:, :k]
+    return (top == labels[:, None]).any(-1)
+
+
+def _calibration(confidence, right, bins):
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    table, error = [], 0.0
+    for b in range(bins):
+        chosen = index == b
+        count = int(chosen.sum())
+        if not count:
+            continue
+        mean, accuracy = float(confidence[chosen].mean()), float(right[chosen].mean())
+        table.append({"count": count, "confidence": mean, "accuracy": accuracy})
+        error += count / len(right) * abs(mean - accuracy)
+    return table, float(error)
+
+
+def _wilson(k, n, z=1.959964):
+    share, square = k / n, z * z / n
+    half = z * math.sqrt(share * (1 - share) / n + square / (4 * n))
+    center = share + square / 2
+    return [(center - half) / (1 + square), (center + half) / (1 + square)]
+
+
+def _frequent(confusion, names, most=20):
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    rows, columns = np.unravel_index(order, wrong.shape)
+    return [
+        {"true": names[i], "predicted": names[j], "count": int(wrong[i, j])}
+        for i, j in zip(rows, columns, strict=True)
+        if wrong[i, j]
+    ]

@@ -1,0 +1,43 @@
+"""Installs `elu_zoo`; the manifest and the small weights travel inside the package."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "elu_zoo/__init__.py").read_text()
+).group(1)
+
+setup(
+    name="elu-zoo",
+    version=VERSION,
+    description="Keras models of the ELU networks of Clevert et al. (ICLR 2016)",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["elu_zoo", "elu_zoo.*"]), "elu_zoo.pretrained"],
+    package_dir={"elu_zoo.pretrained": "pretrained"},
+    package_data={"elu_zoo.pretrained": ["manifest.json", "elunet11.*.weights.h5"]},
+    entry_points={"console_scripts": ["elu-zoo = elu_zoo.cli:main"]},
+    install_requires=[
+        "filelock>=3.12",
+        "h5py>=3.10",
+        "keras>=3.10",
+        "numpy>=1.26",
+        "pillow>=10.0",
+        "tensorflow>=2.20",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "training": [
+            "importlib_resources>=6.0",
+            "matplotlib>=3.8",
+            "tensorboard>=2.16",
+            "tensorflow-datasets>=4.9.7",
+        ],
+        "test": ["pytest>=8.0"],
+    },
+)

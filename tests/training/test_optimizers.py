@@ -1,0 +1,68 @@
+import keras
+import numpy as np
+import pytest
+
+from training.engine.optimizers import ConvMuon
+from training.engine.schedules import WarmupLinear
+
+
+def orthogonalized(matrix, steps=5):
+    """Newton-Schulz of Jordan et al. (2024) in float64."""
+    x = matrix / np.linalg.norm(matrix)
+    if x.shape[0] > x.shape[1]:
+        return orthogonalized(matrix.T, steps).T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+def test_muon_on_a_convolution_kernel_follows_the_formula():
+    rng = np.random.default_rng(0)
+    value = rng.normal(size=(3, 3, 8, 12)).astype("float32")
+    gradients = rng.normal(size=(3, *value.shape)).astype("float32")
+    kernel = keras.Variable(value)
+    optimizer = ConvMuon(0.02, momentum=0.9, weight_decay=0.1)
+    optimizer.build([kernel])
+    expected, momentum = value.astype("float64"), 0.0
+    for gradient in gradients.astype("float64"):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))])
+        expected = expected * (1 - 0.02 * 0.1)
+        momentum = 0.9 * momentum + gradient
+        update = orthogonalized((gradient + 0.9 * momentum).reshape(72, 12))
+        expected = expected - 0.02 * update.reshape(value.shape)
+    np.testing.assert_allclose(np.asarray(kernel), expected, atol=2e-6)
+
+
+def test_an_orthogonal_update_has_singular_values_near_one():
+    gradient = np.random.default_rng(0).normal(size=(2, 2, 16, 24)).astype("float32")
+    update = ConvMuon().zeropower_via_newtonschulz5(
+        keras.ops.convert_to_tensor(gradient), 5
+    )
+    singular = np.linalg.svd(np.asarray(update).reshape(64, 24), compute_uv=False)
+    assert 0.6 < singular.min() and singular.max() < 1.3
+
+
+def test_biases_follow_adam_without_decay():
+    bias = keras.Variable(np.ones(4, "float32"))
+    optimizer = ConvMuon(0.02, bias_rate=0.5, weight_decay=0.1)
+    optimizer.build([bias])
+    optimizer.apply([keras.ops.convert_to_tensor(np.full(4, 3.0, "float32"))])
+    np.testing.assert_allclose(np.asarray(bias), 1 - 0.01, atol=1e-6)
+
+
+def test_muon_config_round_trip():
+    optimizer = ConvMuon(0.03, bias_rate=0.2, momentum=0.8, weight_decay=0.1)
+    again = ConvMuon.from_config(optimizer.get_config())
+    assert again.adam_lr_ratio == 0.2 and again.momentum == 0.8
+
+
+@pytest.mark.parametrize("step, expected", [(0, 0), (10, 0.5), (20, 1), (60, 0.5)])
+def test_warmup_linear(step, expected):
+    schedule = WarmupLinear(1.0, steps=100, warmup=0.2)
+    assert float(schedule(step)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_warmup_out_of_range():
+    with pytest.raises(ValueError, match="warmup=0"):
+        WarmupLinear(1.0, 10, warmup=0)

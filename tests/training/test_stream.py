@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from training.data.augmentation import (
+    Batch,
+    alternating_flip,
+    random_crop,
+    random_flip,
+)
+from training.data.stream import Stream
+
+
+def stream(seed=0, augmentation=()):
+    images = np.arange(100, dtype="uint8")[:, None, None, None] * np.ones(
+        (1, 4, 4, 3), "uint8"
+    )
+    return Stream(images, np.arange(100) % 5, 5, 8, augmentation, seed)
+
+
+def batch(images, epoch=0, seed=0):
+    return Batch(
+        images=images,
+        targets=np.zeros((len(images), 2), "float32"),
+        indices=np.arange(len(images)),
+        epoch=epoch,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    one, other = (stream(augmentation=[random_crop(1)]) for _ in range(2))
+    for step in (30, 2, 30, 0):
+        expected = list(other.batches(step, step + 1))[0]
+        np.testing.assert_array_equal(one.batch(step).images, expected.images)
+    assert not np.array_equal(one.batch(3).indices, stream(seed=1).batch(3).indices)
+
+
+def test_batches_from_any_step_are_the_same_batches():
+    s = stream()
+    whole = [b.indices for b in s.batches(0, 30)]
+    rest = [b.indices for b in s.batches(17, 30)]
+    np.testing.assert_array_equal(whole[17:], rest)
+
+
+def test_an_epoch_shows_each_example_once_with_its_own_label():
+    s = stream()
+    assert s.steps_per_epoch == 12
+    first = [s.batch(step) for step in range(12)]
+    seen = np.concatenate([b.indices for b in first])
+    assert len(set(seen)) == 96
+    for b in first:
+        np.testing.assert_array_equal(b.images[:, 0, 0, 0], b.indices)
+        np.testing.assert_array_equal(b.targets.argmax(-1), b.indices % 5)
+    second = np.concatenate([s.batch(step).indices for step in range(12, 24)])
+    assert not np.array_equal(seen, second)
+
+
+def test_too_few_images():
+    with pytest.raises(ValueError, match="Received: 3 images"):
+        Stream(np.zeros((3, 4, 4, 3), "uint8"), np.zeros(3, int), 5, 8)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_random_crop_is_a_window_of_the_padded_image(mode):
+    images = np.random.default_rng(1).integers(1, 255, (50, 8, 8, 3), dtype="uint8")
+    crops = random_crop(2, mode)(batch(images)).images
+    offsets = set()
+    for image, crop in zip(images, crops, strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode=mode)
+        found = [
+            (y, x)
+            for y in range(5)
+            for x in range(5)
+            if np.array_equal(padded[y : y + 8, x : x + 8], crop)
+        ]
+        assert found
+        offsets.update(found)
+    assert len(offsets) > 12
+
+
+def test_random_flip_mirrors_about_half_and_leaves_its_input():
+    images = np.random.default_rng(1).integers(0, 255, (400, 4, 4, 3), dtype="uint8")
+    before = images.copy()
+    out = random_flip()(batch(images)).images
+    np.testing.assert_array_equal(images, before)
+    flipped = [np.array_equal(o, i[:, ::-1]) for o, i in zip(out, images, strict=True)]
+    kept = [np.array_equal(o, i) for o, i in zip(out, images, strict=True)]
+    assert all(f or k for f, k in zip(flipped, kept, strict=True))
+    assert 150 < sum(flipped) < 250
+
+
+def test_alternating_flip_shows_both_sides_in_two_epochs():
+    images = np.random.default_rng(1).integers(0, 255, (400, 4, 4, 3), dtype="uint8")
+    flipped = []
+    for epoch in range(3):
+        out = alternating_flip()(batch(images, epoch, seed=epoch)).images
+        flipped.append((out != images).any((1, 2, 3)))
+    assert 150 < flipped[0].sum() < 250
+    np.testing.assert_array_equal(flipped[0], ~flipped[1])
+    np.testing.assert_array_equal(flipped[0], flipped[2])

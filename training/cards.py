@@ -1,0 +1,103 @@
+"""Model cards, made from a record of the manifest and its evaluation."""
+
+
+def card(name, record, figures):
+    """The model card of published weights.
+
+    Args:
+        name: Name of the weights.
+        record: Their record in the manifest.
+        figures: Their evaluation, as `elu_zoo.evaluation.measure` gives it.
+
+    Returns:
+        A string of Markdown.
+    """
+    tag = name.split(".", 1)[1]
+    training, machine = record["training"], record["training"]["machine"]
+    low, high = figures["error_interval"]
+    ranked = sorted(figures["class_error"].items(), key=lambda item: item[1])
+    resumed = (
+        f"It was interrupted and resumed {training['starts'] - 1} times, each time from "
+        "its last checkpoint."
+        if training["starts"] > 1
+        else "It ran without interruption."
+    )
+    device = machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
+    backend = machine["backend"]
+    return f"""# {name}
+
+`elu_zoo.{record["model"]}(weights="{tag}")`
+
+{record["parameters"]:,} parameters, {record["bytes"] / 1e6:.1f} MB, input
+{"×".join(map(str, record["input_shape"]))}, {len(record["class_names"])} classes. The
+architecture and the absence of normalization are those of Clevert et al. (2016).
+
+## Results
+
+{figures["n"]:,} images of the test split of {record["dataset"]["name"]}, one view of each,
+no test-time augmentation, weights as published (rounded to bfloat16), evaluated in float32.
+
+| measure | value |
+|---|---|
+| test error | {figures["error"]:.2%} |
+| 95 % interval (Wilson, of the test images) | {low:.2%} to {high:.2%} |
+| top-5 error | {figures["top5_error"]:.2%} |
+| cross-entropy | {figures["loss"]:.3f} |
+| expected calibration error (15 bins) | {figures["calibration_error"]:.2%} |
+
+One run with one seed: the interval says nothing of other seeds.
+
+    elu-zoo evaluate {name} --data DIR
+
+## Training
+
+{training["examples"]:,} images, {training["epochs"]} epochs, seed {training["seed"]},
+{training["precision"]}, {training["seconds"] / 60:.0f} minutes on {device}
+(Keras {machine["keras"]}, {backend} {machine[backend]}). {resumed} Recipe:
+[`{record["recipe"]}`](../../{record["recipe"]}); the recipe as run, the log and all
+figures: [`docs/results/{name}`](../../docs/results/{name}).
+
+![Learning curve](../../docs/results/{name}/curve.png)
+
+    python -m training.train {record["recipe"]} --data DIR --out RUN
+    python -m training.publish RUN --name {name} --data DIR
+
+## Data and terms
+
+{record["dataset"]["terms"]} Source: {record["dataset"]["url"]}.
+Licence of the weights: {record["license"]}.
+
+## Where it errs
+
+The classes with the lowest and the highest error:
+
+| class | error | | class | error |
+|---|---|---|---|---|
+{_side_by_side(ranked[:8], ranked[::-1][:8])}
+
+The most frequent confusions:
+
+| true | predicted | images |
+|---|---|---|
+{_confusions(figures)}
+
+## Limits
+
+It knows its {len(record["class_names"])} classes and gives any other image one of them.
+Photographs that are larger or framed otherwise than those of {record["dataset"]["name"]}
+are recognized less well: the figures above are for its own test images.
+"""
+
+
+def _side_by_side(left, right):
+    return "\n".join(
+        f"| {a} | {x:.0%} | | {b} | {y:.0%} |"
+        for (a, x), (b, y) in zip(left, right, strict=True)
+    )
+
+
+def _confusions(figures):
+    return "\n".join(
+        f"| {row['true']} | {row['predicted']} | {row['count']} |"
+        for row in figures["confusions"][:8]
+    )

@@ -1,0 +1,73 @@
+"""Reading the folder of a finished run."""
+
+import dataclasses
+import json
+import pathlib
+
+from elu_zoo.models import get_model_function
+from elu_zoo.weights import load_weights
+from training.engine import runlog
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What `training.engine.loop.train` left in a folder.
+
+    Attributes:
+        folder: `pathlib.Path` of the run.
+        facts: Content of `run.json`.
+        rows: Rows of the log.
+    """
+
+    folder: pathlib.Path
+    facts: dict
+    rows: list
+
+    @property
+    def settings(self):
+        return self.facts["settings"]
+
+    @property
+    def arguments(self):
+        """Arguments of the model function that give the network of the run.
+
+        Dropout is none of them: it has no weights, and predictions do without.
+        """
+        arguments = dict(self.settings["model_arguments"])
+        arguments.pop("dropout", None)
+        return arguments | {"classes": len(self.facts["class_names"])}
+
+    def build_model(self, which="last"):
+        """The model with the run's `"last"` or `"best"` weights, giving probabilities."""
+        model = get_model_function(self.settings["model"])(
+            **{"input_shape": tuple(self.facts["input_shape"])} | self.arguments
+        )
+        load_weights(model, self.folder / f"{which}.weights.h5")
+        return model
+
+
+def load_run(folder):
+    """Reads a run.
+
+    Args:
+        folder: Path of its folder.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        ValueError: If it is no run's folder, or the run has not been evaluated yet.
+    """
+    folder = pathlib.Path(folder)
+    missing = [
+        name
+        for name in ("run.json", "log.csv", "last.weights.h5")
+        if not (folder / name).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"Expected {folder} to be the folder of a finished run. "
+            f"It has no {', '.join(missing)}."
+        )
+    facts = json.loads((folder / "run.json").read_text())
+    return Run(folder, facts, runlog.read(folder / "log.csv"))

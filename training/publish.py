@@ -1,0 +1,173 @@
+"""Turns a finished run into published weights: file, manifest record, model card.
+
+    python -m training.publish RUN --name elunet15.imagenet --data DIR
+
+The weights are rounded to bfloat16 and compressed, evaluated as rounded on the test
+split, and written with their record and card to the folder `pretrained`; log, curve,
+recipe and figures go to `docs/results/NAME`. Weights of the same name are replaced.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from training.engine import device
+
+ROOT = pathlib.Path(__file__).parents[1]
+RUN_FILES = ("recipe.py", "run.json", "log.csv", "curve.png")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m training.publish",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument(
+        "--name", required=True, help="model.tag, such as elunet15.imagenet"
+    )
+    parser.add_argument("--data", required=True, help="folder of the data sets")
+    parser.add_argument(
+        "--weights",
+        default="last",
+        choices=["last", "best"],
+        help="which of the run's weights; best only where it held images out",
+    )
+    parser.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
+    arguments = parser.parse_args(argv)
+    try:
+        record = publish(**vars(arguments))
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"training.publish: {error}")
+    print(
+        f"{arguments.name}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
+        f"error {record['metrics']['error']:.2%}"
+    )
+
+
+def publish(run, name, data, weights="last", pretrained=None, results=None):
+    """See the module's docstring.
+
+    Args:
+        run: Folder of a finished run.
+        name: Name of the weights, `"<model>.<tag>"`.
+        data: Folder of the data sets.
+        weights: `"last"` or `"best"`.
+        pretrained: Folder of the manifest, the weights files and the cards.
+        results: Folder of the results.
+
+    Returns:
+        The new record of the manifest.
+
+    Raises:
+        ValueError: If the name is not one of the run's model, or `"best"` would choose
+            by the test set.
+    """
+    from elu_zoo import datasets
+    from elu_zoo.evaluation import evaluate
+    from elu_zoo.files import replacing
+    from elu_zoo.models import get_model_function
+    from elu_zoo.weights import load_weights, save_weights
+    from training.cards import card
+    from training.engine.run import load_run
+
+    run = load_run(run)
+    settings = run.settings
+    model_name, _, tag = name.partition(".")
+    if get_model_function(model_name).__name__ != settings["model"] or not tag:
+        raise ValueError(
+            f"Expected a name like {settings['model'].lower()}.<tag> for this run. "
+            f"Received: {name!r}"
+        )
+    if weights == "best" and not settings["holdout"]:
+        raise ValueError(
+            "Expected a run with held-out images for its best weights; this one would "
+            "choose by the test set. Use the last ones."
+        )
+    test = datasets.load(settings["dataset"], "test", data)
+    model = run.build_model(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "rounded.weights.h5"
+        save_weights(model, file)
+        load_weights(model, file)
+        content = file.read_bytes()
+    figures = evaluate(model, test.images, test.labels, test.class_names)
+    figures = {"name": name, "split": "test", "machine": device.description()} | figures
+
+    digest = hashlib.sha256(content).hexdigest()
+    record = {
+        "file": f"{name}-{digest[:8]}.weights.h5",
+        "sha256": digest,
+        "bytes": len(content),
+        "urls": [],
+        "model": settings["model"],
+        "arguments": run.arguments,
+        "parameters": model.count_params(),
+        "input_shape": run.facts["input_shape"],
+        "preprocessing": {
+            "resize": run.facts["input_shape"][0],
+            "crop": run.facts["input_shape"][0],
+            "interpolation": "bilinear",
+        },
+        "class_names": list(test.class_names),
+        "dataset": {"name": settings["dataset"]} | datasets.TERMS[settings["dataset"]],
+        "license": "Apache-2.0; see the terms of the training data",
+        "recipe": f"training/recipes/{run.facts['recipe']}",
+        "metrics": {
+            key: figures[key]
+            for key in (
+                "n",
+                "error",
+                "error_interval",
+                "top5_error",
+                "loss",
+                "calibration_error",
+            )
+        },
+        "commit": run.facts["commit"],
+        "training": {
+            "seed": settings["seed"],
+            "epochs": settings["epochs"],
+            "examples": settings["train_examples"],
+            "precision": settings["precision"],
+            "seconds": run.rows[-1]["seconds"],
+            "starts": run.facts["starts"],
+            "machine": run.facts["machine"],
+        },
+        "published": datetime.date.today().isoformat(),
+    }
+
+    target = results / name
+    target.mkdir(parents=True, exist_ok=True)
+    for file in RUN_FILES:
+        shutil.copyfile(run.folder / file, target / file)
+    with replacing(target / "evaluation.json") as part:
+        part.write_text(json.dumps(figures) + "\n")
+    (pretrained / "cards").mkdir(parents=True, exist_ok=True)
+    with replacing(pretrained / record["file"]) as part:
+        part.write_bytes(content)
+    manifest_path = pretrained / "manifest.json"
+    manifest = {"format": 1, "base_url": None, "weights": {}}
+    if manifest_path.is_file():
+        manifest = json.loads(manifest_path.read_text())
+    before = manifest["weights"].get(name)
+    manifest["weights"][name] = record
+    with replacing(manifest_path) as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n")
+    with replacing(pretrained / "cards" / f"{name}.md") as part:
+        part.write_text(card(name, record, figures))
+    # Last: until the new record is on the disk the old file is still the good one.
+    if before and before["file"] != record["file"]:
+        (pretrained / before["file"]).unlink(missing_ok=True)
+    return record
+
+
+if __name__ == "__main__":
+    main()
