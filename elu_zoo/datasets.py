@@ -31,9 +31,12 @@ def load(name, split, data_dir):
     """Loads a split of a data set.
 
     Args:
-        name: TFDS's name: `"cifar100"`, `"mnist"`, or `"tiny_imagenet"`.
-        split: `"train"` or `"test"`.
-        data_dir: Folder with the publisher's files, or TFDS's data folder.
+        name: `"cifar100"`, `"mnist"`, `"tiny_imagenet"` or `"image_folder"`.
+        split: `"train"` or `"test"` (of Tiny ImageNet, its labelled val images).
+        data_dir: Folder that holds the publisher's files: `cifar-100-binary/`,
+            `mnist/*-ubyte.gz`, `tiny-imagenet-200/`; for an image folder
+            `<split>/<class>/*.jpg`. Without them CIFAR-100 and MNIST come from
+            TensorFlow Datasets with this as its data folder.
 
     Returns:
         A `Dataset`.
@@ -107,6 +110,31 @@ def _tiny_imagenet(data_dir, split):
     return Dataset(images, np.array([label for _, label in files]), names)
 
 
+def _image_folder(data_dir, split):
+    from PIL import Image
+
+    folder = data_dir / split
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    files = [
+        (file, label)
+        for label, name in enumerate(names)
+        for file in sorted((folder / name).iterdir())
+        if file.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
+    if not files:
+        raise FileNotFoundError(
+            f"Expected JPEG or PNG files in {folder}/<class>/. There are none."
+        )
+    images = [np.asarray(Image.open(file).convert("RGB")) for file, _ in files]
+    sizes = {image.shape[:2] for image in images}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Expected the images in {folder} to have one size; resize them first. "
+            f"Received: {len(sizes)} sizes, among them {sorted(sizes)[:3]}"
+        )
+    return Dataset(np.stack(images), np.array([label for _, label in files]), tuple(names))
+
+
 def _tfds(name, data_dir, split, expected):
     try:
         import tensorflow_datasets as tfds
@@ -130,7 +158,12 @@ def _tfds(name, data_dir, split, expected):
     )
 
 
-SOURCES = {"cifar100": _cifar100, "mnist": _mnist, "tiny_imagenet": _tiny_imagenet}
+SOURCES = {
+    "cifar100": _cifar100,
+    "mnist": _mnist,
+    "tiny_imagenet": _tiny_imagenet,
+    "image_folder": _image_folder,
+}
 
 TERMS = {
     "cifar100": {
