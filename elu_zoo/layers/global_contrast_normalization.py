@@ -13,8 +13,8 @@ class GlobalContrastNormalization(keras.layers.Layer):
     Args:
         scale: positive float, the norm of a normalized image without bias.
         bias: non-negative float, keeps images of low contrast from being amplified.
-        min_divisor: positive float, below which an image counts as constant and is
-            not divided: in float32 even a constant image has a little noise left.
+        min_divisor: positive float; an image whose divisor is smaller counts as
+            constant and is not divided.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -28,7 +28,7 @@ class GlobalContrastNormalization(keras.layers.Layer):
     (55.0, 0.0)
     """
 
-    def __init__(self, scale=55.0, bias=0.0, min_divisor=1e-4, **kwargs):
+    def __init__(self, scale=55.0, bias=0.0, min_divisor=1e-8, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not (scale > 0 and bias >= 0 and min_divisor > 0):
             raise ValueError(
@@ -44,7 +44,10 @@ class GlobalContrastNormalization(keras.layers.Layer):
         dtype = keras.backend.result_type("float32", self.compute_dtype)
         x = keras.ops.cast(inputs, dtype)
         axes = tuple(range(1, len(x.shape)))
-        x = x - keras.ops.mean(x, axis=axes, keepdims=True)
+        # The second pass removes what rounding left of the mean: otherwise a constant
+        # image would come out as that remainder, raised to full contrast.
+        for _ in range(2):
+            x = x - keras.ops.mean(x, axis=axes, keepdims=True)
         squares = self.bias + keras.ops.sum(x * x, axis=axes, keepdims=True)
         # The floor is inside the root because the root's slope at 0 is infinite.
         floor = (self.min_divisor * self.scale) ** 2

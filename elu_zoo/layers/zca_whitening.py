@@ -55,7 +55,7 @@ class ZCAWhitening(keras.layers.Layer):
 
     def call(self, inputs):
         dtype = keras.backend.result_type("float32", self.compute_dtype)
-        x = keras.ops.reshape(keras.ops.cast(inputs, dtype), (-1, len(self.mean)))
+        x = keras.ops.reshape(keras.ops.cast(inputs, dtype), (-1, self.mean.shape[0]))
         x = x - keras.ops.cast(self.mean, dtype)
         x = keras.ops.matmul(x, keras.ops.cast(self.matrix, dtype))
         x = keras.ops.reshape(x, (-1, *inputs.shape[1:]))
