@@ -1,5 +1,6 @@
 """Keras models of the ELU networks of Clevert, Unterthiner & Hochreiter (ICLR 2016)."""
 
+from elu_zoo.labels import decode_predictions, preprocess_input
 from elu_zoo.models import (
     ELUNet11,
     ELUNet15,
@@ -8,6 +9,7 @@ from elu_zoo.models import (
     MNISTClassifier,
     list_models,
 )
+from elu_zoo.weights import list_weights
 
 __version__ = "0.1.0"
 
@@ -17,5 +19,8 @@ __all__ = [
     "ELUNet18",
     "MNISTAutoencoder",
     "MNISTClassifier",
+    "decode_predictions",
     "list_models",
+    "list_weights",
+    "preprocess_input",
 ]

@@ -155,6 +155,8 @@ def ELUNet18(
 ):
     """The 18-layer CIFAR network (section 4.2 of the paper), 39 M weights.
 
+    The paper's table lists 18 hidden layers and the output layer.
+
     Example:
 
     >>> model = ELUNet18(include_top=False, pooling="avg", width=0.125)
@@ -398,7 +400,7 @@ def _network(
                 if pyramid_levels
                 else keras.layers.Flatten(name="flatten")(x)
             )
-        followed_by_pyramid = pyramid_levels and hidden_stacks[index + 1][0][2] == FC
+        followed_by_pyramid = pyramid_levels and architecture.stacks[index + 1][0][2] == FC
         x = _stack(
             x,
             stack,
@@ -431,7 +433,8 @@ def _network(
                 name="predictions_activation",
             )(x)
     if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
     return keras.Model(inputs, x, name=name)
 
 

@@ -75,7 +75,7 @@ def multiply_adds(model):
     "name, weights, positions, layers",
     [
         ("ELUNet11", WEIGHTS_11, [32, 16, 8, 4, 2, 1, 1], 11),
-        ("ELUNet18", WEIGHTS_18, [32, 16, 8, 4, 2, 1, 1, 1], 18),
+        ("ELUNet18", WEIGHTS_18, [32, 16, 8, 4, 2, 1, 1, 1], 18 + 1),
         ("ELUNet15", WEIGHTS_15, [112, 56, 28, 14, 1, 1], 15),
     ],
 )

@@ -1,0 +1,165 @@
+"""From made-up images to weights that a stranger loads from a server."""
+
+import functools
+import http.server
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+RECIPE = """
+import keras
+from training.engine.recipe import Recipe
+
+recipe = Recipe(
+    model="ELUNet15",
+    model_arguments={"width": 0.02, "stem_strides": 1, "dropout": [0, 0, 0, 0, 0.3]},
+    dataset="image_folder",
+    batch_size=10,
+    epochs=6,
+    learning_rate=lambda steps: keras.optimizers.schedules.CosineDecay(2e-3, steps),
+    optimizer=lambda schedule: keras.optimizers.AdamW(schedule),
+)
+"""
+
+
+def write_images(folder, size=24):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 5)):
+        for name, color in (("red", 0), ("green", 1), ("blue", 2)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 120, (size, size, 3))
+                image[..., color] += 120
+                file = folder / split / name / f"{i}.png"
+                Image.fromarray(image.astype("uint8")).save(file)
+
+
+def python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("publish")
+    write_images(folder / "data")
+    (folder / "tiny15.py").write_text(RECIPE)
+    result = python(
+        *("-m", "training.train", folder / "tiny15.py", "--quiet"),
+        *("--data", folder / "data", "--out", folder / "run"),
+    )
+    assert result.returncode == 0, result.stderr
+    result = python(
+        *("-m", "training.publish", folder / "run", "--name", "elunet15.imagenet"),
+        *("--data", folder / "data", "--pretrained", folder / "pretrained"),
+        *("--results", folder / "results"),
+    )
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_record_card_and_results(published):
+    manifest = json.loads((published / "pretrained/manifest.json").read_text())
+    record = manifest["weights"]["elunet15.imagenet"]
+    file = published / "pretrained" / record["file"]
+    assert file.stat().st_size == record["bytes"]
+    assert record["arguments"] == {"width": 0.02, "stem_strides": 1, "classes": 3}
+    assert record["class_names"] == ["blue", "green", "red"]
+    assert record["metrics"]["n"] == 15
+    card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
+    assert f"| test error | {record['metrics']['error']:.2%} |" in card
+    names = {p.name for p in (published / "results/elunet15.imagenet").iterdir()}
+    assert names == {
+        *("recipe.py", "run.json", "log.csv", "curve.png", "evaluation.json")
+    }
+
+
+def test_a_stranger_loads_them_from_a_server(published, tmp_path):
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0),
+        functools.partial(
+            http.server.SimpleHTTPRequestHandler, directory=published / "pretrained"
+        ),
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # The manifest alone, as in an installed package; the weights are on the server.
+    (tmp_path / "manifest.json").write_bytes(
+        (published / "pretrained/manifest.json").read_bytes()
+    )
+    code = (
+        "import sys, numpy as np, elu_zoo\n"
+        "from elu_zoo.datasets import load\n"
+        "model = elu_zoo.ELUNet15(weights='imagenet')\n"
+        "test = load('image_folder', 'test', sys.argv[1])\n"
+        "p = model.predict(test.images, verbose=0)\n"
+        "print(float(np.mean(p.argmax(-1) != test.labels)))\n"
+        "print(elu_zoo.decode_predictions(p, top=1, weights='elunet15.imagenet')[0])\n"
+        "new = elu_zoo.ELUNet15(weights='imagenet', classes=5)\n"
+        "print(new.output_shape)\n"
+    )
+    try:
+        result = python(
+            *("-c", code, published / "data"),
+            ELU_ZOO_MANIFEST=str(tmp_path / "manifest.json"),
+            ELU_ZOO_MIRROR=f"http://127.0.0.1:{server.server_port}",
+            KERAS_HOME=str(tmp_path / "keras"),
+        )
+    finally:
+        server.shutdown()
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    manifest = json.loads((published / "pretrained/manifest.json").read_text())
+    metrics = manifest["weights"]["elunet15.imagenet"]["metrics"]
+    assert float(lines[-3]) == metrics["error"]
+    assert "blue" in lines[-2] or metrics["error"] > 0
+    assert lines[-1] == "(None, 5)"
+
+
+def test_publishing_again_leaves_one_file(published):
+    arguments = (
+        *("-m", "training.publish", published / "run", "--name", "elunet15.imagenet"),
+        *("--data", published / "data", "--pretrained", published / "pretrained"),
+        *("--results", published / "results"),
+    )
+    assert python(*arguments).returncode == 0
+    assert len(list((published / "pretrained").glob("*.weights.h5"))) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--name", "elunet11.imagenet"), "elunet15.<tag>"),
+        (("--name", "elunet15.x", "--weights", "best"), "choose by the test set"),
+    ],
+)
+def test_what_must_not_be_published(published, arguments, message):
+    result = python(
+        *("-m", "training.publish", published / "run", *arguments),
+        *("--data", published / "data", "--pretrained", published / "pretrained"),
+        *("--results", published / "results"),
+    )
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_no_run_no_weights(tmp_path):
+    result = python(
+        "-m", "training.publish", tmp_path, "--name", "elunet11.x", "--data", tmp_path
+    )
+    assert result.returncode == 1
+    assert "log.csv" in result.stderr and "Traceback" not in result.stderr
