@@ -68,6 +68,10 @@ class SpatialPyramidPooling(keras.layers.Layer):
 
 def _grid(x, n):
     _, height, width, _ = keras.ops.shape(x)
+    if isinstance(height, int) and isinstance(width, int):
+        if height % n == 0 and width % n == 0:  # The same, with a faster gradient.
+            size = (height // n, width // n)
+            return keras.ops.max_pool(x, size, size, data_format="channels_last")
     rows = [keras.ops.max(x[:, a:b], axis=1) for a, b in _cells(height, n)]
     x = keras.ops.stack(rows, axis=1)
     columns = [keras.ops.max(x[:, :, a:b], axis=2) for a, b in _cells(width, n)]
