@@ -1,6 +1,6 @@
 """Times `elu_zoo.ops.elu`, called eagerly, against TensorFlow's ReLU and ELU.
 
-    python benchmarks/elu_op.py [--rounds 31] [--csv FILE]
+    python docs/benchmarks/elu_op.py [--rounds 31] [--csv FILE]
 
 Every round runs all the functions once, in an order that rotates from round to round,
 so that drifting clocks and other work hit all of them alike. Printed are medians in

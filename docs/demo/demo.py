@@ -1,0 +1,90 @@
+"""The project's main job on sample images: load, predict, fine-tune, export, serve."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import keras
+import numpy as np
+from PIL import Image
+
+import elu_zoo
+
+IMAGES = pathlib.Path(__file__).parent / "images"
+
+# What a server does: TensorFlow alone, the SavedModel, JPEG bytes.
+SERVE = """
+import pathlib, sys
+import tensorflow as tf
+
+folder, *files = sys.argv[1:]
+serve = tf.saved_model.load(folder).signatures["serve_bytes"]
+answer = serve(image_bytes=tf.constant([pathlib.Path(f).read_bytes() for f in files]))
+for file, names, scores in zip(files, answer["classes"], answer["probabilities"]):
+    name, score = names.numpy()[0].decode(), float(scores[0])
+    print(f"  {pathlib.Path(file).parent.name:<14}{name:<14}{score:6.1%}")
+assert "elu_zoo" not in sys.modules
+"""
+
+
+def heading(number, text):
+    print(f"\n{number}. {text}\n", flush=True)
+
+
+def main():
+    keras.utils.set_random_seed(0)
+
+    heading(1, 'ELUNet11(weights="cifar100"): top-5 of images it has not seen')
+    model = elu_zoo.ELUNet11(weights="cifar100")
+    files = sorted((IMAGES / "cifar100").glob("*.png"))
+    batch = elu_zoo.preprocess_input([Image.open(file) for file in files])
+    for file, names in zip(
+        files, elu_zoo.decode_predictions(model.predict(batch, verbose=0)), strict=True
+    ):
+        answers = ", ".join(f"{name} {score:.0%}" for _, name, score in names)
+        print(f"  {file.stem:<12}{answers}"[:80])
+
+    folder = IMAGES / "five_classes"
+    class_names = sorted(path.name for path in folder.iterdir())
+    files = [sorted((folder / name).glob("*.jpg")) for name in class_names]
+    train, held_out = ([f[:14] for f in files], [f[14:] for f in files])
+    heading(2, f"Fine-tuning to {', '.join(class_names)}")
+    x, y = load(train)
+    validation = load(held_out)
+    model = elu_zoo.ELUNet11(weights="cifar100", classes=5)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    before = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
+    elu_zoo.finetune(model, x, y, validation)
+    after = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
+    print(
+        f"\n  {len(x)} images to learn from, {len(validation[0])} held out."
+        f"\n  Held-out accuracy: {before:.1%} before, {after:.1%} after."
+    )
+
+    with tempfile.TemporaryDirectory() as temporary:
+        exported = elu_zoo.export_saved_model(
+            model, pathlib.Path(temporary) / "five_classes", class_names=class_names
+        )
+        heading(3, "A SavedModel, loaded by a process with TensorFlow only")
+        print(f"  {'truth':<14}{'answer':<14} score", flush=True)
+        subprocess.run(
+            [sys.executable, "-c", SERVE, str(exported), *(str(f[0]) for f in held_out)],
+            check=True,
+            cwd=temporary,
+        )
+
+
+def load(files):
+    """Images and labels of one list of files a class."""
+    images = [Image.open(file) for group in files for file in group]
+    labels = np.repeat(np.arange(len(files)), [len(group) for group in files])
+    return elu_zoo.preprocess_input(images), labels
+
+
+if __name__ == "__main__":
+    main()
