@@ -1,0 +1,75 @@
+"""The outputs of a network's stacks, by the names of its layers."""
+
+import re
+
+import keras
+
+
+def features(model, stacks=None):
+    """The outputs of the stacks of a network, as a model.
+
+    Args:
+        model: A model of this package, from a model function, fine-tuned, or loaded
+            from a file. It is shared, not copied: training one trains the other.
+        stacks: Names of the stacks to give, such as `["stack2", "stack5"]`; default
+            all of them.
+
+    Returns:
+        A functional `keras.Model` of the same input whose output is a dict from
+        `"stack1"`, `"stack2"`, ... to the output of the stack's last layer: feature
+        maps `(n, height, width, units)`, each stack's half the size of the one before,
+        or vectors `(n, units)`.
+
+    Raises:
+        ValueError: If the model has no such stacks.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = features(elu_zoo.ELUNet11(width=0.05), ["stack1", "stack2"])
+    >>> {name: output.shape for name, output in model.output.items()}
+    {'stack1': (None, 16, 16, 10), 'stack2': (None, 8, 8, 12)}
+    """
+    layers = stack_layers(model)
+    wanted = list(layers) if stacks is None else stacks
+    if isinstance(wanted, str) or not wanted or any(s not in layers for s in wanted):
+        raise ValueError(
+            f"Expected stacks to be a list of some of {list(layers)}. "
+            f"Received: stacks={stacks!r}"
+        )
+    outputs = {stack: layers[stack][-1].output for stack in wanted}
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+
+
+def stack_layers(model):
+    """The layers of each stack.
+
+    Args:
+        model: A model of this package.
+
+    Returns:
+        A dict from `"stack1"`, `"stack2"`, ... to the stack's layers, in their order.
+
+    Raises:
+        ValueError: If the model has no layers that are named after stacks.
+    """
+    stacks = {}
+    for layer in getattr(model, "layers", []):
+        if match := re.match(r"(stack\d+)_", layer.name):
+            stacks.setdefault(match[1], []).append(layer)
+    if not stacks:
+        inner = [
+            layer.name
+            for layer in getattr(model, "layers", [])
+            if isinstance(layer, keras.Model)
+        ]
+        hint = (
+            f" Pass the model inside it: model.get_layer({inner[0]!r})."
+            if inner
+            else ""
+        )
+        raise ValueError(
+            "Expected a model of elu_zoo, with layers named 'stack1_conv1' and so on. "
+            f"Received: {model!r}, which has none.{hint}"
+        )
+    return stacks
