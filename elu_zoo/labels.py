@@ -35,7 +35,7 @@ def preprocess_input(x, weights="cifar100"):
     how, channels = record["preprocessing"], record["input_shape"][-1]
     if hasattr(x, "convert") or (isinstance(x, np.ndarray) and x.ndim in (2, 3)):
         x = [x]
-    images = [_resize_and_crop(_as_image(image, channels), **how) for image in x]
+    images = [resize_and_crop(_as_image(image, channels), **how) for image in x]
     if not images:
         raise ValueError("Expected at least one image. Received: none")
     return np.stack(images)
@@ -118,7 +118,19 @@ def _as_image(image, channels):
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _resize_and_crop(image, resize, crop, interpolation):
+def resize_and_crop(image, resize, crop, interpolation="bilinear"):
+    """Resizes the shorter side of a PIL image and crops a square from its center.
+
+    Args:
+        image: PIL image of mode L or RGB.
+        resize: Length of the shorter side in pixels.
+        crop: Side of the square in pixels.
+        interpolation: `"bilinear"`, `"bicubic"` or another name of PIL's; all of them
+            average when they shrink.
+
+    Returns:
+        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
+    """
     from PIL import Image
 
     scale = resize / min(image.size)

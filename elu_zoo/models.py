@@ -95,7 +95,7 @@ def _documented(function):
         dropout=architecture.dropout,
         extra_args=_PYRAMID_ARGS if pyramid else "",
     )
-    function.__doc__ = function.__doc__.replace("\n    {arguments}\n", arguments)
+    function.__doc__ = function.__doc__.replace("    {arguments}\n", arguments)
     return function
 
 

@@ -5,7 +5,7 @@ import pathlib
 import platform
 
 # TensorFlow leaves oneDNN off on processors without AVX-512; there too the networks
-# train 1.3 times faster with it (docs/results/cpu_settings.csv).
+# train 1.3 times faster with it (docs/results/training_step.csv).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

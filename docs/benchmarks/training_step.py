@@ -1,0 +1,102 @@
+"""Times a training step of ELUNet11 with oneDNN off and on, in float32 and bfloat16.
+
+    python docs/benchmarks/training_step.py [--rounds 3] [--csv FILE]
+
+Each setting runs in processes of its own, in an order that rotates from round to round.
+Printed are the medians in images a second and the ratio to the first row. Run it from a
+checkout; takes about three minutes on 2 cores.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+SETTINGS = [
+    {"onednn": onednn, "precision": precision, "image_size": size}
+    for size in (32, 24)
+    for precision in ("float32", "mixed_bfloat16")
+    for onednn in ("0", "1")
+]
+
+STEP = """
+import statistics, sys, time
+from training.engine import device
+import keras, numpy as np, tensorflow as tf
+import elu_zoo
+from training.engine.optimizers import ConvMuon
+from training.engine.steps import make_train_step
+
+precision, size, batch_size = sys.argv[1], int(sys.argv[2]), 64
+keras.config.set_dtype_policy(precision)
+model = elu_zoo.ELUNet11(input_shape=(None, None, 3), classifier_activation=None)
+optimizer = ConvMuon()
+optimizer.build(model.trainable_variables)
+loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+step = make_train_step(model, optimizer, loss, size, jit=False)
+images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3)).astype("uint8")
+targets = np.eye(100, dtype="float32")[:batch_size]
+seconds, start = [], time.perf_counter()
+while len(seconds) < 2 or sum(seconds) < 6:
+    begin = time.perf_counter()
+    float(step(images, targets)[0])
+    seconds.append(time.perf_counter() - begin)
+print(batch_size / statistics.median(seconds[1:]))
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--csv", help="also write the rows to this file")
+    arguments = parser.parse_args()
+
+    speeds = [[] for _ in SETTINGS]
+    for round_ in range(arguments.rounds):
+        for k in range(len(SETTINGS)):
+            i = (k + round_) % len(SETTINGS)
+            speeds[i].append(images_per_second(SETTINGS[i]))
+    machine = facts()
+    rows = []
+    print(f"{machine['processor']}, {machine['cores']} cores, {machine['backend']}")
+    for setting, values in zip(SETTINGS, speeds, strict=True):
+        row = setting | {
+            "images_per_second": round(statistics.median(values), 1),
+            "ratio": round(statistics.median(values) / statistics.median(speeds[0]), 3),
+        }
+        rows.append(row | machine)
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    if arguments.csv:
+        with open(arguments.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def images_per_second(setting):
+    result = subprocess.run(
+        [sys.executable, "-c", STEP, setting["precision"], str(setting["image_size"])],
+        cwd=ROOT,
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": setting["onednn"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    return float(result.stdout.split()[-1])
+
+
+def facts():
+    sys.path.insert(0, str(ROOT))
+    from training.engine import device
+
+    known = device.description()
+    return {key: known[key] for key in ("processor", "cores", "backend", "tensorflow")}
+
+
+if __name__ == "__main__":
+    main()
