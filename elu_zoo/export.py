@@ -1,0 +1,216 @@
+"""SavedModels that take image bytes and need neither Keras nor this package."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+
+
+def export_saved_model(
+    model, path, class_names=None, *, top=5, dtype="float32", resize=None
+):
+    """Writes a SavedModel for TensorFlow Serving and other servers.
+
+    The signatures, both for any batch size, 0 included:
+
+    - `serving_default`: `image`, float32 `(n, height, width, channels)`, values from 0
+      to 255, gives `probabilities`, float32 `(n, classes)`.
+    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG, PNG, GIF or BMP
+      image of any size, gray, RGB or RGBA, gives `classes`, strings `(n, top)`,
+      `probabilities`, float32 `(n, top)`, the most probable first, and `valid`, bool
+      `(n,)`. What is no image has `valid` false, empty names and zeros; the rest of its
+      batch is as without it. The shorter side is resized, the center cropped, as in
+      `elu_zoo.preprocess_input`.
+
+    The weights are stored once. The graph has no op that only XLA can run.
+
+    Args:
+        model: Keras model that gives probabilities. Needs the TensorFlow backend.
+        path: Folder of the served model. The SavedModel becomes its subfolder `1`, or
+            the number after the highest one there, and appears as a whole.
+        class_names: Names of the classes in order; default their numbers. Also written
+            to `assets.extra/class_names.txt`.
+        top: Number of classes in the answers of `serve_bytes`.
+        dtype: `"float32"`, or `"bfloat16"` for weights and hidden layers of half the
+            size. The model's own precision plays no part.
+        resize: Side in pixels of the images for `serve_bytes`; default the model's
+            input size.
+
+    Returns:
+        The `pathlib.Path` of the SavedModel.
+
+    Raises:
+        ValueError: If the backend is not TensorFlow, the class names do not fit, or the
+            model takes images of any size and `resize` is missing.
+
+    Example:
+
+    >>> import elu_zoo, tempfile
+    >>> model = elu_zoo.ELUNet11(width=0.05, classes=2)
+    >>> folder = tempfile.mkdtemp()
+    >>> export_saved_model(model, folder, class_names=["cat", "dog"]).name
+    '1'
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Expected the TensorFlow backend, which SavedModels need. Received: "
+            f"backend={keras.backend.backend()!r}. Save the model, and load and export "
+            "it with KERAS_BACKEND=tensorflow."
+        )
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"Expected dtype to be 'float32' or 'bfloat16'. Received: dtype={dtype!r}"
+        )
+    classes = model.output_shape[-1]
+    class_names = [str(i) for i in range(classes)] if class_names is None else class_names
+    if len(class_names) != classes:
+        raise ValueError(
+            f"Expected {classes} class names, one for each output of the model. "
+            f"Received: {len(class_names)}"
+        )
+    height, width = model.input_shape[1:3]
+    side = resize or height
+    if side is None or (height, width) not in ((None, None), (side, side)):
+        raise ValueError(
+            "Expected square images: resize=SIDE for a model that takes any size, and "
+            "for another model its own size. Received: "
+            f"resize={resize!r}, model input {model.input_shape}"
+        )
+    import tensorflow as tf
+
+    served = _with_dtype(model, dtype)
+    module = _module(served, list(class_names), min(top, classes), side)
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path))
+    try:
+        tf.saved_model.save(
+            module,
+            str(part),
+            signatures={
+                "serving_default": module.serving_default,
+                "serve_bytes": module.serve_bytes,
+            },
+        )
+        (part / "assets.extra").mkdir()
+        names = part / "assets.extra" / "class_names.txt"
+        names.write_text("".join(f"{name}\n" for name in class_names))
+        part.chmod(0o755)
+        _sync(part)
+        target = path / str(_next_version(path))
+        os.rename(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _module(model, class_names, top, side):
+    import tensorflow as tf
+
+    channels = model.input_shape[-1]
+    names = tf.constant(class_names)
+
+    def probabilities(images):
+        return tf.cast(model(images, training=False), tf.float32)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="image")
+        ],
+        autograph=False,
+    )
+    def serving_default(image):
+        # A row more, for oneDNN's convolutions do not survive an empty batch.
+        padded = tf.pad(image, [[0, 1], [0, 0], [0, 0], [0, 0]])
+        return {"probabilities": probabilities(padded)[:-1]}
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
+        autograph=False,
+    )
+    def serve_bytes(image_bytes):
+        images, valid = _decode(image_bytes, side, channels)
+        scores, indices = tf.math.top_k(probabilities(images)[:-1], top)
+        valid = valid[:-1]
+        return {
+            "classes": tf.where(valid[:, None], tf.gather(names, indices), ""),
+            "probabilities": tf.where(valid[:, None], scores, 0.0),
+            "valid": valid,
+        }
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.serving_default, module.serve_bytes = serving_default, serve_bytes
+    return module
+
+
+def _decode(image_bytes, side, channels):
+    """Images of the bytes, and which were images; each with a row of zeros at its end.
+
+    An op that cannot decode an image fails the whole graph, but `tf.data` can leave the
+    failing elements out: the rest is put back in its place by number.
+    """
+    import tensorflow as tf
+
+    count = tf.shape(image_bytes, tf.int64)[0]
+    shape = (side, side, channels)
+
+    def decode(index, data):
+        image = tf.io.decode_image(data, channels=channels, expand_animations=False)
+        return index, _resize_and_crop(image, side, channels)
+
+    decoded = (
+        tf.data.Dataset.from_tensor_slices(image_bytes)
+        .enumerate()
+        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .ignore_errors()
+        .concatenate(tf.data.Dataset.from_tensors((count, tf.zeros(shape))))
+        .batch(count + 1)
+    )
+    indices, images = decoded.get_single_element()
+    images = tf.scatter_nd(
+        indices[:, None], images, tf.stack([count + 1, *map(tf.cast, shape, [tf.int64] * 3)])
+    )
+    valid = tf.scatter_nd(indices[:, None], tf.ones_like(indices), [count + 1]) > 0
+    return tf.ensure_shape(images, (None, *shape)), valid
+
+
+def _resize_and_crop(image, side, channels):
+    import tensorflow as tf
+
+    size = tf.shape(image)[:2]
+    scale = side / tf.reduce_min(size)
+    size = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
+    size = tf.maximum(size, side)
+    image = tf.image.resize(image, size, antialias=True)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    image = image[top : top + side, left : left + side]
+    return tf.ensure_shape(image, (side, side, channels))
+
+
+def _with_dtype(model, dtype):
+    """The same network in another precision; its outputs stay in float32."""
+
+    def clone(layer):
+        config = layer.get_config()
+        config["dtype"] = "float32" if layer.name.startswith("predictions") else dtype
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights([np.asarray(value, "float32") for value in model.get_weights()])
+    return copy
+
+
+def _next_version(path):
+    versions = [int(p.name) for p in path.iterdir() if p.name.isdecimal()]
+    return max(versions, default=0) + 1
+
+
+def _sync(folder):
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
