@@ -1,0 +1,275 @@
+import io
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import elu_zoo
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
+)
+NAMES = ["a", "b", "c", "d", "e", "f", "g"]
+
+
+def encode(array, kind="PNG"):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind)
+    return stream.getvalue()
+
+
+def picture(height=32, width=32, seed=0):
+    """Smooth enough that JPEG and two ways of resizing agree."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype("uint8")
+    return np.asarray(Image.fromarray(blocks).resize((width, height), 3))
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return elu_zoo.ELUNet11(width=0.1, classes=7, dropout=0.2)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    return elu_zoo.export_saved_model(model, folder, class_names=NAMES, top=3)
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(exported))
+    yield loaded.signatures
+
+
+def serve(signatures, items):
+    import tensorflow as tf
+
+    data = tf.constant(items, tf.string, shape=[len(items)])
+    answer = signatures["serve_bytes"](image_bytes=data)
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def expected(model, array):
+    probabilities = np.asarray(model(array[None].astype("float32")))[0]
+    order = np.argsort(-probabilities)[:3]
+    return [NAMES[i].encode() for i in order], probabilities[order]
+
+
+def test_signature_names_and_types(signatures):
+    default, data = signatures["serving_default"], signatures["serve_bytes"]
+    assert default.structured_input_signature[1]["image"].shape.as_list() == [
+        *(None, 32, 32, 3)
+    ]
+    assert set(default.structured_outputs) == {"probabilities"}
+    assert data.structured_input_signature[1]["image_bytes"].dtype == "string"
+    types = {k: v.dtype.name for k, v in data.structured_outputs.items()}
+    assert types == {"classes": "string", "probabilities": "float32", "valid": "bool"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_any_batch_size(model, signatures, count):
+    import tensorflow as tf
+
+    images = np.stack([picture(seed=i) for i in range(7)])[:count]
+    answer = signatures["serving_default"](
+        image=tf.constant(images, tf.float32, shape=(count, 32, 32, 3))
+    )["probabilities"].numpy()
+    assert answer.shape == (count, 7)
+    if count:
+        np.testing.assert_allclose(answer, model(images), atol=1e-5)
+    data = serve(signatures, [encode(image) for image in images])
+    assert data["classes"].shape == (count, 3)
+    for i, image in enumerate(images):
+        names, scores = expected(model, image)
+        assert list(data["classes"][i]) == names
+        np.testing.assert_allclose(data["probabilities"][i], scores, atol=1e-5)
+
+
+def junk():
+    png, jpeg = encode(picture()), encode(picture(), "JPEG")
+    huge = bytearray(png)
+    huge[16:24] = (100_000).to_bytes(4, "big") * 2
+    return {
+        "nothing": b"",
+        "text": b"no image",
+        "half a JPEG": jpeg[: len(jpeg) // 2],
+        "half a PNG": png[: len(png) // 2],
+        "a PNG that claims to be huge": bytes(huge),
+    }
+
+
+@pytest.mark.parametrize("kind", junk())
+def test_one_bad_image_leaves_its_batch_alone(model, signatures, kind):
+    good = picture()
+    data = serve(signatures, [encode(good), junk()[kind], encode(good)])
+    assert list(data["valid"]) == [True, False, True]
+    assert list(data["classes"][1]) == [b""] * 3
+    assert not data["probabilities"][1].any()
+    names, scores = expected(model, good)
+    for i in (0, 2):
+        assert list(data["classes"][i]) == names
+        np.testing.assert_allclose(data["probabilities"][i], scores, atol=1e-5)
+
+
+def test_gray_alpha_16_bit_and_other_formats(model, signatures):
+    array = picture()
+    gray = array[..., 0]
+    wide = io.BytesIO()
+    Image.fromarray(gray.astype("uint16") * 257).save(wide, "PNG")
+    items = {
+        "gray": (encode(gray), np.repeat(gray[..., None], 3, -1)),
+        "alpha": (encode(np.dstack([array, gray])), array),
+        "16 bit": (wide.getvalue(), np.repeat(gray[..., None], 3, -1)),
+        "BMP": (encode(array, "BMP"), array),
+    }
+    data = serve(signatures, [content for content, _ in items.values()])
+    assert data["valid"].all()
+    for row, (_, pixels) in zip(data["probabilities"], items.values(), strict=True):
+        np.testing.assert_allclose(row, expected(model, pixels)[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 80), (90, 41), (20, 30)])
+def test_other_sizes_are_resized_and_cropped_as_by_preprocess_input(
+    model, signatures, size
+):
+    content = encode(picture(*size), "JPEG")
+    image = Image.open(io.BytesIO(content))
+    pixels = elu_zoo.labels.resize_and_crop(image, 32, 32)
+    row = serve(signatures, [content])["probabilities"][0]
+    np.testing.assert_allclose(row, expected(model, pixels)[1], atol=2e-3)
+
+
+def test_loads_in_a_process_with_tensorflow_alone(model, exported, tmp_path):
+    image = picture()
+    (tmp_path / "image.png").write_bytes(encode(image))
+    code = (
+        "import sys\n"
+        "sys.modules['keras'] = None  # importing it fails\n"
+        "import tensorflow as tf\n"
+        "serve = tf.saved_model.load(sys.argv[1]).signatures['serve_bytes']\n"
+        "data = open('image.png', 'rb').read()\n"
+        "answer = serve(image_bytes=tf.constant([data]))\n"
+        "print(*answer['probabilities'].numpy()[0].tolist())\n"
+        "assert 'elu_zoo' not in sys.modules\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(exported)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    answer = [float(x) for x in result.stdout.split()]
+    np.testing.assert_allclose(answer, expected(model, image)[1], atol=1e-5)
+
+
+def test_weights_are_stored_once(model, exported):
+    size = sum(p.stat().st_size for p in (exported / "variables").iterdir())
+    weights = sum(np.asarray(v).nbytes for v in model.variables)
+    assert size < 1.05 * weights + 10_000
+
+
+def test_no_op_needs_xla(exported):
+    content = b"".join(p.read_bytes() for p in exported.rglob("*") if p.is_file())
+    assert b"_XlaMustCompile" not in content and b"XlaLaunch" not in content
+    assert (exported / "assets.extra/class_names.txt").read_text().split() == NAMES
+
+
+def test_versions_count_up_and_nothing_half_written_stays(model, tmp_path):
+    assert elu_zoo.export_saved_model(model, tmp_path).name == "1"
+    (tmp_path / "7").mkdir()
+    assert elu_zoo.export_saved_model(model, tmp_path).name == "8"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "7", "8"]
+
+
+def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    def fail(module, folder, signatures):
+        (pathlib.Path(folder) / "saved_model.pb").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        elu_zoo.export_saved_model(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mixed_precision_models_are_served_in_float32(tmp_path):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = elu_zoo.ELUNet11(width=0.1, classes=3)
+    finally:
+        keras.config.set_dtype_policy(before)
+    plain = elu_zoo.ELUNet11(width=0.1, classes=3)
+    plain.set_weights(mixed.get_weights())
+    path = elu_zoo.export_saved_model(mixed, tmp_path)
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    images = picture()[None].astype("float32")
+    np.testing.assert_allclose(
+        serve(image=tf.constant(images))["probabilities"], plain(images), atol=1e-5
+    )
+
+
+def test_bfloat16_halves_the_weights(model, exported, tmp_path):
+    import tensorflow as tf
+
+    path = elu_zoo.export_saved_model(model, tmp_path, dtype="bfloat16")
+    sizes = [
+        (p / "variables/variables.data-00000-of-00001").stat().st_size
+        for p in (path, exported)
+    ]
+    assert sizes[0] < 0.55 * sizes[1]
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    images = picture()[None].astype("float32")
+    np.testing.assert_allclose(
+        serve(image=tf.constant(images))["probabilities"], model(images), atol=0.01
+    )
+
+
+def test_any_image_size_of_the_15_layer_network(tmp_path):
+    import tensorflow as tf
+
+    net = elu_zoo.ELUNet15(
+        width=0.03, classes=4, input_shape=(None, None, 3), stem_strides=1
+    )
+    with pytest.raises(ValueError, match="resize=SIDE"):
+        elu_zoo.export_saved_model(net, tmp_path)
+    path = elu_zoo.export_saved_model(net, tmp_path, resize=48)
+    signatures = tf.saved_model.load(str(path)).signatures
+    for size in (32, 57):
+        image = picture(size, size)[None].astype("float32")
+        np.testing.assert_allclose(
+            signatures["serving_default"](image=tf.constant(image))["probabilities"],
+            net(image),
+            atol=1e-5,
+        )
+    content = encode(picture(48, 48))
+    answer = signatures["serve_bytes"](image_bytes=tf.constant([content]))
+    top = np.sort(np.asarray(net(picture(48, 48)[None].astype("float32")))[0])[::-1]
+    np.testing.assert_allclose(answer["probabilities"][0], top, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"class_names": ["a"]}, "7 class names"),
+        ({"dtype": "float16"}, "dtype='float16'"),
+        ({"resize": 64}, "resize=64"),
+    ],
+)
+def test_bad_arguments(model, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        elu_zoo.export_saved_model(model, tmp_path / "x", **arguments)
+    assert not (tmp_path / "x").exists()
