@@ -1,0 +1,81 @@
+"""Measures pretrained weights on their data set, as their model card does.
+
+DIR holds the data set as its publishers pack it, or is TensorFlow Datasets' folder.
+
+examples:
+  elu-zoo evaluate elunet11.cifar100 --data DIR
+  elu-zoo evaluate elunet11.cifar100 --data DIR --json
+"""
+
+import importlib.metadata
+import json
+import pathlib
+
+from elu_zoo.cli.common import load_model, print_json
+
+
+def add_arguments(parser):
+    parser.add_argument("name", metavar="NAME", help="name of pretrained weights")
+    parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("--split", default="test", choices=["train", "test"])
+    parser.add_argument("--out", metavar="FILE", help="also write all figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+
+
+def run(arguments):
+    import keras
+
+    from elu_zoo import datasets
+    from elu_zoo.evaluation import evaluate
+    from elu_zoo.files import replacing
+    from elu_zoo.weights import get_record
+
+    record = get_record(arguments.name)
+    data = datasets.load(record["dataset"]["name"], arguments.split, arguments.data)
+    model, class_names = load_model(arguments.name)
+    figures = evaluate(
+        model,
+        data.images,
+        data.labels,
+        class_names,
+        verbose=0 if arguments.json else "auto",
+    )
+    result = {
+        "weights": record["name"],
+        "dataset": record["dataset"]["name"],
+        "split": arguments.split,
+        "input_shape": list(data.images.shape[1:]),
+        "dtype": keras.config.dtype_policy().compute_dtype,
+        "backend": keras.backend.backend(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("keras", keras.backend.backend())
+        },
+    } | figures
+    if arguments.out:
+        with replacing(pathlib.Path(arguments.out)) as part:
+            part.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json:
+        print_json(result)
+        return
+    low, high = figures["error_interval"]
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+    print(
+        f"{record['name']} on {figures['n']} {arguments.split} images of "
+        f"{result['dataset']}, {'x'.join(map(str, result['input_shape']))}, one view, "
+        f"{result['dtype']}, {versions}\n"
+        f"  error              {figures['error']:7.2%}  "
+        f"(95 % interval {low:.2%} to {high:.2%})\n"
+        f"  top-5 error        {figures['top5_error']:7.2%}\n"
+        f"  cross-entropy      {figures['loss']:7.3f}\n"
+        f"  calibration error  {figures['calibration_error']:7.2%}"
+    )
+    if arguments.split == "test":
+        card = record["metrics"]["error"]
+        # Another processor may round a few images to the other side.
+        agrees = abs(figures["error"] - card) <= 0.0005
+        print(f"The card says {card:.2%}: {'it agrees' if agrees else 'IT DIFFERS'}.")
+        if not agrees:
+            raise ValueError(
+                f"measured {figures['error']:.2%} where the card says {card:.2%}"
+            )

@@ -1,0 +1,112 @@
+"""Fine-tunes pretrained weights to a folder of images.
+
+The folder holds one folder of JPEG or PNG files a class. DIR receives model.keras,
+class_names.json and history.csv.
+
+examples:
+  elu-zoo finetune elunet11.cifar100 photos --out DIR
+  elu-zoo predict new.jpg --model DIR
+"""
+
+import csv
+import json
+import pathlib
+
+from elu_zoo.cli.common import print_json
+
+
+def add_arguments(parser):
+    parser.add_argument("weights", metavar="MODEL", help="name of pretrained weights")
+    parser.add_argument("folder", metavar="FOLDER", help="FOLDER/<class>/*.jpg")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        nargs=2,
+        default=[10, 20],
+        metavar=("HEAD", "ALL"),
+        help="epochs for the output layer alone, then for everything (default: 10 20)",
+    )
+    parser.add_argument(
+        "--frozen", action="store_true", help="train the output layer alone"
+    )
+    parser.add_argument(
+        "--holdout", type=float, default=0.2, help="share to measure on (default: 0.2)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(arguments):
+    import keras
+
+    from elu_zoo.files import replacing
+    from elu_zoo.finetuning import finetune, load_image_folder, split_by_class
+    from elu_zoo.models import get_model_function
+    from elu_zoo.weights import get_record
+
+    out = pathlib.Path(arguments.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"Expected a new or empty folder for --out. Received: {out}")
+    record = get_record(arguments.weights)
+    keras.utils.set_random_seed(arguments.seed)
+    images, labels, class_names = load_image_folder(
+        arguments.folder, record["preprocessing"]["crop"]
+    )
+    train, held_out = split_by_class(labels, arguments.holdout, arguments.seed)
+    validation = images[held_out], labels[held_out]
+    model = get_model_function(record["model"])(
+        weights=record["name"], classes=len(class_names)
+    )
+    quiet = 0 if arguments.json else "auto"
+    if not arguments.json:
+        print(
+            f"{len(train)} images of {len(class_names)} classes to learn from, "
+            f"{len(held_out)} held out"
+        )
+    before = _accuracy(model, validation)
+    epochs = (arguments.epochs[0], 0 if arguments.frozen else arguments.epochs[1])
+    history = finetune(
+        model,
+        images[train],
+        labels[train],
+        validation,
+        epochs=epochs,
+        seed=arguments.seed,
+        verbose=quiet,
+    )
+    result = {
+        "out": str(out),
+        "classes": class_names,
+        "train": len(train),
+        "held_out": len(held_out),
+        "accuracy_before": before,
+        "accuracy": _accuracy(model, validation),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / "history.csv") as part, part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *history])
+        writer.writerows(
+            [epoch, *row]
+            for epoch, row in enumerate(zip(*history.values(), strict=True), start=1)
+        )
+    with replacing(out / "class_names.json") as part:
+        part.write_text(json.dumps(class_names, indent=1) + "\n")
+    with replacing(out / "model.keras") as part:
+        model.save(part)
+    if arguments.json:
+        print_json(result)
+        return
+    print(
+        f"Held-out accuracy: {before:.1%} with a new output layer, "
+        f"{result['accuracy']:.1%} after fine-tuning\n"
+        f"{out / 'model.keras'}: `elu-zoo predict IMAGE --model {out}`, "
+        f"`elu-zoo export {out} --out SERVED`"
+    )
+
+
+def _accuracy(model, data):
+    images, labels = data
+    answers = model.predict(images, verbose=0).argmax(-1)
+    return float((answers == labels).mean())

@@ -1,0 +1,36 @@
+"""Lists the pretrained weights.
+
+examples:
+  elu-zoo list
+  elu-zoo list --json
+"""
+
+from elu_zoo.cli.common import print_json, print_table
+
+
+def add_arguments(parser):
+    parser.add_argument("--model", help="only those of one model, such as ELUNet11")
+    parser.add_argument("--json", action="store_true", help="print whole records")
+
+
+def run(arguments):
+    from elu_zoo.weights import get_record, list_weights
+
+    records = [get_record(name) for name in list_weights(arguments.model)]
+    if arguments.json:
+        print_json(records)
+        return
+    rows = [("weights", "data", "classes", "input", "error", "parameters", "file")]
+    for record in records:
+        rows.append(
+            (
+                record["name"],
+                record["dataset"]["name"],
+                len(record["class_names"]),
+                "x".join(map(str, record["input_shape"])),
+                f"{record['metrics']['error']:.2%}",
+                f"{record['parameters'] / 1e6:.2f} M",
+                f"{record['bytes'] / 1e6:.1f} MB",
+            )
+        )
+    print_table(rows)

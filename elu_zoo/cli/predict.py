@@ -1,0 +1,52 @@
+"""Classifies image files.
+
+examples:
+  elu-zoo predict camel.png rocket.png
+  elu-zoo predict *.jpg --model RUN --top 3 --json
+"""
+
+from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json
+
+
+def add_arguments(parser):
+    parser.add_argument("images", nargs="+", help="JPEG or PNG files")
+    parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
+    parser.add_argument("--top", type=int, default=5, help="answers an image")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(arguments):
+    from PIL import Image, UnidentifiedImageError
+
+    from elu_zoo.labels import decode_predictions, resize_and_crop
+
+    model, class_names = load_model(arguments.model)
+    side = model.input_shape[1] or 64
+    images = []
+    for file in arguments.images:
+        try:
+            with Image.open(file) as image:
+                images.append(resize_and_crop(image.convert("RGB"), side, side))
+        except UnidentifiedImageError as error:
+            raise ValueError(f"Expected a JPEG or PNG image. Received: {file}") from error
+    import numpy as np
+
+    predictions = model.predict(np.stack(images), verbose=0)
+    answers = decode_predictions(
+        predictions, arguments.top, class_names=list(class_names)
+    )
+    if arguments.json:
+        print_json(
+            [
+                {
+                    "file": file,
+                    "classes": [{"name": n, "probability": p} for _, n, p in answer],
+                }
+                for file, answer in zip(arguments.images, answers, strict=True)
+            ]
+        )
+        return
+    for file, answer in zip(arguments.images, answers, strict=True):
+        print(file)
+        for _, name, probability in answer:
+            print(f"  {probability:6.1%}  {name}")
