@@ -8,22 +8,23 @@ from elu_zoo.weights import get_record, list_weights
 def preprocess_input(x, weights="cifar100"):
     """Makes a batch of images of any sizes ready for pretrained weights.
 
-    Resizes the shorter side and crops the center as the weights' record says. The values
-    stay from 0 to 255: what else they need is a layer of the model.
+    Resizes the shorter side and crops the center as the weights' record says. The
+    values stay from 0 to 255: what else they need is a layer of the model.
 
     Args:
-        x: An image or a list of images, or a batch as one array: NumPy arrays of shape
+        x: An image or a list of images, or a batch as one array: arrays of shape
             `(height, width)`, `(height, width, channels)` or
             `(n, height, width, channels)` with 1 (gray), 3 (RGB) or 4 (RGBA) channels
-            and values from 0 to 255, or PIL images. It is not changed.
+            and values from 0 to 255, which are rounded, or PIL images. It is not
+            changed. The alpha channel is ignored.
         weights: Tag or name of published weights.
 
     Returns:
         A float32 array of shape `(n, side, side, channels)`, values from 0 to 255.
 
     Raises:
-        ValueError: If there are no such weights, or an image has another shape or
-            values that are not from 0 to 255.
+        ValueError: If there are no such weights, or if an image has another shape or
+            other values.
 
     Example:
 
@@ -31,11 +32,10 @@ def preprocess_input(x, weights="cifar100"):
     >>> batch.shape
     (1, 32, 32, 3)
     """
-    record = _record(weights)
-    how, channels = record["preprocessing"], record["input_shape"][-1]
-    if hasattr(x, "convert") or (isinstance(x, np.ndarray) and x.ndim in (2, 3)):
+    how, input_shape = _of_weights(weights, "preprocessing", "input_shape")
+    if _is_pil(x) or (not isinstance(x, list | tuple) and np.ndim(x) != 4):
         x = [x]
-    images = [resize_and_crop(_as_image(image, channels), **how) for image in x]
+    images = [resize_and_crop(_as_pil(image, input_shape[-1]), **how) for image in x]
     if not images:
         raise ValueError("Expected at least one image. Received: none")
     return np.stack(images)
@@ -46,25 +46,27 @@ def decode_predictions(preds, top=5, weights="cifar100", class_names=None):
 
     Args:
         preds: Array of shape `(n, classes)`, the model's probabilities.
-        top: Number of classes to return for each image.
+        top: Number of classes to return for each image; of equally probable classes
+            the first ones.
         weights: Tag or name of the published weights whose classes these are.
         class_names: Names to use instead, one a class.
 
     Returns:
-        A list with one list per image of tuples `(class number, class name, score)`, the
-        most probable first.
+        A list with one list per image of tuples `(class number, class name, score)`,
+        the most probable first.
 
     Raises:
-        ValueError: If there are no such weights, or `preds` has another shape.
+        ValueError: If there are no such weights, or if `preds` has another shape or is
+            not a number somewhere.
 
     Example:
 
     >>> decode_predictions(np.array([[0.1, 0.9]]), top=1, class_names=["cat", "dog"])
     [[(1, 'dog', 0.9)]]
     """
-    preds = np.asarray(preds)
+    preds = np.asarray(preds, "float64")
     if class_names is None:
-        class_names = _record(weights)["class_names"]
+        (class_names,) = _of_weights(weights, "class_names")
     if preds.ndim != 2 or preds.shape[1] != len(class_names):
         raise ValueError(
             f"Expected preds of shape (n, {len(class_names)}), one column a class. "
@@ -72,50 +74,75 @@ def decode_predictions(preds, top=5, weights="cifar100", class_names=None):
         )
     if np.isnan(preds).any():
         raise ValueError("Expected numbers. Received: preds with NaN")
+    if top < 1:
+        raise ValueError(f"Expected top to be 1 or more. Received: top={top!r}")
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
-        [(int(i), class_names[i], float(row[i])) for i in np.argsort(-row)[:top]]
-        for row in preds
+        [(int(i), class_names[i], float(row[i])) for i in order]
+        for row, order in zip(preds, best, strict=True)
     ]
 
 
-def _record(weights):
-    """The record of a name, or of the one published name with this tag."""
+def _of_weights(weights, *fields):
+    """Fields of the record of a name, or of the records with a tag if they agree."""
     names = list_weights()
-    matching = [n for n in names if n == weights or n.split(".", 1)[1] == weights]
+    matching = [n for n in names if weights in (n, n.split(".", 1)[1])]
     if not matching:
         raise ValueError(
             f"Expected the tag or name of published weights, one of {names}. "
             f"Received: weights={weights!r}"
         )
-    # Weights with one tag are for one data set: same classes, same preprocessing.
-    return get_record(matching[0])
+    values = [[get_record(name)[field] for field in fields] for name in matching]
+    if any(other != values[0] for other in values):
+        raise ValueError(
+            f"Expected one name of {matching}, whose {' and '.join(fields)} differ. "
+            f"Received: weights={weights!r}"
+        )
+    return values[0]
 
 
-def _as_image(image, channels):
+def _is_pil(image):
+    return hasattr(image, "convert")
+
+
+def _as_pil(image, channels):
     from PIL import Image
 
-    if hasattr(image, "convert"):
-        return image.convert("L" if channels == 1 else "RGB")
-    array = np.asarray(image)
+    if _is_pil(image) and image.mode.startswith(("I", "F")):
+        # PIL would cut off the values of deep images at 255.
+        image = np.asarray(image)
+    if not _is_pil(image):
+        image = Image.fromarray(_as_uint8(np.asarray(image)))
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _as_uint8(array):
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+    if (
+        array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[-1] not in (3, 4))
+        or 0 in array.shape
+    ):
         raise ValueError(
-            "Expected images of shape (height, width), or (height, width, channels) with "
-            f"1, 3 or 4 channels. Received: shape {np.shape(image)}"
+            "Expected images of shape (height, width), or (height, width, channels) "
+            f"with 1, 3 or 4 channels. Received: an image with shape {array.shape}"
         )
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 255):
+    if array.dtype.kind not in "uif":
         raise ValueError(
-            "Expected values from 0 to 255. Received: "
-            f"{array.min()} to {array.max()}"
+            f"Expected numbers from 0 to 255. Received: an image of {array.dtype}"
         )
-    if array.dtype.kind == "f" and 0 < array.max() <= 1:
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):
         raise ValueError(
-            "Expected values from 0 to 255. Received: an image whose values end at "
-            f"{array.max()}; multiply by 255 if 1 stands for white."
+            f"Expected values from 0 to 255. Received: an image with {low} to {high}"
         )
-    image = Image.fromarray(np.rint(array).astype("uint8"))
-    return image.convert("L" if channels == 1 else "RGB")
+    if array.dtype.kind == "f" and 0 < high <= 1:
+        raise ValueError(
+            f"Expected values from 0 to 255. Received: an image with {low} to {high}; "
+            "multiply by 255 if 1 stands for white."
+        )
+    return np.rint(array).astype("uint8")
 
 
 def resize_and_crop(image, resize, crop, interpolation="bilinear"):

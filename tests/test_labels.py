@@ -1,0 +1,180 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from elu_zoo.labels import decode_predictions, preprocess_input, resize_and_crop
+
+NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
+
+
+def record(**changes):
+    return {
+        "preprocessing": {"resize": 12, "crop": 8, "interpolation": "bilinear"},
+        "input_shape": [8, 8, 3],
+        "class_names": NAMES,
+    } | changes
+
+
+@pytest.fixture(autouse=True)
+def manifest(tmp_path, monkeypatch):
+    records = {
+        "net.animals": record(),
+        "net.digits": record(input_shape=[8, 8, 1]),
+        "big.animals": record(input_shape=[8, 8, 3]),
+        "net.mixed": record(),
+        "big.mixed": record(
+            preprocessing={"resize": 16, "crop": 16, "interpolation": "bilinear"}
+        ),
+    }
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({"format": 1, "base_url": None, "weights": records}))
+    monkeypatch.setenv("ELU_ZOO_MANIFEST", str(path))
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+
+
+def directly(image, mode="RGB"):
+    """Shorter side to 12 pixels, then the 8 in the middle."""
+    image = image.convert(mode)
+    width, height = image.size
+    size = (12, round(12 * height / width))
+    if width > height:
+        size = (round(12 * width / height), 12)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (size[0] - 8) // 2, (size[1] - 8) // 2
+    cropped = image.crop((left, top, left + 8, top + 8))
+    return np.asarray(cropped, "float32").reshape(8, 8, -1)
+
+
+@pytest.mark.parametrize(
+    "shape", [(20, 30, 3), (31, 17, 3), (5, 9, 3), (12, 12, 3), (40, 20), (20, 30, 4)]
+)
+@pytest.mark.parametrize("form", ["array", "float", "pil", "list"])
+def test_against_pil(shape, form):
+    array = pixels(*shape)
+    x = {
+        "array": array,
+        "float": array.astype("float32"),
+        "pil": Image.fromarray(array),
+        "list": [array],
+    }[form]
+    before = array.copy()
+    batch = preprocess_input(x, weights="net.animals")
+    assert batch.dtype == np.float32 and batch.shape == (1, 8, 8, 3)
+    np.testing.assert_array_equal(batch[0], directly(Image.fromarray(array)))
+    np.testing.assert_array_equal(array, before)
+    batch[:] = 0
+    np.testing.assert_array_equal(array, before)
+
+
+def test_batches_and_lists_of_different_sizes():
+    array = pixels(3, 20, 30, 3)
+    expected = [directly(Image.fromarray(image)) for image in array]
+    for x in (array, list(array), keras.ops.convert_to_tensor(array)):
+        np.testing.assert_array_equal(preprocess_input(x, "animals"), expected)
+    image = keras.ops.convert_to_tensor(array[0])
+    np.testing.assert_array_equal(preprocess_input(image, "animals"), expected[:1])
+    mixed = [array[0], Image.fromarray(pixels(9, 9)), pixels(8, 10, 1)]
+    batch = preprocess_input(mixed, "animals")
+    np.testing.assert_array_equal(batch[0], expected[0])
+    np.testing.assert_array_equal(batch[1], directly(mixed[1]))
+    np.testing.assert_array_equal(batch[2], directly(Image.fromarray(mixed[2][..., 0])))
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 3), (20, 30), (20, 30, 1)])
+def test_gray(shape):
+    array = pixels(*shape)
+    batch = preprocess_input(array, "digits")
+    image = Image.fromarray(array[..., 0] if shape[-1] == 1 else array)
+    np.testing.assert_array_equal(batch[0], directly(image, "L"))
+
+
+def test_values_are_rounded():
+    array = np.full((8, 8, 3), 99.6)
+    np.testing.assert_array_equal(preprocess_input(array, "animals"), 100)
+
+
+def test_deep_images():
+    deep = Image.fromarray(np.full((8, 8), 200, "uint16"))
+    np.testing.assert_array_equal(preprocess_input(deep, "animals"), 200)
+    with pytest.raises(ValueError, match="to 2000"):
+        preprocess_input(Image.fromarray(np.full((8, 8), 2000, "uint16")), "animals")
+
+
+def test_other_interpolation():
+    image = Image.fromarray(pixels(20, 20, 3))
+    found = resize_and_crop(image, 10, 10, "bicubic")
+    expected = np.asarray(image.resize((10, 10), Image.Resampling.BICUBIC), "float32")
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (np.zeros((8, 8, 2)), r"shape \(8, 8, 2\)"),
+        (np.zeros((1, 1, 8, 8, 3)), r"shape \(1, 1, 8, 8, 3\)"),
+        (np.zeros((0, 8, 3)), r"shape \(0, 8, 3\)"),
+        (np.zeros(8), r"shape \(8,\)"),
+        (np.zeros((0, 8, 8, 3)), "at least one image"),
+        ([], "at least one image"),
+        (np.full((8, 8, 3), 256.0), "256"),
+        (np.full((8, 8, 3), -1), "-1"),
+        (np.full((8, 8, 3), np.nan), "nan"),
+        (np.full((8, 8, 3), 0.5), "multiply by 255"),
+        (np.ones((8, 8), bool), "bool"),
+        ("cat.jpg", "shape"),
+    ],
+)
+def test_images_that_are_none(x, message):
+    with pytest.raises(ValueError, match=message):
+        preprocess_input(x, "animals")
+
+
+def test_names_of_weights():
+    with pytest.raises(ValueError, match="animals.*weights='plants'"):
+        preprocess_input(pixels(8, 8, 3), "plants")
+    with pytest.raises(ValueError, match="one name of.*big.mixed.*preprocessing"):
+        preprocess_input(pixels(8, 8, 3), "mixed")
+    assert preprocess_input(pixels(8, 8, 3), "big.mixed").shape == (1, 16, 16, 3)
+    # Their classes agree.
+    assert decode_predictions(np.eye(6)[:1], 1, "mixed") == [[(0, "ant", 1.0)]]
+
+
+@pytest.mark.parametrize("top", [1, 3, 5, 6, 100])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_decode_against_sorting(top, dtype):
+    preds = np.random.default_rng(0).dirichlet(np.ones(6), 4).astype(dtype)
+    expected = [
+        sorted(zip(range(6), NAMES, map(float, row), strict=True), key=lambda t: -t[2])
+        for row in preds
+    ]
+    found = decode_predictions(preds, top, "animals")
+    assert found == [row[:top] for row in expected]
+    assert [type(value) for value in found[0][0]] == [int, str, float]
+    tensor = keras.ops.convert_to_tensor(preds)
+    assert decode_predictions(tensor, top, "animals") == found
+
+
+def test_decode_ties_and_own_names():
+    found = decode_predictions([[1, 2, 2, 2]], 3, class_names=list("abcd"))
+    assert found == [[(1, "b", 2.0), (2, "c", 2.0), (3, "d", 2.0)]]
+    assert decode_predictions(np.zeros((0, 6)), 3, "animals") == []
+
+
+@pytest.mark.parametrize(
+    "preds, top, message",
+    [
+        (np.zeros(6), 5, r"\(n, 6\).*\(6,\)"),
+        (np.zeros((2, 5)), 5, r"\(n, 6\).*\(2, 5\)"),
+        (np.full((1, 6), np.nan), 5, "NaN"),
+        (np.zeros((1, 6)), 0, "top=0"),
+    ],
+)
+def test_decode_errors(preds, top, message):
+    with pytest.raises(ValueError, match=message):
+        decode_predictions(preds, top, "animals")
