@@ -61,7 +61,9 @@ def _cifar100(data_dir, split):
     records = np.fromfile(folder / f"{split}.bin", np.uint8).reshape(-1, 3074)
     images = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     names = (folder / "fine_label_names.txt").read_text().split()
-    return Dataset(np.ascontiguousarray(images), records[:, 1].astype(int), tuple(names))
+    return Dataset(
+        np.ascontiguousarray(images), records[:, 1].astype(int), tuple(names)
+    )
 
 
 def _mnist(data_dir, split):
@@ -114,7 +116,11 @@ def _image_folder(data_dir, split):
     from PIL import Image
 
     folder = data_dir / split
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    names = (
+        sorted(p.name for p in folder.iterdir() if p.is_dir())
+        if folder.is_dir()
+        else []
+    )
     files = [
         (file, label)
         for label, name in enumerate(names)
@@ -132,7 +138,9 @@ def _image_folder(data_dir, split):
             f"Expected the images in {folder} to have one size; resize them first. "
             f"Received: {len(sizes)} sizes, among them {sorted(sizes)[:3]}"
         )
-    return Dataset(np.stack(images), np.array([label for _, label in files]), tuple(names))
+    return Dataset(
+        np.stack(images), np.array([label for _, label in files]), tuple(names)
+    )
 
 
 def _tfds(name, data_dir, split, expected):

@@ -81,7 +81,7 @@ def measure(probabilities, labels, class_names=None, bins=15):
         )
     if not np.allclose(probabilities.sum(-1), 1, atol=1e-2):
         raise ValueError(
-            "Expected rows of probabilities that sum to 1. Received rows with sums from "
+            "Expected rows of probabilities that sum to 1. Received rows that sum to "
             f"{probabilities.sum(-1).min():.3g} to {probabilities.sum(-1).max():.3g}. "
             "A model that gives logits needs a softmax."
         )

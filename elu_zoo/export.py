@@ -18,8 +18,8 @@ def export_saved_model(
 
     - `serving_default`: `image`, float32 `(n, height, width, channels)`, values from 0
       to 255, gives `probabilities`, float32 `(n, classes)`.
-    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG, PNG, GIF or BMP
-      image of any size, gray, RGB or RGBA, gives `classes`, strings `(n, top)`,
+    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG, PNG, GIF or
+      BMP image of any size, gray, RGB or RGBA, gives `classes`, strings `(n, top)`,
       `probabilities`, float32 `(n, top)`, the most probable first, and `valid`, bool
       `(n,)`. What is no image has `valid` false, empty names and zeros; the rest of its
       batch is as without it. The shorter side is resized, the center cropped, as in
@@ -65,7 +65,9 @@ def export_saved_model(
             f"Expected dtype to be 'float32' or 'bfloat16'. Received: dtype={dtype!r}"
         )
     classes = model.output_shape[-1]
-    class_names = [str(i) for i in range(classes)] if class_names is None else class_names
+    class_names = (
+        [str(i) for i in range(classes)] if class_names is None else class_names
+    )
     if len(class_names) != classes:
         raise ValueError(
             f"Expected {classes} class names, one for each output of the model. "
@@ -172,7 +174,9 @@ def _decode(image_bytes, side, channels):
     )
     indices, images = decoded.get_single_element()
     images = tf.scatter_nd(
-        indices[:, None], images, tf.stack([count + 1, *map(tf.cast, shape, [tf.int64] * 3)])
+        indices[:, None],
+        images,
+        tf.stack([count + 1, *map(tf.cast, shape, [tf.int64] * 3)]),
     )
     valid = tf.scatter_nd(indices[:, None], tf.ones_like(indices), [count + 1]) > 0
     return tf.ensure_shape(images, (None, *shape)), valid

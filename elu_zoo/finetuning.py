@@ -8,7 +8,6 @@ import keras
 import numpy as np
 
 from elu_zoo.labels import resize_and_crop
-from elu_zoo.models import HEAD
 
 
 def freeze(model, stacks=None):
@@ -63,7 +62,7 @@ def finetune(
     Args:
         model: Keras model that gives probabilities, such as
             `ELUNet11(weights="cifar100", classes=5)`. Trained in place, and left
-            compiled with accuracy as its metric.
+            compiled, and frozen, as in its last stage.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
         labels: Integer array of shape `(n,)`.
         validation_data: Optional `(images, labels)`, for the progress bar and history.
@@ -122,7 +121,6 @@ def finetune(
         _check_unmoved(frozen)
         for name, values in result.history.items():
             history.setdefault(name, []).extend(values)
-    freeze(model, 0)
     return history
 
 

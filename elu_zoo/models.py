@@ -37,8 +37,8 @@ HEAD = "predictions"
 _ARGUMENTS = """
     The arguments that `keras.applications` has mean the same here. The model takes raw
     images with values from 0 to 255 (`uint8` or float, NHWC); the preprocessing is a
-    layer of the model, its statistics are part of the weights. With a `weights` tag, the
-    arguments that the weights were made with take the place of the defaults.
+    layer of the model, its statistics are part of the weights. With a `weights` tag,
+    the arguments that the weights were made with take the place of the defaults.
 
     Args:
         include_top: Whether to include the output layer.
@@ -381,7 +381,10 @@ def _network(
     _check_choice("preprocessing", preprocessing, PREPROCESSING)
     _check_choice("pooling", pooling, (None, "avg", "max"))
     if not isinstance(classes, int) or classes < 1:
-        raise ValueError(f"Expected classes to be an integer of 1 or more. Received: classes={classes!r}")
+        raise ValueError(
+            "Expected classes to be an integer of 1 or more. "
+            f"Received: classes={classes!r}"
+        )
     if not width > 0:
         raise ValueError(f"Expected width to be positive. Received: width={width!r}")
     *hidden_stacks, _ = architecture.stacks
@@ -400,13 +403,13 @@ def _network(
                 if pyramid_levels
                 else keras.layers.Flatten(name="flatten")(x)
             )
-        followed_by_pyramid = pyramid_levels and architecture.stacks[index + 1][0][2] == FC
+        next_field = architecture.stacks[index + 1][0][2]
         x = _stack(
             x,
             stack,
             f"stack{index + 1}",
             strides=stem_strides if index == 0 else 1,
-            pool=convolutional and not followed_by_pyramid,
+            pool=convolutional and not (pyramid_levels and next_field == FC),
             activation=ACTIVATIONS[activation],
             batch_normalization=batch_normalization,
             dropout=rates[index],
@@ -504,7 +507,7 @@ def _image_input(input_tensor, input_shape):
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
             raise ValueError(
-                "Expected input_tensor to be a Keras tensor, such as `keras.Input(...)`. "
+                "Expected input_tensor to be a Keras tensor, such as `keras.Input()`. "
                 f"Received: input_tensor={input_tensor!r}"
             )
         return input_tensor

@@ -6,21 +6,19 @@ Settings are environment variables:
   before the record's own URLs.
 - `ELU_ZOO_OFFLINE`: with `1` no connection is ever opened.
 - `ELU_ZOO_MANIFEST`: a manifest to use in place of the package's.
-- `KERAS_HOME`: the cache is its folder `elu_zoo`.
+- `KERAS_HOME`: the cache is its folder `elu_zoo`; without it `~/.keras/elu_zoo`.
 """
 
-import difflib
 import hashlib
 import http.client
 import json
 import os
 import pathlib
-import re
-import shutil
 import sys
 import urllib.error
 import urllib.request
 
+import ml_dtypes
 import numpy as np
 
 from elu_zoo.files import replacing
@@ -51,7 +49,7 @@ def list_weights(model=None):
     names = sorted(_manifest()["weights"])
     if model is None:
         return names
-    return [name for name in names if name.split(".")[0] == str(model).lower()]
+    return [name for name in names if _plain(name.split(".")[0]) == _plain(model)]
 
 
 def get_record(name):
@@ -69,11 +67,9 @@ def get_record(name):
     """
     weights = _manifest()["weights"]
     if name not in weights:
-        near = difflib.get_close_matches(str(name), weights, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"Expected the name of published weights, one of {sorted(weights)}. "
-            f"Received: {name!r}.{hint}"
+            f"Received: {name!r}"
         )
     return {"name": name} | weights[name]
 
@@ -94,25 +90,32 @@ def resolve(model, weights):
     """
     if weights is None:
         return None, None
+    if not isinstance(weights, str | os.PathLike):
+        raise ValueError(
+            "Expected weights to be None, a tag of published weights or the path of a "
+            f"`.weights.h5` file. Received: weights={weights!r}"
+        )
     text = os.fspath(weights)
-    name = text if text.startswith(f"{model}.") else f"{model}.{text}"
-    if name in _manifest()["weights"]:
-        return get_record(name), fetch(name)
+    published = list_weights(model)
+    for name in published:
+        if text in (name, name.split(".", 1)[1]):
+            return get_record(name), fetch(name)
     path = pathlib.Path(text).expanduser()
     if path.is_file():
         return None, path
-    if path.suffix or len(path.parts) > 1:
+    if path.suffix == ".h5" or len(path.parts) > 1:
+        raise ValueError(f"Expected an existing file. Received: weights={text!r}")
+    if text in list_weights():
         raise ValueError(
-            "Expected weights to be None, a tag of published weights or the path of a "
-            f"`.weights.h5` file. There is no such file. Received: weights={text!r}; "
-            f"published for this model: {list_weights(model)}"
+            f"Expected weights of this model, one of {published}. Received: "
+            f"weights={text!r}, which are of another"
         )
     raise ValueError(
-        f"No weights {name!r} are published yet. Published for this model: "
-        f"{list_weights(model)}; in all: {list_weights()}. To make them, in a checkout: "
-        f"`python -m training.train training/recipes/{model}_{text}.py --data DIR --out "
-        f"RUN`, then `python -m training.publish RUN --name {name} --data DIR`. "
-        f"Received: weights={text!r}"
+        f"No weights {text!r} are published yet for this model. Published for it: "
+        f"{published}; in all: {list_weights()}. To make them, write a recipe like "
+        "those in training/recipes of a checkout, then `python -m training.train "
+        "RECIPE --data DIR --out RUN` and `python -m training.publish RUN --name "
+        f"{model}.{text} --data DIR`. Received: weights={text!r}"
     )
 
 
@@ -134,71 +137,96 @@ def fetch(name):
     """
     record = get_record(name)
     cached = _cache() / record["file"]
-    tried = []
-    for path in (cached, *(folder / record["file"] for folder in _folders())):
-        if not path.is_file():
-            tried.append(f"{path}: not there")
-        elif _is_verified(path, record):
-            return path
-        else:
-            tried.append(f"{path}: its SHA-256 is another")
+    places = [cached, *(folder / record["file"] for folder in _folders())]
     sources = _sources(record)
+    tried = []
+    for place in places + sources:
+        try:
+            if isinstance(place, pathlib.Path):
+                _verify(place, record)
+                return place
+            return _download_once(place, cached, record)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            tried.append(f"{place}: {error}")
     if not sources:
-        tried.append("no place of publication is set, and no mirror (ELU_ZOO_MIRROR)")
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        import filelock
-
-        with filelock.FileLock(cached.with_name(cached.name + ".lock")):
-            if cached.is_file() and _is_verified(cached, record):
-                return cached
-            for source in sources:
-                try:
-                    _obtain(source, cached, record)
-                    return cached
-                except (OSError, http.client.HTTPException) as error:
-                    tried.append(f"{source}: {error}")
-    except OSError as error:
-        tried.append(f"{cached.parent}: {error}")
+        tried.append("no URL: none is in the manifest, none in ELU_ZOO_MIRROR")
     raise OSError(
-        f"Expected to find the weights {name!r}, file {record['file']} with SHA-256 "
-        f"{record['sha256']}. Tried:\n  " + "\n  ".join(tried)
+        f"Expected to find the weights {name!r}: file {record['file']} of "
+        f"{record['bytes']} bytes with SHA-256 {record['sha256']}. Put it in one of "
+        "these places, or name a URL or folder that has it in ELU_ZOO_MIRROR. Tried:"
+        + "".join(f"\n  {line}" for line in tried)
     )
 
 
-def _obtain(source, target, record):
-    """Copies or downloads to `target`, which is only ever replaced by a good file."""
+def _sources(record):
+    """Where else to look: strings are URLs of the file, paths are local."""
+    bases = os.environ.get("ELU_ZOO_MIRROR", "").replace(",", " ").split()
+    mirrors = [_join(base, record["file"]) for base in bases]
+    base_url = _manifest().get("base_url")
+    published = [_join(base_url, record["file"])] if base_url else []
+    return mirrors + list(record.get("urls", [])) + published
+
+
+def _join(base, file):
+    if base.startswith(("http://", "https://")):
+        return f"{base.rstrip('/')}/{file}"
+    return pathlib.Path(base).expanduser() / file
+
+
+def _download_once(url, target, record):
+    """Downloads unless another process has done it in the meantime."""
+    import filelock
+
+    if os.environ.get("ELU_ZOO_OFFLINE", "0") not in ("", "0"):
+        raise OSError("not tried, because ELU_ZOO_OFFLINE is set")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        locked = filelock.FileLock(f"{target}.lock").acquire()
+    except OSError as error:
+        raise OSError(
+            f"not tried, because the cache cannot be written to ({error}); set "
+            "KERAS_HOME to another folder"
+        ) from error
+    with locked:
+        try:
+            _verify(target, record)
+        except OSError:
+            _download(url, target, record)
+    return target
+
+
+def _download(url, target, record):
+    """Replaces `target` by what is at `url`, if that is the right file.
+
+    Bytes that have come stay in a `.part` file, and the next try asks for the rest. The
+    SHA-256 tells whether they belong together; if not, the file is asked for anew.
+    """
     part = target.with_name(target.name + ".part")
-    if not _is_url(source):
-        shutil.copyfile(source, part)
-    elif os.environ.get("ELU_ZOO_OFFLINE") == "1":
-        raise OSError("not tried, ELU_ZOO_OFFLINE is 1")
-    else:
-        _download(source, part, record["bytes"])
-    if part.stat().st_size < record["bytes"] and _is_url(source):
-        # Kept: the next try goes on from here.
-        raise OSError(f"ended after {part.stat().st_size} of {record['bytes']} bytes")
-    if _sha256(part) != record["sha256"]:
+    size = record["bytes"]
+    resumed = part.stat().st_size if part.is_file() else 0
+    if resumed < size:
+        _receive(url, part, resumed, size)
+    have = part.stat().st_size
+    if have < size:
+        raise OSError(f"ended after {have} of {size} bytes; the next try goes on there")
+    try:
+        _verify(part, record)
+    except OSError:
         part.unlink()
-        raise OSError("the file there has another SHA-256")
+        if not resumed:
+            raise
+        return _download(url, target, record)
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(part, target)
-    _is_verified(target, record)
 
 
-def _download(url, part, size):
+def _receive(url, part, start, size):
+    """Writes the bytes from `start` on to the file, or all if the server sends all."""
     from tqdm import tqdm
 
-    have = part.stat().st_size if part.is_file() else 0
-    if have >= size:
-        have = 0
-    request = urllib.request.Request(url, headers={"User-Agent": "elu-zoo"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        if have and not _continues(response, have, size):
-            have = 0
+    with _open(url, start, size) as response:
+        have = start if response.status == 206 else 0
         progress = tqdm(
             total=size,
             initial=have,
@@ -210,44 +238,37 @@ def _download(url, part, size):
         )
         with progress, part.open("r+b" if have else "wb") as file:
             file.seek(have)
-            while have < size + 1:
-                # read1 returns what has come, so a stall loses nothing.
-                chunk = response.read1(min(_CHUNK, size + 1 - have))
-                if not chunk:
-                    break
+            # read1 returns what has come, so a stall loses nothing.
+            while chunk := response.read1(min(_CHUNK, size - have)):
                 file.write(chunk)
                 have += len(chunk)
                 progress.update(len(chunk))
 
 
-def _continues(response, have, size):
-    """Whether the server sends the rest of the file, as asked, and not all of it."""
-    wanted = f"bytes {have}-{size - 1}/{size}"
-    return response.status == 206 and response.headers.get("Content-Range") == wanted
-
-
-def _sources(record):
-    mirrors = [m for m in re.split(r"[\s,]+", os.environ.get("ELU_ZOO_MIRROR", "")) if m]
-    base = _manifest().get("base_url")
-    bases = mirrors + ([base] if base else [])
-    places = [
-        f"{b.rstrip('/')}/{record['file']}"
-        if _is_url(b)
-        else str(pathlib.Path(b).expanduser() / record["file"])
-        for b in bases
-    ]
-    places[len(mirrors) : len(mirrors)] = record["urls"]
-    return places
-
-
-def _is_url(source):
-    return source.startswith(("http://", "https://"))
+def _open(url, start, size):
+    """The response with the bytes from `start` on, or with all where that fails."""
+    request = urllib.request.Request(url, headers={"User-Agent": "elu-zoo"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if start and error.code == http.HTTPStatus.RANGE_NOT_SATISFIABLE:
+            return _open(url, 0, size)
+        raise
+    sent = response.headers.get("Content-Range")
+    if start and response.status == 206 and sent != f"bytes {start}-{size - 1}/{size}":
+        response.close()
+        return _open(url, 0, size)
+    length = response.headers.get("Content-Length")
+    if response.status != 206 and length not in (None, str(size)):
+        response.close()
+        raise OSError(f"the file there has {length} bytes, not {size}")
+    return response
 
 
 def _cache():
-    import keras
-
-    home = os.environ.get("KERAS_HOME") or keras.config.keras_home()
+    home = os.environ.get("KERAS_HOME") or pathlib.Path("~/.keras").expanduser()
     return pathlib.Path(home) / "elu_zoo"
 
 
@@ -258,45 +279,51 @@ def _folders():
 
 def _manifest():
     override = os.environ.get("ELU_ZOO_MANIFEST")
-    paths = [pathlib.Path(override)] if override else []
-    paths = paths or [folder / "manifest.json" for folder in _folders()]
-    for path in paths:
-        if path.is_file():
-            return json.loads(path.read_text())
+    if override:
+        return json.loads(pathlib.Path(override).read_text())
+    for folder in _folders():
+        if (folder / "manifest.json").is_file():
+            return json.loads((folder / "manifest.json").read_text())
     raise FileNotFoundError(
-        f"Expected the manifest of the weights at {' or '.join(map(str, paths))}. "
-        "Reinstall elu_zoo."
+        "Expected a manifest of the weights in one of "
+        f"{[str(folder) for folder in _folders()]}. Install elu_zoo again."
     )
 
 
-def _is_verified(path, record):
+def _plain(model):
+    return str(model).lower().replace("_", "")
+
+
+def _verify(path, record):
+    """Raises an OSError unless the file has the record's SHA-256."""
+    if not path.is_file():
+        raise OSError("not there")
     status = path.stat()
     key = (str(path), status.st_mtime_ns, status.st_size, record["sha256"])
-    if key not in _verified:
-        if status.st_size != record["bytes"] or _sha256(path) != record["sha256"]:
-            return False
-        _verified.add(key)
-    return True
-
-
-def _sha256(path):
+    if key in _verified:
+        return
+    if status.st_size != record["bytes"]:
+        raise OSError(f"has {status.st_size} bytes, not {record['bytes']}")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+    if digest.hexdigest() != record["sha256"]:
+        raise OSError(f"has another SHA-256, {digest.hexdigest()}")
+    _verified.add(key)
 
 
 def load_weights(model, path, skip=()):
     """Assigns a `.weights.h5` file to a model of this package.
 
     Layers are matched by their names, which do not depend on the model's `name`. All of
-    the model's variables have to be in the file, and nothing else; otherwise nothing is
-    assigned. Only the states of dropout are passed over on both sides.
+    the model's weights have to be in the file, and no others; otherwise none is
+    assigned. What else Keras saves there, such as the optimizer's state, is ignored.
 
     Args:
         model: Keras model of this package.
-        path: Path of a file written by `save_weights` or Keras's `save_weights`.
+        path: Path of a file written by `save_weights`, or by the `save_weights` of a
+            Keras model (Keras 3.6 or later).
         skip: Beginnings of names of layers to leave as they are.
 
     Raises:
@@ -304,12 +331,14 @@ def load_weights(model, path, skip=()):
     """
     skip = tuple(skip)
     stored = {
-        name: arrays for name, arrays in _read(path).items() if not name.startswith(skip)
-    } if skip else _read(path)
+        name: arrays
+        for name, arrays in _read(path).items()
+        if not name.startswith(skip)
+    }
     wanted = {
         layer.name: layer.weights
         for layer in model.layers
-        if _has_weights(layer) and not (skip and layer.name.startswith(skip))
+        if layer.weights and not layer.name.startswith(skip)
     }
     problems = [f"{name}: not in the file" for name in wanted if name not in stored]
     problems += [f"{name}: not in the model" for name in stored if name not in wanted]
@@ -317,13 +346,13 @@ def load_weights(model, path, skip=()):
         shapes = [tuple(variable.shape) for variable in wanted[name]]
         found = [array.shape for array in stored[name]]
         if shapes != found:
-            problems.append(f"{name}: shapes {found} in the file, {shapes} in the model")
+            problems.append(f"{name}: {found} in the file, {shapes} in the model")
     if problems:
         raise ValueError(
             f"Expected {path} to hold the weights of {model.name}. "
             f"{len(problems)} layers differ: " + "; ".join(sorted(problems)[:5]) + ". "
-            "Build the model with the arguments (classes, width, ...) that the file was "
-            "made with."
+            "Build the model with the arguments (classes, width, ...) that the file "
+            "was made with."
         )
     for name, variables in wanted.items():
         for variable, array in zip(variables, stored[name], strict=True):
@@ -333,8 +362,8 @@ def load_weights(model, path, skip=()):
 def save_weights(model, path):
     """Writes a model's weights, rounded to bfloat16 and compressed.
 
-    The values are stored as float32 whose low 16 bits are 0, which halves the file;
-    Keras's `load_weights` reads it too.
+    The values are stored as float32 whose low 16 bits are 0, which halves the file. The
+    same weights give the same bytes. Keras's `load_weights` reads the file too.
 
     Args:
         model: Keras model of this package.
@@ -350,26 +379,23 @@ def save_weights(model, path):
         raise ValueError(f"Expected a path that ends in .weights.h5. Received: {path}")
     with replacing(path) as part:
         model.save_weights(part)
-        with h5py.File(part, "r") as file:
-            groups = {
-                name: (dict(group.attrs), {k: v[()] for k, v in group.items()})
-                for name, group in _variable_groups(file)
-            }
-        with h5py.File(part, "w", track_order=True) as file:
-            for name, (attributes, arrays) in groups.items():
-                group = file.create_group(name)
-                group.attrs.update(attributes)
-                for key, array in arrays.items():
-                    group.create_dataset(
-                        key,
-                        data=round_to_bfloat16(array),
-                        track_times=False,
-                        **({"compression": 9, "shuffle": True} if array.ndim else {}),
-                    )
+        with h5py.File(part) as file:
+            variables = [
+                (item.name, item.parent.attrs["name"], _array(item))
+                for item in _variables(file)
+            ]
+        with h5py.File(part, "w") as file:
+            for name, layer, array in variables:
+                compression = {"compression": 9, "shuffle": True} if array.ndim else {}
+                array = round_to_bfloat16(array)
+                item = file.create_dataset(
+                    name, data=array, track_times=False, **compression
+                )
+                item.parent.attrs["name"] = layer
 
 
 def round_to_bfloat16(array):
-    """Rounds float32 values to the nearest bfloat16, ties to even.
+    """Rounds float values to the nearest bfloat16, ties to even.
 
     Args:
         array: Array of any shape.
@@ -385,42 +411,48 @@ def round_to_bfloat16(array):
     array = np.asarray(array)
     if array.dtype.kind != "f":
         return array
-    bits = array.astype("float32").view("uint32")
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return np.where(np.isfinite(array), rounded.view("float32"), array)
+    return array.astype(ml_dtypes.bfloat16).astype("float32")
 
 
-def _variable_groups(file):
-    """The groups of a Keras weights file that hold a layer's own variables."""
+def _read(path):
+    """The arrays of each layer in a `.weights.h5` file, by the layers' names."""
+    import h5py
+
+    layers = {}
+    try:
+        with h5py.File(path) as file:
+            for item in _variables(file):
+                layer = layers.setdefault(item.parent.attrs.get("name"), {})
+                layer[int(item.name.rsplit("/", 1)[1])] = _array(item)
+    except OSError as error:
+        raise ValueError(
+            f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
+        ) from error
+    if None in layers:
+        raise ValueError(
+            f"Expected {path} to name its layers, as Keras 3.6 and later do. Load it "
+            "with the model's own `load_weights`, and save it again."
+        )
+    return {name: [layer[i] for i in sorted(layer)] for name, layer in layers.items()}
+
+
+def _variables(file):
+    """The variables of the layers in a Keras weights file: `/layers/<key>/vars/<i>`."""
+    import h5py
+
     found = []
 
     def visit(name, item):
-        if name.startswith("layers/") and name.endswith("/vars"):
-            found.append((name, item))
+        # Links are not visited, so a file cannot pull in another.
+        if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
+            found.append(item)
 
     file.visititems(visit)
     return found
 
 
-def _read(path):
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return {
-                str(group.attrs.get("name", name)): [
-                    group[key][()] for key in sorted(group, key=int)
-                ]
-                for name, group in _variable_groups(file)
-                if len(group) and "seed_generator" not in name
-            }
-    except OSError as error:
-        raise ValueError(
-            f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
-        ) from error
-
-
-def _has_weights(layer):
-    return bool(layer.weights) and not all(
-        "seed_generator" in variable.path for variable in layer.weights
-    )
+def _array(dataset):
+    # HDF5 has no bfloat16: Keras says so beside the two bytes.
+    if dataset.attrs.get("dtype") == "bfloat16":
+        return dataset[()].view(ml_dtypes.bfloat16).astype("float32")
+    return dataset[()]

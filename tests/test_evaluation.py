@@ -63,7 +63,9 @@ def test_wilson_interval_against_its_equation():
     figures = measure(probabilities, labels)
     for bound in figures["error_interval"]:
         distance = abs(figures["error"] - bound)
-        assert distance == pytest.approx(1.959964 * math.sqrt(bound * (1 - bound) / 500))
+        assert distance == pytest.approx(
+            1.959964 * math.sqrt(bound * (1 - bound) / 500)
+        )
 
 
 def test_a_classifier_that_gives_not_a_number_for_a_class_it_never_sees_fails():

@@ -24,8 +24,9 @@ def images(count=2, size=32, channels=3, seed=0):
     return rng.integers(0, 256, (count, size, size, channels)).astype("uint8")
 
 
-# Worked out by hand from the paper's tables: each bracket's kernels, then each bracket's
-# kernels times the positions of its map, which halves from stack to stack.
+# Worked out by hand from the paper's tables: each bracket's kernels. Multiply-adds are
+# the kernels times the positions of the bracket's map, which halves from each to the
+# next.
 WEIGHTS_11 = [
     [14_400],
     [36_864, 414_720],
@@ -220,7 +221,9 @@ def test_input_tensor():
 
 def test_dropout_of_the_paper_after_each_stack():
     model = small("ELUNet18", dropout=ARCHITECTURES["elunet18"].dropout)
-    rates = {x.name: x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)}
+    rates = {
+        x.name: x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)
+    }
     assert rates == {
         "stack2_dropout4": 0.1,
         "stack3_dropout4": 0.2,

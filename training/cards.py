@@ -17,12 +17,14 @@ def card(name, record, figures):
     low, high = figures["error_interval"]
     ranked = sorted(figures["class_error"].items(), key=lambda item: item[1])
     resumed = (
-        f"It was interrupted and resumed {training['starts'] - 1} times, each time from "
-        "its last checkpoint."
+        f"It was interrupted and resumed {training['starts'] - 1} times, each time "
+        "from its last checkpoint."
         if training["starts"] > 1
         else "It ran without interruption."
     )
-    device = machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
+    device = (
+        machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
+    )
     backend = machine["backend"]
     return f"""# {name}
 
@@ -34,8 +36,9 @@ architecture and the absence of normalization are those of Clevert et al. (2016)
 
 ## Results
 
-{figures["n"]:,} images of the test split of {record["dataset"]["name"]}, one view of each,
-no test-time augmentation, weights as published (rounded to bfloat16), evaluated in float32.
+{figures["n"]:,} images of the test split of {record["dataset"]["name"]}, one view of
+each, no test-time augmentation, weights as published (rounded to bfloat16), evaluated
+in float32.
 
 | measure | value |
 |---|---|
@@ -83,9 +86,10 @@ The most frequent confusions:
 
 ## Limits
 
-It knows its {len(record["class_names"])} classes and gives any other image one of them.
-Photographs that are larger or framed otherwise than those of {record["dataset"]["name"]}
-are recognized less well: the figures above are for its own test images.
+It knows its {len(record["class_names"])} classes and gives any other image one of
+them. Photographs that are larger or framed otherwise than those of
+{record["dataset"]["name"]} are recognized less well: the figures above are for its own
+test images.
 """
 
 

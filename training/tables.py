@@ -15,8 +15,8 @@ BEGIN, END = "<!-- weights: python -m training.tables -->\n", "<!-- end -->\n"
 def table(manifest):
     """The table of all weights of a manifest, as Markdown."""
     rows = [
-        "| weights | data | test error (95 % interval) | top-5 error | parameters | file "
-        "| trained for |",
+        "| weights | data | test error (95 % interval) | top-5 error | parameters "
+        "| file | trained for |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, record in sorted(manifest["weights"].items()):
@@ -29,7 +29,8 @@ def table(manifest):
             f"| {metrics['error']:.2%} ({low:.1%}–{high:.1%}) "
             f"| {metrics['top5_error']:.2%} | {record['parameters'] / 1e6:.2f} M "
             f"| {record['bytes'] / 1e6:.1f} MB "
-            f"| {training['epochs']} epochs, {training['seconds'] / 60:.0f} min, {where} |"
+            f"| {training['epochs']} epochs, {training['seconds'] / 60:.0f} min, "
+            f"{where} |"
         )
     return "\n".join(rows) + "\n"
 

@@ -38,7 +38,8 @@ optimizer = ConvMuon()
 optimizer.build(model.trainable_variables)
 loss = keras.losses.CategoricalCrossentropy(from_logits=True)
 step = make_train_step(model, optimizer, loss, size, jit=False)
-images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3)).astype("uint8")
+images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3))
+images = images.astype("uint8")
 targets = np.eye(100, dtype="float32")[:batch_size]
 seconds, start = [], time.perf_counter()
 while len(seconds) < 2 or sum(seconds) < 6:

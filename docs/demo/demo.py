@@ -73,7 +73,13 @@ def main():
         heading(3, "A SavedModel, loaded by a process with TensorFlow only")
         print(f"  {'truth':<14}{'answer':<14} score", flush=True)
         answers = subprocess.run(
-            [sys.executable, "-c", SERVE, str(exported), *(str(f[0]) for f in held_out)],
+            [
+                sys.executable,
+                "-c",
+                SERVE,
+                str(exported),
+                *(str(f[0]) for f in held_out),
+            ],
             cwd=temporary,
             capture_output=True,
             text=True,

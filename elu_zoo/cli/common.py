@@ -40,7 +40,7 @@ def load_model(source):
         return model, record["class_names"]
     if not path.is_file():
         raise FileNotFoundError(f"Expected a saved model. There is no {path}")
-    model = keras.saving.load_model(path)
+    model = keras.saving.load_model(path, compile=False)
     names = path.with_name("class_names.json")
     if names.is_file():
         return model, json.loads(names.read_text())

@@ -30,6 +30,8 @@ def run(arguments):
         resize=arguments.resize,
     )
     if arguments.json:
-        print_json({"path": str(path), "signatures": ["serving_default", "serve_bytes"]})
+        print_json(
+            {"path": str(path), "signatures": ["serving_default", "serve_bytes"]}
+        )
         return
     print(f"{path}: signatures serving_default (image) and serve_bytes (image_bytes)")

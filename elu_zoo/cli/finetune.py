@@ -47,7 +47,9 @@ def run(arguments):
 
     out = pathlib.Path(arguments.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"Expected a new or empty folder for --out. Received: {out}")
+        raise FileExistsError(
+            f"Expected a new or empty folder for --out. Received: {out}"
+        )
     record = get_record(arguments.weights)
     keras.utils.set_random_seed(arguments.seed)
     images, labels, class_names = load_image_folder(

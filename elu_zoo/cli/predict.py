@@ -28,7 +28,9 @@ def run(arguments):
             with Image.open(file) as image:
                 images.append(resize_and_crop(image.convert("RGB"), side, side))
         except UnidentifiedImageError as error:
-            raise ValueError(f"Expected a JPEG or PNG image. Received: {file}") from error
+            raise ValueError(
+                f"Expected a JPEG or PNG image. Received: {file}"
+            ) from error
     import numpy as np
 
     predictions = model.predict(np.stack(images), verbose=0)

@@ -48,8 +48,8 @@ def restore(path, groups):
         meta = json.loads(arrays.pop(META).tobytes())
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, EOFError) as error:
         raise ValueError(
-            f"Expected {path} to be a checkpoint; it is damaged ({error}). Delete it to "
-            "start the run anew."
+            f"Expected {path} to be a checkpoint; it is damaged ({error}). Delete it "
+            "to start the run anew."
         ) from error
     variables = {
         f"{group}/{index}": variable

@@ -22,9 +22,11 @@ def accelerator():
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
-    return tf.config.experimental.get_device_details(devices[0]).get(
-        "device_name", "GPU"
-    ) if devices else None
+    return (
+        tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU")
+        if devices
+        else None
+    )
 
 
 def default_precision():

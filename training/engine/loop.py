@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from elu_zoo import datasets
 from elu_zoo.files import replacing
 from elu_zoo.models import get_model_function
-from elu_zoo import datasets
 from training.data.stream import Stream
 from training.engine import checkpoint, device, runlog
 from training.engine.steps import make_train_step, predict
@@ -90,7 +90,7 @@ def train(
     optimizer = recipe.optimizer(recipe.learning_rate(total))
     optimizer.build(model.trainable_variables)
     groups = {"model": model.variables, "optimizer": optimizer.variables}
-    settings = json.loads(json.dumps(_settings(recipe, precision, len(train_set.images))))
+    settings = _settings(recipe, precision, len(train_set.images))
     state = {"step": 0, "best_error": None, "starts": 0, "settings": settings}
     file = out / "checkpoint.npz"
     if file.exists():
@@ -262,7 +262,8 @@ def _settings(recipe, precision, examples):
     fields["image_sizes"] = {str(k): v for k, v in recipe.image_sizes.items()}
     fields["model_arguments"] = dict(recipe.model_arguments)
     fields["eval_split"] = "holdout" if recipe.holdout else "test"
-    return fields | {"precision": precision, "train_examples": examples}
+    fields |= {"precision": precision, "train_examples": examples}
+    return json.loads(json.dumps(fields))
 
 
 def _check_same(before, now, out):
@@ -270,7 +271,9 @@ def _check_same(before, now, out):
     if differing:
         raise ValueError(
             f"Expected {out} to be empty or to hold a run with the same settings. "
-            + "; ".join(f"Received: {k}={now[k]!r}, there {before.get(k)!r}" for k in differing)
+            + "; ".join(
+                f"Received: {k}={now[k]!r}, there {before.get(k)!r}" for k in differing
+            )
             + ". Use another folder for --out."
         )
 

@@ -38,7 +38,7 @@ class Run:
         return arguments | {"classes": len(self.facts["class_names"])}
 
     def build_model(self, which="last"):
-        """The model with the run's `"last"` or `"best"` weights, giving probabilities."""
+        """The model of probabilities with the run's `"last"` or `"best"` weights."""
         model = get_model_function(self.settings["model"])(
             **{"input_shape": tuple(self.facts["input_shape"])} | self.arguments
         )

@@ -135,8 +135,6 @@ def write_events(rows, folder):
             if value != "" and name != "step"
         ]
         writer.add_event(
-            event_pb2.Event(
-                step=row["step"], summary=summary_pb2.Summary(value=values)
-            )
+            event_pb2.Event(step=row["step"], summary=summary_pb2.Summary(value=values))
         )
     writer.close()

@@ -16,8 +16,8 @@ def make_train_step(model, optimizer, loss, image_size, jit):
         jit: Whether XLA compiles the step. JAX always does.
 
     Returns:
-        A function of `images` (uint8, NHWC) and one-hot `targets` (float32) that returns
-        the loss and the number of correct predictions as scalars on the device.
+        A function of `images` (uint8, NHWC) and one-hot `targets` (float32) that
+        returns the loss and the number of correct predictions as scalars on the device.
     """
 
     def measure(images, targets, forward):

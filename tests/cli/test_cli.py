@@ -1,0 +1,182 @@
+import csv
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from made_up import write_class_folders
+from PIL import Image
+
+import elu_zoo
+from elu_zoo.cli import COMMANDS, main
+
+
+def write_test_split(folder):
+    write_class_folders(folder / "test", ("ant", "bee", "cat"), 5, 24)
+    for file in (folder / "test").rglob("*.jpg"):
+        Image.open(file).resize((32, 32)).save(file)
+    (folder / "test/dog").mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "test/dog/1.jpg")
+
+
+def test_list(zoo, capsys):
+    assert main(["list"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["weights", "data"]
+    assert row.split()[0] == "elunet11.cifar100" and "50.00%" in row
+    assert main(["list", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["class_names"] == ["ant", "bee", "cat", "dog"]
+
+
+def test_predict_prints_what_the_model_says(zoo, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype("uint8")
+    file = tmp_path / "image.png"
+    Image.fromarray(pixels).save(file)
+    model = elu_zoo.ELUNet11(weights="cifar100")
+    expected = np.asarray(model(pixels[None]))[0]
+    assert main(["predict", str(file), "--top", "2", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    names = ["ant", "bee", "cat", "dog"]
+    order = np.argsort(-expected)[:2]
+    assert [c["name"] for c in answer["classes"]] == [names[i] for i in order]
+    np.testing.assert_allclose(
+        [c["probability"] for c in answer["classes"]], expected[order], atol=1e-5
+    )
+    assert main(["predict", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(file) and len(lines) == 5
+    assert lines[1].split() == [f"{expected.max():.1%}", names[order[0]]]
+
+
+def test_finetune_predict_export(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos")
+    out = tmp_path / "out"
+    assert (
+        main(
+            [
+                *("finetune", "elunet11.cifar100", str(tmp_path / "photos")),
+                *("--out", str(out), "--epochs", "2", "10"),
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert "16 images of 2 classes to learn from, 4 held out" in printed
+    assert "100.0% after fine-tuning" in printed
+    assert json.loads((out / "class_names.json").read_text()) == ["green", "red"]
+    with (out / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(i) for i in range(1, 13)]
+    assert float(rows[-1]["val_accuracy"]) == 1
+
+    red = str(tmp_path / "photos/red/3.jpg")
+    assert main(["predict", red, "--model", str(out), "--top", "1", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["classes"][0]["name"] == "red"
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        served = tmp_path / "served"
+        assert main(["export", str(out), "--out", str(served), "--json"]) == 0
+        path = json.loads(capsys.readouterr().out)["path"]
+        serve = tf.saved_model.load(path).signatures["serve_bytes"]
+        data = open(red, "rb").read()
+        assert serve(image_bytes=tf.constant([data]))["classes"][0, 0] == b"red"
+
+    before = (out / "model.keras").read_bytes()
+    arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos")]
+    assert main([*arguments, "--out", str(out)]) == 1
+    assert "new or empty folder" in capsys.readouterr().err
+    assert (out / "model.keras").read_bytes() == before
+
+
+def test_finetune_frozen_leaves_the_trunk_as_it_was(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos")
+    out = tmp_path / "out"
+    arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos"), "--frozen"]
+    assert main([*arguments, "--out", str(out), "--epochs", "2", "9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["held_out"] == 4
+    tuned = keras.saving.load_model(out / "model.keras")
+    published = elu_zoo.ELUNet11(weights="cifar100")
+    for name in ("stack1_conv1", "stack6_conv1"):
+        np.testing.assert_array_equal(
+            tuned.get_layer(name).kernel, published.get_layer(name).kernel
+        )
+
+
+def test_evaluate_counts_against_predict_and_the_card(zoo, tmp_path, capsys):
+    write_test_split(tmp_path)
+    arguments = ["evaluate", "elunet11.cifar100", "--data", str(tmp_path)]
+    out = tmp_path / "figures.json"
+    code = main([*arguments, "--json", "--out", str(out)])
+    figures = json.loads(capsys.readouterr().out)
+    assert code == 0 and json.loads(out.read_text()) == figures
+    model = elu_zoo.ELUNet11(weights="cifar100")
+    wrong = 0
+    for label, name in enumerate(["ant", "bee", "cat", "dog"]):
+        for file in (tmp_path / "test" / name).glob("*.jpg"):
+            pixels = np.asarray(Image.open(file))[None]
+            wrong += int(np.asarray(model(pixels)).argmax()) != label
+    assert figures["n"] == 16
+    assert figures["error"] == pytest.approx(wrong / 16)
+    # The made-up card says 50 %, which these 16 images are not.
+    code = main(arguments)
+    printed = capsys.readouterr()
+    assert f"{wrong / 16:7.2%}" in printed.out
+    assert (code == 0) == (wrong == 8)
+    assert ("DIFFERS" in printed.out) == (wrong != 8)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["predict", "missing.png"], "missing.png"),
+        (["predict", "x.png", "--model", "elunet12.cifar100"], "elunet12.cifar100"),
+        (["predict", "x.png", "--model", "no.keras"], "There is no no.keras"),
+        (["evaluate", "elunet11.nothing", "--data", "."], "elunet11.nothing"),
+        (["evaluate", "elunet11.cifar100", "--data", "nowhere"], "JPEG or PNG"),
+        (["finetune", "elunet11.cifar100", "nowhere", "--out", "o"], "nowhere"),
+        (["export", "nothing", "--out", "o"], "nothing"),
+    ],
+)
+def test_failures_are_one_line_and_exit_code_1(
+    zoo, arguments, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"elu-zoo {arguments[0]}: ") and message in error
+    assert "\n" not in error and not (tmp_path / "o").exists()
+
+
+def test_a_text_file_is_no_image(zoo, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no image")
+    assert main(["predict", str(tmp_path / "text.png")]) == 1
+    assert "Expected a JPEG or PNG image" in capsys.readouterr().err
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    for arguments in ([], ["fly"], ["export", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"  elu-zoo {name}" in capsys.readouterr().out
+
+
+def test_runs_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "elu_zoo", "--help"], capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "finetune" in result.stdout

@@ -1,0 +1,53 @@
+import hashlib
+import json
+
+import pytest
+
+WIDTH = 0.1
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """A folder with a manifest and small random weights, `elunet11.cifar100`."""
+    import keras
+
+    import elu_zoo
+    from elu_zoo.weights import save_weights
+
+    folder = tmp_path_factory.mktemp("published")
+    keras.utils.set_random_seed(0)
+    model = elu_zoo.ELUNet11(width=WIDTH, classes=4)
+    file = folder / "elunet11.cifar100.weights.h5"
+    save_weights(model, file)
+    record = {
+        "file": file.name,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "bytes": file.stat().st_size,
+        "urls": [],
+        "model": "ELUNet11",
+        "arguments": {"width": WIDTH, "classes": 4},
+        "parameters": model.count_params(),
+        "input_shape": [32, 32, 3],
+        "preprocessing": {"resize": 32, "crop": 32, "interpolation": "bilinear"},
+        "class_names": ["ant", "bee", "cat", "dog"],
+        "dataset": {"name": "image_folder", "terms": "made up", "url": "none"},
+        "license": "Apache-2.0",
+        "recipe": "none",
+        "metrics": {"error": 0.5},
+    }
+    manifest = {
+        "format": 1,
+        "base_url": None,
+        "weights": {"elunet11.cifar100": record},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def zoo(published, tmp_path, monkeypatch):
+    """Has the package use `published`, with a cache of its own."""
+    monkeypatch.setenv("ELU_ZOO_MANIFEST", str(published / "manifest.json"))
+    monkeypatch.setenv("ELU_ZOO_MIRROR", str(published))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return published

@@ -1,0 +1,124 @@
+import keras
+import numpy as np
+import pytest
+from made_up import write_class_folders
+
+import elu_zoo
+from elu_zoo.finetuning import split_by_class
+
+
+def two_colors(count=24):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    images = rng.integers(0, 100, (count, 32, 32, 3))
+    images[..., 0] += 150 * (labels == 0)[:, None, None]
+    images[..., 1] += 150 * (labels == 1)[:, None, None]
+    return images.astype("uint8"), labels
+
+
+def values(model):
+    return {v.path: np.array(v) for v in model.variables}
+
+
+@pytest.mark.parametrize("stacks, moved", [(None, 2), (6, 2), (4, 2 + 6), (0, 22)])
+def test_frozen_layers_do_not_move_and_the_others_do(stacks, moved):
+    keras.utils.set_random_seed(0)
+    model = elu_zoo.ELUNet11(classes=2, width=0.1)
+    left = elu_zoo.freeze(model, stacks)
+    assert left == sum(np.prod(v.shape) for v in model.trainable_variables)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = values(model)
+    model.fit(*two_colors(), epochs=1, verbose=0)
+    after = values(model)
+    changed = [p for p in before if not np.array_equal(before[p], after[p])]
+    assert len(changed) == moved
+    assert all("preprocessing" not in path for path in changed)
+    if stacks:
+        assert all(f"stack{stacks}_" not in path for path in changed)
+
+
+def test_finetune_learns_two_colors():
+    keras.utils.set_random_seed(0)
+    model = elu_zoo.ELUNet11(classes=2, width=0.1)
+    images, labels = two_colors()
+    history = elu_zoo.finetune(
+        model, images, labels, (images, labels), epochs=(3, 12), batch_size=8, verbose=0
+    )
+    assert {len(v) for v in history.values()} == {15}
+    assert history["val_accuracy"][-1] == 1
+    assert all(layer.trainable for layer in model.layers if "conv" in layer.name)
+    assert model.evaluate(images, labels, verbose=0, return_dict=True)["accuracy"] == 1
+
+
+def test_the_first_stage_trains_the_output_layer_alone():
+    model = elu_zoo.ELUNet11(classes=2, width=0.1)
+    before = values(model)
+    elu_zoo.finetune(model, *two_colors(), epochs=(2, 0), verbose=0)
+    after = values(model)
+    changed = {p for p in before if not np.array_equal(before[p], after[p])}
+    assert changed == {"predictions/kernel", "predictions/bias"}
+
+
+def test_the_same_seed_gives_the_same_weights():
+    results = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        model = elu_zoo.ELUNet11(classes=2, width=0.05)
+        elu_zoo.finetune(model, *two_colors(), epochs=(1, 1), seed=5, verbose=0)
+        results.append(np.array(model.get_layer("predictions").kernel))
+    np.testing.assert_allclose(*results, rtol=1e-4)
+
+
+def test_plain_keras_fit(zoo):
+    model = elu_zoo.ELUNet11(weights="cifar100", classes=2)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    images, labels = two_colors()
+    losses = model.fit(images, labels, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (np.zeros((3, 32, 32, 3)), np.zeros(2, int), "labels of shape"),
+        (np.zeros((0, 32, 32, 3)), np.zeros(0, int), "at least one image"),
+        (np.zeros((2, 32, 32, 3)), np.array([0, 2]), "0 to 1"),
+    ],
+)
+def test_data_that_does_not_fit(images, labels, message):
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    with pytest.raises(ValueError, match=message):
+        elu_zoo.finetune(model, images, labels)
+
+
+def test_load_image_folder(tmp_path):
+    write_class_folders(tmp_path, count=3)
+    (tmp_path / "green/bad.jpg").write_bytes(b"no image")
+    (tmp_path / "green/notes.txt").write_text("left alone")
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(UserWarning, match="1 files are no images.*bad.jpg"):
+        images, labels, names = elu_zoo.load_image_folder(tmp_path, size=32)
+    assert names == ["green", "red"]
+    assert images.shape == (6, 32, 32, 3) and images.dtype == "uint8"
+    assert list(labels) == [0, 0, 0, 1, 1, 1]
+    assert images[0, ..., 1].mean() > 150 > 100 > images[0, ..., 0].mean()
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        elu_zoo.load_image_folder(tmp_path / "nowhere")
+    write_class_folders(tmp_path, classes=("red",))
+    with pytest.raises(ValueError, match=r"\['red'\]"):
+        elu_zoo.load_image_folder(tmp_path)
+
+
+def test_split_by_class_holds_out_the_same_share_of_each():
+    labels = np.repeat(np.arange(5), [10, 20, 30, 2, 100])
+    train, held_out = split_by_class(labels, 0.2)
+    assert sorted([*train, *held_out]) == list(range(162))
+    assert list(np.bincount(labels[held_out])) == [2, 4, 6, 1, 20]
+    np.testing.assert_array_equal(split_by_class(labels, 0.2)[1], held_out)
+    with pytest.raises(ValueError, match="share=1"):
+        split_by_class(labels, 1)
+    with pytest.raises(ValueError, match="class 3"):
+        split_by_class(np.array([3, 4, 4]), 0.5)
