@@ -253,7 +253,7 @@ def _open(url, start, size):
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if start and error.code == http.HTTPStatus.RANGE_NOT_SATISFIABLE:
+        if start and error.code == 416:
             return _open(url, 0, size)
         raise
     sent = response.headers.get("Content-Range")
