@@ -106,7 +106,27 @@ def predict(model, images, batch_size=250):
     Returns:
         A float32 array of shape `(len(images), classes)`.
     """
-    model.compile(jit_compile=keras.backend.backend() == "jax")
-    return np.asarray(
-        model.predict(images, batch_size=batch_size, verbose=0), "float32"
-    )
+    if keras.backend.backend() == "jax":
+        return _jax_predict(model, images, batch_size)
+    model.compile(jit_compile=False)
+    outputs = model.predict(images, batch_size=batch_size, verbose=0)
+    return np.asarray(outputs, "float32")
+
+
+def _jax_predict(model, images, batch_size):
+    """Keras's `predict` would give away the arrays of the variables.
+
+    They can be the optimizer's too: those of the averages, after these were assigned.
+    """
+    import jax
+
+    if not model.built:
+        model.build((None, *images.shape[1:]))
+    variables = [
+        [v.value for v in group]
+        for group in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    forward = jax.jit(lambda v, x: model.stateless_call(*v, x, training=False)[0])
+    batches = np.split(images, range(batch_size, len(images), batch_size))
+    outputs = [forward(variables, batch) for batch in batches]
+    return np.concatenate(outputs).astype("float32")
