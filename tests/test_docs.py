@@ -1,0 +1,72 @@
+"""Runs what the pages of the documentation show.
+
+The blocks of a page run in order, in one namespace and in a folder with made-up images;
+of shell blocks, the `elu-zoo` commands. The weights are small, random ones under the
+published name. `<!-- not run: REASON -->` before a block leaves it out.
+"""
+
+import pathlib
+import re
+import shlex
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from made_up import write_class_folders
+from PIL import Image
+
+from elu_zoo.cli import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(<!-- not run: [^>]+ -->\n+)?^```(python|sh)\n(.*?)^```$", re.M | re.S
+)
+
+
+def blocks(page):
+    """Language and source of the blocks to run, with as many lines as before them."""
+    text = page.read_text()
+    return [
+        (match[2], "\n" * text.count("\n", 0, match.start(3)) + match[3])
+        for match in BLOCK.finditer(text)
+        if not match[1]
+    ]
+
+
+@pytest.fixture
+def folder(zoo, tmp_path, monkeypatch):
+    classes = ("banana", "jellyfish", "pizza")
+    write_class_folders(tmp_path / "photos", classes, count=5)
+    shutil.copytree(tmp_path / "photos", tmp_path / "five_classes")
+    rng = np.random.default_rng(0)
+    for name in ("camel", "rocket"):
+        pixels = rng.integers(0, 256, (40, 50, 3)).astype("uint8")
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem
+)
+def test_page(page, folder):
+    namespace = {}
+    for language, source in blocks(page):
+        if keras.backend.backend() != "tensorflow" and (
+            "tensorflow" in source or "elu-zoo export" in source
+        ):
+            continue
+        if language == "python":
+            exec(compile(source, page, "exec"), namespace)
+            continue
+        for line in source.replace("\\\n", " ").splitlines():
+            command, *arguments = shlex.split(line, comments=True) or [""]
+            if command == "elu-zoo":
+                assert main(arguments) == 0, line
+
+
+def test_the_guides_show_the_job():
+    for name in ("README.md", "docs/finetuning.md"):
+        assert blocks(ROOT / name), name
