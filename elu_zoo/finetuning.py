@@ -1,12 +1,12 @@
 """Fine-tuning: freezing, two stages, folders of images."""
 
 import pathlib
-import re
 import warnings
 
 import keras
 import numpy as np
 
+from elu_zoo.feature_extraction import stack_layers
 from elu_zoo.labels import resize_and_crop
 
 
@@ -25,6 +25,9 @@ def freeze(model, stacks=None):
     Returns:
         The number of parameters that are left to train.
 
+    Raises:
+        ValueError: If the model has no stacks, or not so many.
+
     Example:
 
     >>> import elu_zoo
@@ -34,10 +37,17 @@ def freeze(model, stacks=None):
     >>> freeze(model, stacks=0) == model.count_params() - 6
     True
     """
-    for layer in model.layers:
-        number = re.match(r"stack(\d+)_", layer.name)
-        if number:
-            layer.trainable = stacks is not None and int(number[1]) > stacks
+    named = list(stack_layers(model).values())
+    if stacks is None:
+        stacks = len(named)
+    if not 0 <= stacks <= len(named):
+        raise ValueError(
+            f"Expected the number of stacks to freeze, from 0 to {len(named)}. "
+            f"Received: stacks={stacks!r}"
+        )
+    for number, layers in enumerate(named, start=1):
+        for layer in layers:
+            layer.trainable = number > stacks
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 

@@ -37,6 +37,13 @@ def test_frozen_layers_do_not_move_and_the_others_do(stacks, moved):
         assert all(f"stack{stacks}_" not in path for path in changed)
 
 
+def test_freeze_wants_a_network_with_so_many_stacks():
+    with pytest.raises(ValueError, match="0 to 6.*stacks=7"):
+        elu_zoo.freeze(elu_zoo.ELUNet11(width=0.05), 7)
+    with pytest.raises(ValueError, match="Expected a model of elu_zoo"):
+        elu_zoo.freeze(keras.Sequential([keras.layers.Dense(1)]))
+
+
 def test_finetune_learns_two_colors():
     keras.utils.set_random_seed(0)
     model = elu_zoo.ELUNet11(classes=2, width=0.1)

@@ -16,7 +16,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     from elu_zoo.labels import decode_predictions, resize_and_crop
 
@@ -27,9 +27,9 @@ def run(arguments):
         try:
             with Image.open(file) as image:
                 images.append(resize_and_crop(image.convert("RGB"), side, side))
-        except UnidentifiedImageError as error:
+        except (OSError, SyntaxError) as error:
             raise ValueError(
-                f"Expected a JPEG or PNG image. Received: {file}"
+                f"Expected a JPEG or PNG image. Received: {file} ({error})"
             ) from error
     import numpy as np
 

@@ -159,6 +159,15 @@ def test_a_text_file_is_no_image(zoo, tmp_path, capsys):
     assert "Expected a JPEG or PNG image" in capsys.readouterr().err
 
 
+def test_a_truncated_image_is_named(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos", count=1)
+    whole, cut = tmp_path / "photos/red/0.jpg", tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[:700])
+    assert main(["predict", str(whole), str(cut)]) == 1
+    error = capsys.readouterr().err
+    assert str(cut) in error and "truncated" in error
+
+
 def test_wrong_usage_exits_with_2(capsys):
     for arguments in ([], ["fly"], ["export", "x"]):
         with pytest.raises(SystemExit) as stop:
