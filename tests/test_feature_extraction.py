@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import elu_zoo
-from elu_zoo.features import features
+from elu_zoo import features
 
 
 def images(count=3, size=32):
