@@ -19,6 +19,9 @@ test: .venv-test/installed
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable '.[training,test]'
+	# By itself: solved together with TensorFlow, pip takes a quarter of an hour.
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check \
+		"mlserver>=1.7; python_version < '3.13'"
 	touch $@
 
 clean:

@@ -38,6 +38,10 @@ setup(
             "tensorboard>=2.16",
             "tensorflow-datasets>=4.9.7",
         ],
-        "test": ["pytest>=8.0"],
+        "test": [
+            "jax>=0.5",
+            "pytest>=8.0",
+            "ruff>=0.8",
+        ],
     },
 )
