@@ -163,7 +163,7 @@ def _decode(image_bytes, side, channels):
     def decode(index, data):
         image = tf.cond(
             tf.io.is_jpeg(data),
-            # The default transform is faster and less exact than that of PIL and others.
+            # As PIL and others decode; the default is faster and less exact.
             lambda: tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE"),
             lambda: tf.io.decode_image(data, channels, expand_animations=False),
         )

@@ -1,0 +1,39 @@
+"""The tests that do not depend on the backend, again on JAX."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+# Enough to call every layer, model and optimizer, in about a minute.
+CHOSEN = {
+    "test_ops.py": "",
+    "layers": "",
+    "training/test_optimizers.py": "",
+    "test_models.py": "papers or pooling_first or without_top or 15-40 or MNIST",
+    "test_weights.py": "dropout or classes or include or round",
+}
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax" or importlib.util.find_spec("jax") is None,
+    reason="needs JAX, and another backend for the rest of the tests",
+)
+@pytest.mark.parametrize("path", CHOSEN)
+def test_on_jax(path):
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            *(TESTS / path, "-k", CHOSEN[path]),
+        ],
+        cwd=TESTS.parent,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
