@@ -42,6 +42,8 @@ setup(
             "jax>=0.5",
             "pytest>=8.0",
             "ruff>=0.8",
+            "setuptools>=77",
+            "wheel>=0.40",
         ],
     },
 )
