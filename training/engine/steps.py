@@ -22,7 +22,6 @@ def make_train_step(model, optimizer, loss, image_size, jit):
 
     def measure(images, targets, forward):
         logits = forward(_resize(images, image_size))
-        # Without the mean of the losses a padded batch could not be told apart.
         value = loss(targets, logits)
         hits = ops.argmax(logits, -1) == ops.argmax(targets, -1)
         return value, ops.sum(ops.cast(hits, "int32"))
