@@ -26,6 +26,7 @@ setup(
         "filelock>=3.12",
         "h5py>=3.10",
         "keras>=3.10",
+        "ml-dtypes>=0.4",
         "numpy>=1.26",
         "pillow>=10.0",
         "tensorflow>=2.20",

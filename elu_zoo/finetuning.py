@@ -40,11 +40,13 @@ def freeze(model, stacks=None):
     named = list(stack_layers(model).values())
     if stacks is None:
         stacks = len(named)
-    if not 0 <= stacks <= len(named):
+    if stacks not in range(len(named) + 1):
         raise ValueError(
             f"Expected the number of stacks to freeze, from 0 to {len(named)}. "
             f"Received: stacks={stacks!r}"
         )
+    # The output layer, or the model as a whole, may have been frozen before.
+    model.trainable = True
     for number, layers in enumerate(named, start=1):
         for layer in layers:
             layer.trainable = number > stacks
@@ -70,7 +72,7 @@ def finetune(
     random output layer from spoiling the pretrained ones.
 
     Args:
-        model: Keras model that gives probabilities, such as
+        model: Keras model that gives probabilities or logits, such as
             `ELUNet11(weights="cifar100", classes=5)`. Trained in place, and left
             compiled, and frozen, as in its last stage.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
@@ -111,6 +113,10 @@ def finetune(
             f"Expected labels from 0 to {classes - 1}, the model's classes. "
             f"Received: {labels.min()} to {labels.max()}"
         )
+    head = getattr(model.layers[-1], "activation", None)
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=head is keras.activations.linear
+    )
     history = {}
     for stage, (count, rate) in enumerate(zip(epochs, learning_rate, strict=True)):
         if not count:
@@ -121,7 +127,7 @@ def finetune(
             keras.optimizers.Adam(
                 keras.optimizers.schedules.CosineDecay(rate, count * len(batches))
             ),
-            "sparse_categorical_crossentropy",
+            loss,
             metrics=["accuracy"],
         )
         frozen = [(v, np.array(v)) for v in model.non_trainable_variables]
@@ -181,6 +187,9 @@ def load_image_folder(folder, size=32):
         folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
         size: Side in pixels. The shorter side is resized to it, the center cropped.
 
+    Files that cannot be read are left out, and a warning counts and names them. Folders
+    whose names start with a dot are no classes.
+
     Returns:
         `(images, labels, class_names)`: a uint8 array of shape `(n, size, size, 3)`, an
         integer array of shape `(n,)`, and a list of the folders' names in order.
@@ -188,29 +197,27 @@ def load_image_folder(folder, size=32):
     Raises:
         ValueError: If there are not at least two classes with images.
     """
-    from PIL import Image
-
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"Expected a folder of class folders. Received: {folder}")
     images, labels, class_names, unreadable = [], [], [], []
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+    classes = [p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]
+    for path in sorted(classes):
         files = sorted(
             f for f in path.iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png")
         )
         count = len(images)
         for file in files:
             try:
-                with Image.open(file) as image:
-                    images.append(resize_and_crop(image.convert("RGB"), size, size))
-            except (OSError, SyntaxError):
+                images.append(read_image(file, size, size))
+            except ValueError:
                 unreadable.append(file)
         if len(images) > count:
             labels += [len(class_names)] * (len(images) - count)
             class_names.append(path.name)
     if unreadable:
         warnings.warn(
-            f"{len(unreadable)} files are no images and are left out: "
+            f"Files left out because they cannot be read as images: {len(unreadable)}. "
             + ", ".join(map(str, unreadable[:5]))
             + (", ..." if len(unreadable) > 5 else ""),
             stacklevel=2,
@@ -221,6 +228,35 @@ def load_image_folder(folder, size=32):
             f"one a class. Received: {class_names or 'none'}"
         )
     return np.stack(images).astype("uint8"), np.array(labels), class_names
+
+
+def read_image(file, resize, crop, interpolation="bilinear"):
+    """Reads an image file and brings it to a size, as `elu_zoo.preprocess_input` does.
+
+    Args:
+        file: Path of a JPEG or PNG file, with 8 bits a channel.
+        resize: Length of the shorter side in pixels.
+        crop: Side in pixels of the square cropped from the center.
+        interpolation: `"bilinear"` or another name of PIL's.
+
+    Returns:
+        A float32 array of shape `(crop, crop, 3)`, values from 0 to 255.
+
+    Raises:
+        ValueError: If the file cannot be read as such an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                # PIL would cut off their values at 255.
+                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
+            return resize_and_crop(image.convert("RGB"), resize, crop, interpolation)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"Expected a JPEG or PNG image. Received: {file} ({error})"
+        ) from error
 
 
 def split_by_class(labels, share, seed=0):

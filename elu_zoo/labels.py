@@ -162,8 +162,12 @@ def resize_and_crop(image, resize, crop, interpolation="bilinear"):
 
     scale = resize / min(image.size)
     size = [max(resize, round(side * scale)) for side in image.size]
-    if size != list(image.size):
-        image = image.resize(size, Image.Resampling[interpolation.upper()])
     left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
-    array = np.asarray(image.crop((left, top, left + crop, top + crop)), "float32")
-    return array if array.ndim == 3 else array[..., None]
+    box = (left, top, left + crop, top + crop)
+    how = Image.Resampling[interpolation.upper()]
+    # In float, as an exported model does it: PIL rounds the pixels of other images.
+    channels = [
+        np.asarray(channel.convert("F").resize(size, how).crop(box))
+        for channel in image.split()
+    ]
+    return np.clip(np.stack(channels, axis=-1), 0, 255)

@@ -329,12 +329,23 @@ def load_weights(model, path, skip=()):
     Raises:
         ValueError: If the file does not fit the model.
     """
-    skip = tuple(skip)
-    stored = {
-        name: arrays
-        for name, arrays in _read(path).items()
-        if not name.startswith(skip)
-    }
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            assignments = _match(model, _layers(file, path), tuple(skip), path)
+            arrays = [_array(item) for _, item in assignments]
+    except OSError as error:
+        raise ValueError(
+            f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
+        ) from error
+    for (variable, _), array in zip(assignments, arrays, strict=True):
+        variable.assign(array)
+
+
+def _match(model, stored, skip, path):
+    """Pairs of a variable of the model and its dataset in the file."""
+    stored = {n: items for n, items in stored.items() if not n.startswith(skip)}
     wanted = {
         layer.name: layer.weights
         for layer in model.layers
@@ -344,7 +355,7 @@ def load_weights(model, path, skip=()):
     problems += [f"{name}: not in the model" for name in stored if name not in wanted]
     for name in wanted.keys() & stored.keys():
         shapes = [tuple(variable.shape) for variable in wanted[name]]
-        found = [array.shape for array in stored[name]]
+        found = [item.shape for item in stored[name]]
         if shapes != found:
             problems.append(f"{name}: {found} in the file, {shapes} in the model")
     if problems:
@@ -354,9 +365,11 @@ def load_weights(model, path, skip=()):
             "Build the model with the arguments (classes, width, ...) that the file "
             "was made with."
         )
-    for name, variables in wanted.items():
-        for variable, array in zip(variables, stored[name], strict=True):
-            variable.assign(array)
+    return [
+        pair
+        for name, variables in wanted.items()
+        for pair in zip(variables, stored[name], strict=True)
+    ]
 
 
 def save_weights(model, path):
@@ -414,20 +427,12 @@ def round_to_bfloat16(array):
     return array.astype(ml_dtypes.bfloat16).astype("float32")
 
 
-def _read(path):
-    """The arrays of each layer in a `.weights.h5` file, by the layers' names."""
-    import h5py
-
+def _layers(file, path):
+    """The variables of each layer in a weights file, by the layers' names."""
     layers = {}
-    try:
-        with h5py.File(path) as file:
-            for item in _variables(file):
-                layer = layers.setdefault(item.parent.attrs.get("name"), {})
-                layer[int(item.name.rsplit("/", 1)[1])] = _array(item)
-    except OSError as error:
-        raise ValueError(
-            f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
-        ) from error
+    for item in _variables(file):
+        layer = layers.setdefault(item.parent.attrs.get("name"), {})
+        layer[int(item.name.rsplit("/", 1)[1])] = item
     if None in layers:
         raise ValueError(
             f"Expected {path} to name its layers, as Keras 3.6 and later do. Load it "
@@ -443,8 +448,10 @@ def _variables(file):
     found = []
 
     def visit(name, item):
-        # Links are not visited, so a file cannot pull in another.
+        # Links are not visited either, so a file cannot pull in another.
         if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
+            if item.external or item.is_virtual:
+                raise ValueError(f"Expected no links. Received: {file.filename}:{name}")
             found.append(item)
 
     file.visititems(visit)

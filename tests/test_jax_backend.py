@@ -16,6 +16,7 @@ CHOSEN = {
     "layers": "",
     "training/test_optimizers.py": "",
     "test_models.py": "papers or pooling_first or without_top or 15-40 or MNIST",
+    "test_labels.py": "",
     "test_weights.py": "dropout or classes or include or round",
 }
 

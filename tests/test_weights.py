@@ -248,6 +248,16 @@ def test_another_file_on_the_server_leaves_the_part(zoo, server):
     assert zoo.part().read_bytes() == CONTENT[:1000]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_terminals(zoo, server, monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    zoo.mirrors(f"{server.url}/good")
+    weights.fetch("net.small")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert (FILE in captured.err) == ("300k/300k" in captured.err) == terminal
+
+
 def test_two_processes_share_one_download(zoo, server):
     zoo.mirrors(f"{server.url}/waits")
     code = (
@@ -544,6 +554,31 @@ def test_links_to_other_files_are_not_followed(tmp_path):
             str(other), "/layers/dense/vars/0"
         )
     with pytest.raises(ValueError, match="first"):
+        weights.load_weights(network(), path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/dense/vars/0"]
+        file.create_dataset(
+            "layers/dense/vars/0", (5, 4), "float32", external=[(other, 0, 80)]
+        )
+    with pytest.raises(ValueError, match="no links.*dense/vars/0"):
+        weights.load_weights(network(), path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/dense/vars/0"]
+        layout = h5py.VirtualLayout((5, 4), "float32")
+        layout[:] = h5py.VirtualSource(other, "layers/dense/vars/0", (5, 4))
+        file.create_virtual_dataset("layers/dense/vars/0", layout)
+    with pytest.raises(ValueError, match="no links.*dense/vars/0"):
+        weights.load_weights(network(), path)
+
+
+def test_shapes_are_compared_before_anything_is_read(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    network().save_weights(path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/dense/vars/0"]
+        # 2 PB, none of them stored.
+        file.create_dataset("layers/dense/vars/0", (1 << 29, 1 << 20), chunks=True)
+    with pytest.raises(ValueError, match="first: .*536870912"):
         weights.load_weights(network(), path)
 
 

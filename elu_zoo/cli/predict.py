@@ -16,23 +16,18 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from PIL import Image
+    import numpy as np
 
-    from elu_zoo.labels import decode_predictions, resize_and_crop
+    from elu_zoo.finetuning import read_image
+    from elu_zoo.labels import decode_predictions
+    from elu_zoo.weights import get_record, list_weights
 
     model, class_names = load_model(arguments.model)
     side = model.input_shape[1] or 64
-    images = []
-    for file in arguments.images:
-        try:
-            with Image.open(file) as image:
-                images.append(resize_and_crop(image.convert("RGB"), side, side))
-        except (OSError, SyntaxError) as error:
-            raise ValueError(
-                f"Expected a JPEG or PNG image. Received: {file} ({error})"
-            ) from error
-    import numpy as np
-
+    size = {"resize": side, "crop": side}
+    if arguments.model in list_weights():
+        size = get_record(arguments.model)["preprocessing"]
+    images = [read_image(file, **size) for file in arguments.images]
     predictions = model.predict(np.stack(images), verbose=0)
     answers = decode_predictions(
         predictions, arguments.top, class_names=list(class_names)
