@@ -125,18 +125,21 @@ def _module(model, class_names, top, side):
         autograph=False,
     )
     def serving_default(image):
-        # A row more, for oneDNN's convolutions do not survive an empty batch.
-        padded = tf.pad(image, [[0, 1], [0, 0], [0, 0], [0, 0]])
-        return {"probabilities": probabilities(padded)[:-1]}
+        count = tf.shape(image)[0]
+        # oneDNN's convolutions do not survive an empty batch.
+        missing = tf.cast(count == 0, tf.int32)
+        image = tf.pad(image, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        return {"probabilities": probabilities(image)[:count]}
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
         autograph=False,
     )
     def serve_bytes(image_bytes):
+        count = tf.shape(image_bytes)[0]
         images, valid = _decode(image_bytes, side, channels)
-        scores, indices = tf.math.top_k(probabilities(images)[:-1], top)
-        valid = valid[:-1]
+        images, valid = images[: tf.maximum(count, 1)], valid[:count]
+        scores, indices = tf.math.top_k(probabilities(images)[:count], top)
         return {
             "classes": tf.where(valid[:, None], tf.gather(names, indices), ""),
             "probabilities": tf.where(valid[:, None], scores, 0.0),
@@ -202,13 +205,15 @@ def _resize_and_crop(image, side, channels):
 
 def _with_dtype(model, dtype):
     """The same network in another precision; its outputs stay in float32."""
+    last = model.layers[-1]
 
     def clone(layer):
         config = layer.get_config()
-        config["dtype"] = "float32" if layer.name.startswith("predictions") else dtype
+        output = layer is last or layer.name.startswith("predictions")
+        config["dtype"] = "float32" if output else dtype
         return layer.__class__.from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=clone)
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights([np.asarray(value, "float32") for value in model.get_weights()])
     return copy
 

@@ -222,6 +222,37 @@ def test_mixed_precision_models_are_served_in_float32(tmp_path):
     )
 
 
+def test_nested_models_change_their_precision_too(tmp_path):
+    import tensorflow as tf
+
+    def classifier():
+        keras.utils.set_random_seed(1)
+        trunk = elu_zoo.ELUNet11(width=0.1, include_top=False, pooling="avg")
+        x = inputs = keras.Input((32, 32, 3))
+        for layer in (trunk, keras.layers.Dense(3, activation="softmax")):
+            x = layer(x)
+        return keras.Model(inputs, x)
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = classifier()
+    finally:
+        keras.config.set_dtype_policy(before)
+    plain = classifier()
+    plain.set_weights(mixed.get_weights())
+    images = picture()[None].astype("float32")
+    expected = np.asarray(plain(images))
+    for dtype, tolerance in (("float32", 1e-6), ("bfloat16", 0.02)):
+        path = elu_zoo.export_saved_model(mixed, tmp_path, dtype=dtype)
+        loaded = tf.saved_model.load(str(path))
+        serve = loaded.signatures["serving_default"]
+        answer = serve(image=tf.constant(images))["probabilities"]
+        np.testing.assert_allclose(answer, expected, atol=tolerance)
+        kernel = max(serve.variables, key=lambda v: np.prod(v.shape))
+        assert kernel.dtype == dtype
+
+
 def test_bfloat16_halves_the_weights(model, exported, tmp_path):
     import tensorflow as tf
 
