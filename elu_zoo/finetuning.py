@@ -46,7 +46,8 @@ def freeze(model, stacks=None):
             f"Received: stacks={stacks!r}"
         )
     # The output layer, or the model as a whole, may have been frozen before.
-    model.trainable = True
+    for layer in (model, *model.layers):
+        layer.trainable = True
     for number, layers in enumerate(named, start=1):
         for layer in layers:
             layer.trainable = number > stacks

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from made_up import write_class_folders
+from PIL import Image
 
 import elu_zoo
 from elu_zoo.finetuning import split_by_class
@@ -40,8 +41,35 @@ def test_frozen_layers_do_not_move_and_the_others_do(stacks, moved):
 def test_freeze_wants_a_network_with_so_many_stacks():
     with pytest.raises(ValueError, match="0 to 6.*stacks=7"):
         elu_zoo.freeze(elu_zoo.ELUNet11(width=0.05), 7)
+    for stacks in ("all", 2.5):
+        with pytest.raises(ValueError, match="0 to 6"):
+            elu_zoo.freeze(elu_zoo.ELUNet11(width=0.05), stacks)
     with pytest.raises(ValueError, match="Expected a model of elu_zoo"):
         elu_zoo.freeze(keras.Sequential([keras.layers.Dense(1)]))
+
+
+def test_freeze_undoes_what_was_frozen_by_hand():
+    model = elu_zoo.ELUNet11(classes=2, width=0.1)
+    head = model.get_layer("predictions").count_params()
+    model.trainable = False
+    assert elu_zoo.freeze(model) == head
+    model.get_layer("predictions").trainable = False
+    assert elu_zoo.freeze(model) == head
+    model.trainable = False
+    statistics = 2 * 3
+    assert elu_zoo.freeze(model, 0) == model.count_params() - statistics
+
+
+def test_logits_are_trained_as_probabilities_are():
+    losses = []
+    for activation in ("softmax", None):
+        keras.utils.set_random_seed(1)
+        model = elu_zoo.ELUNet11(
+            classes=2, width=0.05, classifier_activation=activation
+        )
+        history = elu_zoo.finetune(model, *two_colors(), epochs=(1, 1), verbose=0)
+        losses.append(history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def test_finetune_learns_two_colors():
@@ -103,12 +131,25 @@ def test_load_image_folder(tmp_path):
     (tmp_path / "green/bad.jpg").write_bytes(b"no image")
     (tmp_path / "green/notes.txt").write_text("left alone")
     (tmp_path / "empty").mkdir()
-    with pytest.warns(UserWarning, match="1 files are no images.*bad.jpg"):
+    write_class_folders(tmp_path / ".trash", count=1)
+    (tmp_path / ".trash/red/0.jpg").rename(tmp_path / ".trash/0.jpg")
+    with pytest.warns(UserWarning, match="cannot be read as images: 1. .*bad.jpg"):
         images, labels, names = elu_zoo.load_image_folder(tmp_path, size=32)
     assert names == ["green", "red"]
     assert images.shape == (6, 32, 32, 3) and images.dtype == "uint8"
     assert list(labels) == [0, 0, 0, 1, 1, 1]
     assert images[0, ..., 1].mean() > 150 > 100 > images[0, ..., 0].mean()
+
+
+def test_images_with_too_much_in_them_are_left_out(tmp_path, monkeypatch):
+    write_class_folders(tmp_path, count=2)
+    deep = np.full((40, 40), 40000, "uint16")
+    Image.fromarray(deep).save(tmp_path / "red/deep.png")
+    Image.new("RGB", (300, 300)).save(tmp_path / "red/huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
+    with pytest.warns(UserWarning, match="images: 2. .*deep.png, .*huge.png"):
+        images, _, _ = elu_zoo.load_image_folder(tmp_path)
+    assert len(images) == 4
 
 
 def test_folders_that_are_none(tmp_path):

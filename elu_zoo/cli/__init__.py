@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow leaves oneDNN off on processors without AVX-512, where it helps too.
@@ -26,7 +27,7 @@ def main(argv=None):
         argv: Arguments; default those of the process.
 
     Returns:
-        The exit code: 0, or 1 after a failure. Wrong usage exits with 2.
+        The exit code: 0, 1 after a failure, 130 after Ctrl-C. Wrong usage exits with 2.
     """
     parser = argparse.ArgumentParser(
         prog="elu-zoo", description="Pretrained ELU networks for Keras."
@@ -43,9 +44,22 @@ def main(argv=None):
         )
         module.add_arguments(subparser)
     arguments = parser.parse_args(argv)
+    command = f"elu-zoo {arguments.command}"
     try:
-        COMMANDS[arguments.command].run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"elu-zoo {arguments.command}: {error}", file=sys.stderr)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(
+                f"{command}: {message}", file=sys.stderr
+            )
+            COMMANDS[arguments.command].run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has had enough; Python must not flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (ValueError, OSError) as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{command}: interrupted", file=sys.stderr)
+        return 130
     return 0

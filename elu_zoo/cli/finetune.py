@@ -39,6 +39,7 @@ def add_arguments(parser):
 
 def run(arguments):
     import keras
+    import numpy as np
 
     from elu_zoo.files import replacing
     from elu_zoo.finetuning import finetune, load_image_folder, split_by_class
@@ -55,11 +56,18 @@ def run(arguments):
     images, labels, class_names = load_image_folder(
         arguments.folder, record["preprocessing"]["crop"]
     )
+    for name, count in zip(class_names, np.bincount(labels), strict=True):
+        if count < 2:
+            raise ValueError(
+                "Expected at least two images of each class, one to hold out. "
+                f"Received: one of {name}"
+            )
     train, held_out = split_by_class(labels, arguments.holdout, arguments.seed)
     validation = images[held_out], labels[held_out]
     model = get_model_function(record["model"])(
         weights=record["name"], classes=len(class_names)
     )
+    out.mkdir(parents=True, exist_ok=True)
     quiet = 0 if arguments.json else "auto"
     if not arguments.json:
         print(
@@ -85,7 +93,6 @@ def run(arguments):
         "accuracy_before": before,
         "accuracy": _accuracy(model, validation),
     }
-    out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "history.csv") as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *history])

@@ -168,6 +168,52 @@ def test_a_truncated_image_is_named(zoo, tmp_path, capsys):
     assert str(cut) in error and "truncated" in error
 
 
+def test_unreadable_files_are_one_line_and_training_goes_on(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos", count=3)
+    (tmp_path / "photos/red/bad.jpg").write_text("no image")
+    arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos"), "--json"]
+    arguments += ["--out", str(tmp_path / "out"), "--epochs", "1", "0"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "bad.jpg" in line] == [
+        "elu-zoo finetune: Files left out because they cannot be read as images: 1. "
+        f"{tmp_path / 'photos/red/bad.jpg'}"
+    ]
+
+
+def test_a_class_of_one_image_is_named(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos", count=2)
+    (tmp_path / "photos/red/1.jpg").unlink()
+    arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "Received: one of red" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_impossible_out_is_found_before_the_training(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos", count=3)
+    (tmp_path / "file").write_text("")
+    arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos")]
+    assert main([*arguments, "--out", str(tmp_path / "file/out")]) == 1
+    printed = capsys.readouterr()
+    assert "file/out" in printed.err and "Epoch" not in printed.out
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def run(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS["list"], "run", run)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err.strip() == "elu-zoo list: interrupted"
+
+
+def test_a_reader_that_stops_early_gets_no_traceback(zoo):
+    command = f"{sys.executable} -m elu_zoo list --json | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in result.stderr and "Broken pipe" not in result.stderr
+
+
 def test_wrong_usage_exits_with_2(capsys):
     for arguments in ([], ["fly"], ["export", "x"]):
         with pytest.raises(SystemExit) as stop:
