@@ -15,7 +15,7 @@ CHOSEN = {
     "test_ops.py": "",
     "layers": "",
     "training/test_optimizers.py": "",
-    "test_models.py": "papers or pooling_first or without_top or 15-40 or MNIST",
+    "test_models.py": "papers or pooling_first or without_top",
     "test_labels.py": "",
     "test_weights.py": "dropout or classes or include or round",
 }
