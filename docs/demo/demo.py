@@ -39,15 +39,15 @@ def heading(number, text):
 def main():
     keras.utils.set_random_seed(0)
 
-    heading(1, 'ELUNet11(weights="cifar100"): top-5 of images it has not seen')
+    heading(1, 'ELUNet11(weights="cifar100"): top-5 in % of images it has not seen')
     model = elu_zoo.ELUNet11(weights="cifar100")
     files = sorted((IMAGES / "cifar100").glob("*.png"))
     batch = elu_zoo.preprocess_input([Image.open(file) for file in files])
     for file, names in zip(
         files, elu_zoo.decode_predictions(model.predict(batch, verbose=0)), strict=True
     ):
-        answers = ", ".join(f"{name} {score:.0%}" for _, name, score in names)
-        print(f"  {file.stem:<12}{answers}"[:80])
+        answers = ", ".join(f"{name} {score * 100:.0f}" for _, name, score in names)
+        print(f"  {file.stem:<12}{answers}")
 
     folder = IMAGES / "five_classes"
     class_names = sorted(path.name for path in folder.iterdir())
