@@ -8,6 +8,9 @@ import tempfile
 import keras
 import numpy as np
 
+MAX_PIXELS = 100_000_000
+"""Of an image for `serve_bytes`: a few kilobytes can decode to gigabytes."""
+
 
 def export_saved_model(
     model, path, class_names=None, *, top=5, dtype="float32", resize=None
@@ -18,17 +21,19 @@ def export_saved_model(
 
     - `serving_default`: `image`, float32 `(n, height, width, channels)`, values from 0
       to 255, gives `probabilities`, float32 `(n, classes)`.
-    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG, PNG, GIF or
-      BMP image of any size, gray, RGB or RGBA, gives `classes`, strings `(n, top)`,
+    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG or PNG image
+      of any size, gray, RGB or RGBA, gives `classes`, strings `(n, top)`,
       `probabilities`, float32 `(n, top)`, the most probable first, and `valid`, bool
-      `(n,)`. What is no image has `valid` false, empty names and zeros; the rest of its
-      batch is as without it. The shorter side is resized, the center cropped, as in
+      `(n,)`. What is no such image, has more than 100 million pixels or is more than
+      100 times as long as wide has `valid` false, empty names and zeros; the rest of
+      its batch is as without it. The shorter side is resized, the center cropped, as in
       `elu_zoo.preprocess_input`.
 
     The weights are stored once. The graph has no op that only XLA can run.
 
     Args:
-        model: Keras model that gives probabilities. Needs the TensorFlow backend.
+        model: Keras model that gives probabilities, or logits if its output layer has
+            no activation: they get a softmax. Needs the TensorFlow backend.
         path: Folder of the served model. The SavedModel becomes its subfolder `1`, or
             the number after the highest one there, and appears as a whole.
         class_names: Names of the classes in order; default their numbers. Also written
@@ -43,8 +48,9 @@ def export_saved_model(
         The `pathlib.Path` of the SavedModel.
 
     Raises:
-        ValueError: If the backend is not TensorFlow, the class names do not fit, or the
-            model takes images of any size and `resize` is missing.
+        ValueError: If the backend is not TensorFlow, an argument is not one of the
+            values above, the class names do not fit, or the model takes images of any
+            size and `resize` is missing.
 
     Example:
 
@@ -64,6 +70,8 @@ def export_saved_model(
         raise ValueError(
             f"Expected dtype to be 'float32' or 'bfloat16'. Received: dtype={dtype!r}"
         )
+    if top < 1:
+        raise ValueError(f"Expected top to be 1 or more. Received: top={top!r}")
     classes = model.output_shape[-1]
     class_names = (
         [str(i) for i in range(classes)] if class_names is None else class_names
@@ -99,7 +107,7 @@ def export_saved_model(
         )
         (part / "assets.extra").mkdir()
         names = part / "assets.extra" / "class_names.txt"
-        names.write_text("".join(f"{name}\n" for name in class_names))
+        names.write_text("".join(f"{name}\n" for name in class_names), "utf-8")
         part.chmod(0o755)
         _sync(part)
         target = path / str(_next_version(path))
@@ -114,9 +122,12 @@ def _module(model, class_names, top, side):
 
     channels = model.input_shape[-1]
     names = tf.constant(class_names)
+    activation = getattr(model.layers[-1], "activation", None)
+    logits = activation is keras.activations.linear
 
     def probabilities(images):
-        return tf.cast(model(images, training=False), tf.float32)
+        outputs = tf.cast(model(images, training=False), tf.float32)
+        return tf.nn.softmax(outputs) if logits else outputs
 
     @tf.function(
         input_signature=[
@@ -164,13 +175,7 @@ def _decode(image_bytes, side, channels):
     shape = (side, side, channels)
 
     def decode(index, data):
-        image = tf.cond(
-            tf.io.is_jpeg(data),
-            # As PIL and others decode; the default is faster and less exact.
-            lambda: tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(data, channels, expand_animations=False),
-        )
-        return index, _resize_and_crop(image, side, channels)
+        return index, _resize_and_crop(_decode_image(data, channels), side, channels)
 
     decoded = (
         tf.data.Dataset.from_tensor_slices(image_bytes)
@@ -188,6 +193,36 @@ def _decode(image_bytes, side, channels):
     )
     valid = tf.scatter_nd(indices[:, None], tf.ones_like(indices), [count + 1]) > 0
     return tf.ensure_shape(images, (None, *shape)), valid
+
+
+def _decode_image(data, channels):
+    """Pixels of a JPEG or PNG; fails for others, and for what would need gigabytes."""
+    import tensorflow as tf
+
+    jpeg = tf.io.is_jpeg(data)
+    size = tf.cond(
+        jpeg,
+        lambda: tf.io.extract_jpeg_shape(data)[:2],
+        # The place of width and height in a PNG.
+        lambda: tf.io.decode_raw(
+            tf.strings.substr(data, 16, 8), tf.int32, little_endian=False
+        ),
+    )
+    png = tf.strings.substr(data, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    checks = [
+        tf.debugging.assert_equal(jpeg | png, True),
+        tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64)),
+        # Resized by its shorter side, a strip would grow.
+        tf.debugging.assert_less_equal(tf.reduce_max(size), 100 * tf.reduce_min(size)),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.cond(
+            jpeg,
+            # As PIL and others decode; the default is faster and less exact.
+            lambda: tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_png(data, channels),
+        )
 
 
 def _resize_and_crop(image, side, channels):

@@ -1,7 +1,9 @@
 import io
 import pathlib
+import struct
 import subprocess
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -92,16 +94,33 @@ def test_any_batch_size(model, signatures, count):
         np.testing.assert_allclose(data["probabilities"][i], scores, atol=1e-5)
 
 
+def png_chunk(kind, data):
+    length, checksum = len(data), zlib.crc32(kind + data)
+    return length.to_bytes(4, "big") + kind + data + checksum.to_bytes(4, "big")
+
+
+def black_png(width, height, rows):
+    """A PNG of two colours, with only so many of its rows."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(rows * (1 + (width + 7) // 8)))
+    chunks = (b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
 def junk():
     png, jpeg = encode(picture()), encode(picture(), "JPEG")
-    huge = bytearray(png)
-    huge[16:24] = (100_000).to_bytes(4, "big") * 2
     return {
         "nothing": b"",
         "text": b"no image",
         "half a JPEG": jpeg[: len(jpeg) // 2],
         "half a PNG": png[: len(png) // 2],
-        "a PNG that claims to be huge": bytes(huge),
+        "a PNG but for its end": png[:-20],
+        "a GIF": encode(picture(), "GIF"),
+        "a PNG of no pixels": black_png(0, 0, rows=0),
+        "a PNG that claims all pixels there can be": black_png(2**31 - 1, 2**31 - 1, 0),
+        "a PNG that claims more": black_png(2**32 - 1, 2**32 - 1, 0),
+        "a PNG of 101 megapixels": black_png(10_100, 10_000, rows=10_000),
+        "a strip that would grow to gigabytes": black_png(1, 1_000_000, rows=1_000_000),
     }
 
 
@@ -118,7 +137,7 @@ def test_one_bad_image_leaves_its_batch_alone(model, signatures, kind):
         np.testing.assert_allclose(data["probabilities"][i], scores, atol=1e-5)
 
 
-def test_gray_alpha_16_bit_and_other_formats(model, signatures):
+def test_gray_alpha_16_bit_and_two_colours(model, signatures):
     array = picture()
     gray = array[..., 0]
     wide = io.BytesIO()
@@ -127,7 +146,7 @@ def test_gray_alpha_16_bit_and_other_formats(model, signatures):
         "gray": (encode(gray), np.repeat(gray[..., None], 3, -1)),
         "alpha": (encode(np.dstack([array, gray])), array),
         "16 bit": (wide.getvalue(), np.repeat(gray[..., None], 3, -1)),
-        "BMP": (encode(array, "BMP"), array),
+        "two colours": (black_png(32, 32, rows=32), np.zeros_like(array)),
     }
     data = serve(signatures, [content for content, _ in items.values()])
     assert data["valid"].all()
@@ -168,6 +187,19 @@ def test_loads_in_a_process_with_tensorflow_alone(model, exported, tmp_path):
     assert result.returncode == 0, result.stderr
     answer = [float(x) for x in result.stdout.split()]
     np.testing.assert_allclose(answer, expected(model, image)[1], atol=1e-5)
+
+
+def test_logits_become_probabilities(model, tmp_path):
+    import tensorflow as tf
+
+    logits = elu_zoo.ELUNet11(width=0.1, classes=7, classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    path = elu_zoo.export_saved_model(logits, tmp_path)
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    images = picture()[None].astype("float32")
+    np.testing.assert_allclose(
+        serve(image=tf.constant(images))["probabilities"], model(images), atol=1e-5
+    )
 
 
 def test_weights_are_stored_once(model, exported):
@@ -298,6 +330,7 @@ def test_any_image_size_of_the_15_layer_network(tmp_path):
         ({"class_names": ["a"]}, "7 class names"),
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"resize": 64}, "resize=64"),
+        ({"top": 0}, "top=0"),
     ],
 )
 def test_bad_arguments(model, tmp_path, arguments, message):
