@@ -1,12 +1,17 @@
-"""A real server on localhost: image bytes over HTTP, the model's answers back."""
+"""Starts the servers of docs/serving and compares their answers with the model's.
+
+Each runs in the first Python that has it and TensorFlow: of those in the variable
+`ELU_ZOO_SERVER_PYTHON`, separated like a PATH, then of this process.
+"""
 
 import base64
-import importlib.util
+import contextlib
 import io
 import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,130 +26,220 @@ from PIL import Image
 
 import elu_zoo
 
-pytestmark = [
-    pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
-    ),
-    pytest.mark.skipif(
-        importlib.util.find_spec("mlserver") is None,
-        reason="needs MLServer: pip install 'mlserver>=1.7'",
-    ),
-]
-DOCS = pathlib.Path(__file__).parents[1] / "docs/serving/mlserver"
-NAMES = ["ant", "bee", "cat", "dog"]
-# Straight to localhost, whatever proxy the environment names.
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
+)
+SERVING = pathlib.Path(__file__).parents[1] / "docs" / "serving"
+NAMES = ["ant", "bee", "cat", "döner"]
+JUNK = b"no image"
+# Without a proxy, whatever the environment says.
+OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    return elu_zoo.ELUNet11(width=0.1, classes=4)
+    return elu_zoo.ELUNet11(width=0.05, classes=4)
 
 
 @pytest.fixture(scope="module")
-def url(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copytree(DOCS, folder, dirs_exist_ok=True)
-    elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
-    http, grpc, metrics = free_ports(3)
-    settings = {
-        "host": "127.0.0.1",
-        "http_port": http,
-        "grpc_port": grpc,
-        "metrics_port": metrics,
-        "parallel_workers": 0,
-    }
-    (folder / "settings.json").write_text(json.dumps(settings))
+def pictures():
+    """JPEG bytes of the model's size."""
+    pictures = []
+    for seed in range(3):
+        blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3))
+        stream = io.BytesIO()
+        image = Image.fromarray(blocks.astype("uint8")).resize((32, 32))
+        image.save(stream, "JPEG")
+        pictures.append(stream.getvalue())
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def expected(model, pictures):
+    """Class names and probabilities that the model itself gives, best first."""
+    images = np.stack([Image.open(io.BytesIO(picture)) for picture in pictures])
+    probabilities = np.asarray(model(images.astype("float32")))
+    order = np.argsort(-probabilities)[:, :3]
+    names = [[NAMES[i] for i in row] for row in order]
+    return names, np.take_along_axis(probabilities, order, 1)
+
+
+def python_with(package):
+    named = os.environ.get("ELU_ZOO_SERVER_PYTHON", "").split(os.pathsep)
+    find = "import importlib.util, sys; sys.exit(not all(map({}, {})))".format(
+        "importlib.util.find_spec", [package, "tensorflow"]
+    )
+    for python in [*filter(None, named), sys.executable]:
+        if subprocess.run([python, "-c", find], timeout=60).returncode == 0:
+            return python
+    pytest.skip(
+        f"no Python with {package}: install it into this one, or name another in "
+        "ELU_ZOO_SERVER_PYTHON"
+    )
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [str(one.getsockname()[1]) for one in sockets]
+
+
+@contextlib.contextmanager
+def running(command, folder, ready, **environment):
+    """Runs a server in `folder` until the block ends; `ready` is a URL."""
     log = folder / "log.txt"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from mlserver.cli import main; main()",
-                "start",
-                ".",
-            ],
+            command,
             cwd=folder,
+            env=os.environ | environment,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            start_new_session=True,
         )
-    base = f"http://127.0.0.1:{http}"
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                OPENER.open(f"{base}/v2/models/elu/ready", timeout=5).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"MLServer did not start:\n{log.read_text()[-3000:]}")
-                time.sleep(0.3)
-        yield f"{base}/v2/models/elu/infer"
+        wait_for(ready, process, log)
+        yield
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
-def post(url, contents):
-    body = {
-        "inputs": [
-            {
-                "name": "image_bytes",
-                "shape": [len(contents)],
-                "datatype": "BYTES",
-                "data": [base64.b64encode(c).decode() for c in contents],
-            }
-        ]
+def wait_for(url, process, log):
+    end = time.monotonic() + 180
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), OPEN(url, timeout=5):
+            return
+        time.sleep(0.2)
+    pytest.fail(f"The server is not ready ({process.poll()}):\n{log.read_text()}")
+
+
+def post(url, request):
+    """Status and JSON answer."""
+    data = json.dumps(request).encode()
+    headers = {"Content-Type": "application/json"}
+    try:
+        with OPEN(urllib.request.Request(url, data, headers), timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def encoded(items):
+    return [base64.b64encode(item).decode() for item in items]
+
+
+@pytest.fixture(scope="module")
+def mlserver(model, tmp_path_factory):
+    """URL of a running MLServer's model."""
+    python = python_with("mlserver")
+    folder = tmp_path_factory.mktemp("mlserver")
+    shutil.copytree(SERVING / "mlserver", folder, dirs_exist_ok=True)
+    elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
+    http, grpc, metrics = free_ports(3)
+    url = f"http://127.0.0.1:{http}/v2/models/elu"
+    with running(
+        [python, "-c", "from mlserver.cli import main; main()", "start", "."],
+        folder,
+        f"{url}/ready",
+        MLSERVER_HOST="127.0.0.1",
+        MLSERVER_HTTP_PORT=http,
+        MLSERVER_GRPC_PORT=grpc,
+        MLSERVER_METRICS_PORT=metrics,
+        MLSERVER_PARALLEL_WORKERS="0",
+    ):
+        yield url
+
+
+def infer(url, items):
+    tensor = {
+        "name": "image_bytes",
+        "shape": [len(items)],
+        "datatype": "BYTES",
+        "data": encoded(items),
     }
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with OPENER.open(request, timeout=60) as response:
-        outputs = json.load(response)["outputs"]
-    return {o["name"]: np.reshape(o["data"], o["shape"]) for o in outputs}
+    status, answer = post(f"{url}/infer", {"inputs": [tensor]})
+    assert status == 200, answer
+    return {
+        output["name"]: np.reshape(output["data"], output["shape"])
+        for output in answer["outputs"]
+    }
 
 
-def picture(seed, kind):
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3)).astype("uint8")
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue(), np.asarray(Image.open(stream).convert("RGB"))
+def test_mlserver_answers_as_the_model_does(mlserver, pictures, expected):
+    answer = infer(mlserver, pictures)
+    assert answer["classes"].tolist() == expected[0]
+    np.testing.assert_allclose(answer["probabilities"], expected[1], atol=1e-5)
+    assert answer["valid"].all()
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_the_server_answers_as_the_model_in_this_process(model, url, count):
-    contents, pixels = zip(*(picture(i, "JPEG") for i in range(count)), strict=True)
-    answer = post(url, contents)
-    expected = np.asarray(model(np.stack(pixels)))
-    order = np.argsort(-expected)[:, :3]
+def test_mlserver_answers_for_the_good_images_of_a_batch(mlserver, pictures, expected):
+    answer = infer(mlserver, [pictures[0], JUNK, b"", pictures[2]])
+    assert answer["valid"].ravel().tolist() == [True, False, False, True]
+    assert answer["classes"].tolist() == [
+        *(expected[0][0], [""] * 3, [""] * 3, expected[0][2])
+    ]
     np.testing.assert_allclose(
-        answer["probabilities"], np.take_along_axis(expected, order, 1), atol=1e-5
+        answer["probabilities"][[0, 3]], expected[1][[0, 2]], atol=1e-5
     )
-    assert answer["classes"].tolist() == np.array(NAMES)[order].tolist()
-    assert answer["valid"].astype(bool).all()
 
 
-def test_one_bad_image_leaves_its_batch_alone(model, url):
-    content, pixels = picture(0, "PNG")
-    answer = post(url, [content, b"no image", content])
-    assert answer["valid"].astype(bool).ravel().tolist() == [True, False, True]
-    expected = np.sort(np.asarray(model(pixels[None]))[0])[::-1][:3]
-    for row in (0, 2):
-        np.testing.assert_allclose(answer["probabilities"][row], expected, atol=1e-5)
-    assert not answer["probabilities"][1].any()
+def test_mlserver_survives_an_empty_batch(mlserver, pictures):
+    tensor = {"name": "image_bytes", "shape": [0], "datatype": "BYTES", "data": []}
+    status, answer = post(f"{mlserver}/infer", {"inputs": [tensor]})
+    assert status < 500, answer
+    assert infer(mlserver, pictures[:1])["valid"].all()
+
+
+def test_mlserver_says_what_is_wrong_with_a_request(mlserver):
+    tensor = {"name": "picture", "shape": [1], "datatype": "BYTES", "data": [""]}
+    status, answer = post(f"{mlserver}/infer", {"inputs": [tensor]})
+    assert status == 400
+    assert "picture" in answer["error"]
+
+
+@pytest.fixture(scope="module")
+def kserve(model, tmp_path_factory):
+    """URL of a running KServe model."""
+    python = python_with("kserve")
+    folder = tmp_path_factory.mktemp("kserve")
+    elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}/v1/models/elu"
+    command = [python, SERVING / "kserve" / "model.py", "--model_dir", "served"]
+    options = ["--model_name", "elu", "--http_port", port]
+    with running([*command, *options, "--enable_grpc", "false"], folder, url):
+        yield url
+
+
+def test_kserve_answers_as_tensorflow_serving_does(kserve, pictures, expected):
+    items = [pictures[0], JUNK, *pictures[1:]]
+    instances = [{"b64": item} for item in encoded(items)]
+    status, answer = post(
+        f"{kserve}:predict", {"signature_name": "serve_bytes", "instances": instances}
+    )
+    assert status == 200, answer
+    junk = answer["predictions"].pop(1)
+    assert junk == {"classes": [""] * 3, "probabilities": [0.0] * 3, "valid": False}
+    for row, names, scores in zip(answer["predictions"], *expected, strict=True):
+        assert row["classes"] == names and row["valid"]
+        np.testing.assert_allclose(row["probabilities"], scores, atol=1e-5)
+
+
+def test_kserve_takes_no_images(kserve):
+    status, answer = post(f"{kserve}:predict", {"instances": []})
+    assert (status, answer) == (200, {"predictions": []})
+
+
+def test_kserve_says_what_is_wrong_with_a_request(kserve):
+    status, answer = post(f"{kserve}:predict", {"instances": ["no dict"]})
+    assert status == 400
+    assert "b64" in answer["error"]
