@@ -109,12 +109,15 @@ def black_png(width, height, rows):
 
 def junk():
     png, jpeg = encode(picture()), encode(picture(), "JPEG")
+    header = jpeg.index(b"\xff\xc0") + 5
+    large = jpeg[:header] + struct.pack(">HH", 10_100, 10_000) + jpeg[header + 4 :]
     return {
         "nothing": b"",
         "text": b"no image",
         "half a JPEG": jpeg[: len(jpeg) // 2],
         "half a PNG": png[: len(png) // 2],
         "a PNG but for its end": png[:-20],
+        "a JPEG that claims 101 megapixels": large,
         "a GIF": encode(picture(), "GIF"),
         "a PNG of no pixels": black_png(0, 0, rows=0),
         "a PNG that claims all pixels there can be": black_png(2**31 - 1, 2**31 - 1, 0),
