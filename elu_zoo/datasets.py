@@ -51,7 +51,12 @@ def load(name, split, data_dir):
         )
     if split not in ("train", "test"):
         raise ValueError(f"Expected the split 'train' or 'test'. Received: {split!r}")
-    return SOURCES[name](pathlib.Path(data_dir), split)
+    data_dir = pathlib.Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(
+            f"Expected the folder of the data sets. There is no folder {data_dir}"
+        )
+    return SOURCES[name](data_dir, split)
 
 
 def _cifar100(data_dir, split):

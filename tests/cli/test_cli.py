@@ -138,7 +138,7 @@ def test_evaluate_counts_against_predict_and_the_card(zoo, tmp_path, capsys):
         (["predict", "x.png", "--model", "elunet12.cifar100"], "elunet12.cifar100"),
         (["predict", "x.png", "--model", "no.keras"], "There is no no.keras"),
         (["evaluate", "elunet11.nothing", "--data", "."], "elunet11.nothing"),
-        (["evaluate", "elunet11.cifar100", "--data", "nowhere"], "JPEG or PNG"),
+        (["evaluate", "elunet11.cifar100", "--data", "nowhere"], "nowhere"),
         (["finetune", "elunet11.cifar100", "nowhere", "--out", "o"], "nowhere"),
         (["export", "nothing", "--out", "o"], "nothing"),
     ],

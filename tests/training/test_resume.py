@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_named(uninterrupted, recipe_path, data_dir, tmp
 def test_missing_data_and_recipe_are_named(recipe_path, tmp_path):
     result = run(recipe_path, tmp_path / "nowhere", tmp_path / "run")
     assert result.returncode == 1
-    assert "cifar-100-binary" in result.stderr and "Traceback" not in result.stderr
+    assert "nowhere" in result.stderr and "Traceback" not in result.stderr
     result = run(tmp_path / "no.py", tmp_path, tmp_path / "run")
     assert result.returncode == 1
     assert "training/recipes/elunet11_cifar100.py" in result.stderr
