@@ -4,8 +4,8 @@ import os
 import pathlib
 import platform
 
-# TensorFlow leaves oneDNN off on processors without AVX-512; there too the networks
-# train 1.3 times faster with it (docs/results/training_step.csv).
+# TensorFlow leaves oneDNN off on processors without AVX-512; the networks train faster
+# with it there too. docs/benchmarks/training_step.py measures by how much.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
