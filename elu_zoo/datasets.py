@@ -21,6 +21,14 @@ class Dataset:
     labels: np.ndarray
     class_names: tuple
 
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def image_size(self):
+        """Side of the images in pixels."""
+        return self.images.shape[1]
+
     def __getitem__(self, index):
         return dataclasses.replace(
             self, images=self.images[index], labels=self.labels[index]

@@ -1,29 +1,31 @@
 import numpy as np
 import pytest
 
-from training.data.augmentation import (
-    Batch,
-    alternating_flip,
-    random_crop,
-    random_flip,
-)
+from elu_zoo.datasets import Dataset
+from training.data.augmentation import alternating_flip, random_crop, random_flip
+from training.data.batch import Batch
 from training.data.stream import Stream
 
 
-def stream(seed=0, augmentation=()):
+def stream(seed=0, augmentation=(), **kwargs):
     images = np.arange(100, dtype="uint8")[:, None, None, None] * np.ones(
         (1, 4, 4, 3), "uint8"
     )
-    return Stream(images, np.arange(100) % 5, 5, 8, augmentation, seed)
+    dataset = Dataset(images, np.arange(100) % 5, tuple("abcde"))
+    return Stream(dataset, 8, augmentation, seed=seed, **kwargs)
 
 
 def batch(images, epoch=0, seed=0):
     return Batch(
         images=images,
         targets=np.zeros((len(images), 2), "float32"),
+        weights=np.ones(len(images), "float32"),
         indices=np.arange(len(images)),
         epoch=epoch,
+        image_size=images.shape[1],
         rng=np.random.default_rng(seed),
+        rows=slice(0, len(images)),
+        global_size=len(images),
     )
 
 
@@ -57,7 +59,26 @@ def test_an_epoch_shows_each_example_once_with_its_own_label():
 
 def test_too_few_images():
     with pytest.raises(ValueError, match="Received: 3 images"):
-        Stream(np.zeros((3, 4, 4, 3), "uint8"), np.zeros(3, int), 5, 8)
+        Stream(Dataset(np.zeros((3, 4, 4, 3), "uint8"), np.zeros(3, int), "ab"), 8)
+
+
+def test_workers_share_the_batches_of_one():
+    augmentation = [random_crop(1), random_flip(), alternating_flip()]
+    whole = stream(augmentation=augmentation)
+    shares = [stream(augmentation=augmentation, worker=i, workers=4) for i in range(4)]
+    for step in (0, 13):
+        for name in ("images", "targets", "indices"):
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(s.batch(step), name) for s in shares]),
+                getattr(whole.batch(step), name),
+            )
+    with pytest.raises(ValueError, match="workers=3"):
+        stream(workers=3)
+
+
+def test_image_sizes_by_epoch():
+    s = stream(image_sizes={1: 2, 3: 6})
+    assert [s.batch(12 * epoch).image_size for epoch in range(5)] == [4, 2, 2, 6, 6]
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect"])

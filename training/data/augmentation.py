@@ -1,30 +1,9 @@
-"""Augmentations of a batch in NumPy, each a pure function of its random generator.
+"""Augmentations in NumPy, each a pure function of the batch and its `draw`.
 
-An augmentation is called with a `Batch` and returns one.
+An augmentation is called with a `training.data.batch.Batch` and returns one.
 """
 
-import dataclasses
-
 import numpy as np
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """A batch on its way to the model.
-
-    Attributes:
-        images: uint8 array of shape `(batch, height, width, channels)`.
-        targets: float32 array of shape `(batch, classes)`.
-        indices: Position of each example in the data set.
-        epoch: Number of the epoch, from 0.
-        rng: `numpy.random.Generator`, seeded by the run's seed and the step.
-    """
-
-    images: np.ndarray
-    targets: np.ndarray
-    indices: np.ndarray
-    epoch: int
-    rng: np.random.Generator
 
 
 def random_crop(padding, mode="constant"):
@@ -43,12 +22,12 @@ def random_crop(padding, mode="constant"):
         count, height, width, channels = images.shape
         border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
         padded = np.pad(images, border, mode=mode)
-        top, left = batch.rng.integers(0, 2 * padding + 1, size=(2, count))
+        offsets = batch.draw(lambda rng, n: rng.integers(0, 2 * padding + 1, (n, 2)))
         windows = np.lib.stride_tricks.sliding_window_view(
             padded, (height, width), axis=(1, 2)
         )
-        crops = windows[np.arange(count), top, left]
-        return dataclasses.replace(batch, images=np.moveaxis(crops, 1, -1).copy())
+        crops = windows[np.arange(count), offsets[:, 0], offsets[:, 1]]
+        return batch.replace(images=np.moveaxis(crops, 1, -1).copy())
 
     return augment
 
@@ -61,7 +40,7 @@ def random_flip():
     """
 
     def augment(batch):
-        return _flip(batch, batch.rng.random(len(batch.images)) < 0.5)
+        return _flip(batch, batch.draw(lambda rng, n: rng.random(n)) < 0.5)
 
     return augment
 
@@ -87,4 +66,4 @@ def alternating_flip():
 def _flip(batch, chosen):
     images = batch.images.copy()
     images[chosen] = images[chosen][:, :, ::-1]
-    return dataclasses.replace(batch, images=images)
+    return batch.replace(images=images)

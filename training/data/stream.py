@@ -5,39 +5,65 @@ import functools
 
 import numpy as np
 
-from training.data.augmentation import Batch
+from training.data.batch import Batch
 
 
 class Stream:
-    """Batches of an in-memory data set.
+    """Batches of a data set, or of one worker's share of it.
+
+    Each epoch has another order; the last, smaller batch of an epoch is left out.
 
     Args:
-        images: uint8 array of shape `(examples, height, width, channels)`.
-        labels: Integer array of shape `(examples,)`.
-        classes: Number of classes.
-        batch_size: Examples a batch.
+        dataset: `elu_zoo.datasets.Dataset` of images of one size.
+        batch_size: Examples of a global batch.
         augmentation: Functions of `training.data.augmentation`.
+        image_sizes: Side of the training images by the first epoch that has it; that of
+            the data set before and without.
         seed: Integer.
+        worker: Number of this worker, from 0.
+        workers: Number of workers; each gets as many rows of every global batch.
 
     Raises:
-        ValueError: If there are fewer examples than a batch has.
+        ValueError: If there are fewer examples than a batch has, or the batch cannot be
+            shared evenly.
     """
 
-    def __init__(self, images, labels, classes, batch_size, augmentation=(), seed=0):
-        if len(images) < batch_size:
+    def __init__(
+        self,
+        dataset,
+        batch_size,
+        augmentation=(),
+        image_sizes=None,
+        seed=0,
+        worker=0,
+        workers=1,
+    ):
+        if len(dataset) < batch_size:
             raise ValueError(
                 f"Expected at least one batch of {batch_size} training images. "
-                f"Received: {len(images)} images"
+                f"Received: {len(dataset)} images"
             )
-        self.images, self.labels, self.classes = images, labels, classes
-        self.batch_size, self.augmentation, self.seed = batch_size, augmentation, seed
-        self.steps_per_epoch = len(images) // batch_size
+        if batch_size % workers:
+            raise ValueError(
+                "Expected a global batch that the workers can share evenly. Received: "
+                f"batch_size={batch_size}, workers={workers}"
+            )
+        self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
+        self.batch_size, self.image_sizes = batch_size, dict(image_sizes or {})
+        rows = batch_size // workers
+        self.rows = slice(worker * rows, (worker + 1) * rows)
+        self.steps_per_epoch = len(dataset) // batch_size
         self._order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch):
         return np.random.default_rng([self.seed, 0, epoch]).permutation(
-            len(self.images)
+            len(self.dataset)
         )
+
+    def image_size(self, epoch):
+        """Side in pixels of the training images of an epoch."""
+        begun = [first for first in self.image_sizes if first <= epoch]
+        return self.image_sizes[max(begun)] if begun else self.dataset.image_size
 
     def batch(self, step):
         """The batch of a step, whatever was asked for before.
@@ -50,13 +76,18 @@ class Stream:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
-        indices = self._order(epoch)[start : start + self.batch_size]
+        indices = self._order(epoch)[start : start + self.batch_size][self.rows]
+        classes = len(self.dataset.class_names)
         batch = Batch(
-            images=self.images[indices],
-            targets=np.eye(self.classes, dtype="float32")[self.labels[indices]],
+            images=self.dataset.images[indices],
+            targets=np.eye(classes, dtype="float32")[self.dataset.labels[indices]],
+            weights=np.ones(len(indices), "float32"),
             indices=indices,
             epoch=epoch,
+            image_size=self.image_size(epoch),
             rng=np.random.default_rng([self.seed, 1, step]),
+            rows=self.rows,
+            global_size=self.batch_size,
         )
         for augment in self.augmentation:
             batch = augment(batch)

@@ -77,11 +77,10 @@ def train(
     else:
         eval_set = datasets.load(recipe.dataset, "test", data_dir)
     stream = Stream(
-        train_set.images,
-        train_set.labels,
-        len(train_set.class_names),
+        train_set,
         recipe.batch_size,
         recipe.augmentation,
+        recipe.image_sizes,
         recipe.seed,
     )
     total = recipe.epochs * stream.steps_per_epoch
@@ -98,6 +97,8 @@ def train(
         _check_same(state["settings"], settings, out)
     else:
         adapt_preprocessing(model, train_set.images)
+        if recipe.initialize:
+            recipe.initialize(model, train_set.images)
     log = runlog.RunLog(out / "log.csv", state["step"])
     if state["step"] == total:
         return log.rows[-1] | {"best_error": state["best_error"]}
@@ -122,7 +123,7 @@ def train(
     batches = stream.batches(state["step"], total)
     with bar, contextlib.closing(batches):
         for batch in batches:
-            size = image_size(recipe, batch)
+            size = batch.image_size
             if size not in steps:
                 steps[size] = make_train_step(model, optimizer, loss, size, jit)
             window.append(steps[size](batch.images, batch.targets))
@@ -189,15 +190,6 @@ def split_holdout(dataset, count):
     """Splits off the same `count` examples in every run, whatever its seed."""
     order = np.random.default_rng(20160210).permutation(len(dataset.images))
     return dataset[np.sort(order[count:])], dataset[np.sort(order[:count])]
-
-
-def image_size(recipe, batch):
-    """Side of the images that a batch is trained at."""
-    size = batch.images.shape[1]
-    for epoch in sorted(recipe.image_sizes):
-        if batch.epoch >= epoch:
-            size = recipe.image_sizes[epoch]
-    return size
 
 
 def _train_row(window, batch_size, clock):

@@ -21,6 +21,8 @@ class Recipe:
             With its `use_ema`, the averaged weights are the ones evaluated and kept.
         learning_rate: Called with the number of steps of the whole run, returns a Keras
             learning-rate schedule.
+        initialize: Called with the new model and the training images, to change weights
+            before the first step; see `training.engine.initialization`.
         augmentation: Functions of `training.data.augmentation`, applied in order.
         image_sizes: Side of the training images, by the first epoch that has it, such
             as `{0: 24, 14: 32}`; evaluation is always at the size of the data set.
@@ -38,6 +40,7 @@ class Recipe:
     epochs: int
     optimizer: Callable
     learning_rate: Callable
+    initialize: Callable | None = None
     augmentation: Sequence[Callable] = ()
     image_sizes: Mapping = dataclasses.field(default_factory=dict)
     label_smoothing: float = 0.0

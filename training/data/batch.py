@@ -1,0 +1,50 @@
+"""A batch of training images on its way to the model."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The rows of a global batch that one worker computes.
+
+    Attributes:
+        images: Array of shape `(rows, height, width, channels)`, values 0 to 255; uint8
+            until an augmentation makes it float32.
+        targets: float32 array of shape `(rows, classes)`.
+        weights: float32 array of shape `(rows,)`: 1, or 0 for an image that could not
+            be decoded and must not be trained on.
+        indices: Position of each example in the data set.
+        epoch: Number of the epoch, from 0.
+        image_size: Side in pixels to train at.
+        rng: `numpy.random.Generator`, seeded by the run's seed and the step.
+        rows: Slice of the global batch that this is.
+        global_size: Examples of the global batch.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    indices: np.ndarray
+    epoch: int
+    image_size: int
+    rng: np.random.Generator
+    rows: slice
+    global_size: int
+
+    def draw(self, function):
+        """Random values for these rows, the same however many workers there are.
+
+        Args:
+            function: Called with `rng` and the number of examples of the global batch;
+                returns an array with one row an example.
+
+        Returns:
+            The rows of that array that belong to this batch.
+        """
+        return function(self.rng, self.global_size)[self.rows]
+
+    def replace(self, **changes):
+        """A batch with other values in some attributes."""
+        return dataclasses.replace(self, **changes)
