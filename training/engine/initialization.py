@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from training.engine.steps import resize
 
-def whitening_stem(scale=0.3, epsilon=5e-4, images=5000):
+
+def whitening_stem(image_size=None, scale=0.3, epsilon=5e-4, images=5000):
     """Lets the first convolution start by whitening its patches.
 
     Its first filters become the principal components of the patches of training
@@ -13,6 +15,7 @@ def whitening_stem(scale=0.3, epsilon=5e-4, images=5000):
     their random values. All of them are trained as before.
 
     Args:
+        image_size: Side in pixels to resize to first; that of the data set by default.
         scale: Standard deviation of the whitened responses.
         epsilon: Added to the variances.
         images: Number of training images to look at.
@@ -26,7 +29,8 @@ def whitening_stem(scale=0.3, epsilon=5e-4, images=5000):
             layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)
         )
         before = keras.Model(model.input, convolution.input)
-        inputs = keras.ops.convert_to_numpy(before(training_images[:images]))
+        chosen = resize(training_images[:images], image_size)
+        inputs = keras.ops.convert_to_numpy(before(chosen))
         kernel = keras.ops.convert_to_numpy(convolution.kernel).copy()
         filters = _whitening_filters(inputs, kernel.shape[:2], epsilon)
         filters = scale * np.concatenate([filters, -filters], axis=-1)

@@ -27,6 +27,14 @@ class Recipe:
         image_sizes: Side of the training images, by the first epoch that has it, such
             as `{0: 24, 14: 32}`; evaluation is always at the size of the data set.
         label_smoothing: Share of the target spread over all classes.
+        dropout: Dropout rates by the first step that has them, such as
+            `{0: rates, 85_000: higher_rates}`, with rates as in the model functions'
+            argument `dropout`, which it takes the place of.
+        l2: Factor of half the sum of the squared kernels in the loss, the paper's weight
+            decay; biases have none.
+        clip_norm: Longest gradient over all weights together; longer ones are scaled.
+        accumulation: Parts that a global batch is computed in, one after the other, to
+            fit the memory. The step is that of the whole batch.
         holdout: Number of training images to leave out and validate on. With 0 the run
             trains on all of them and the test set is looked at once, at the end.
         evaluate_every: Epochs between validations.
@@ -44,6 +52,10 @@ class Recipe:
     augmentation: Sequence[Callable] = ()
     image_sizes: Mapping = dataclasses.field(default_factory=dict)
     label_smoothing: float = 0.0
+    dropout: Mapping = dataclasses.field(default_factory=dict)
+    l2: float = 0.0
+    clip_norm: float | None = None
+    accumulation: int = 1
     holdout: int = 0
     evaluate_every: int = 1
     seed: int = 0

@@ -21,7 +21,7 @@ def make_train_step(model, optimizer, loss, image_size, jit):
     """
 
     def measure(images, targets, forward):
-        logits = forward(_resize(images, image_size))
+        logits = forward(resize(images, image_size))
         value = loss(targets, logits)
         hits = ops.argmax(logits, -1) == ops.argmax(targets, -1)
         return value, ops.sum(ops.cast(hits, "int32"))
@@ -87,8 +87,17 @@ def _jax_step(model, optimizer, measure):
     return step
 
 
-def _resize(images, size):
-    if images.shape[1] == size:
+def resize(images, size):
+    """Square images of another side, float32 and antialiased.
+
+    Args:
+        images: Array of shape `(batch, height, width, channels)`.
+        size: Side in pixels, or `None` to leave them as they are.
+
+    Returns:
+        The images; the same array if they have that size already.
+    """
+    if size is None or images.shape[1] == size:
         return images
     images = ops.cast(images, "float32")
     return ops.image.resize(images, (size, size), antialias=True)
