@@ -25,6 +25,7 @@ ACTIVATIONS = {
 
 PREPROCESSING = {
     "standardize": lambda: [Standardization(name="preprocessing")],
+    "pixel_mean": lambda: [Standardization(axis=(1, 2, 3), name="preprocessing")],
     "gcn_zca": lambda: [
         GlobalContrastNormalization(name="preprocessing_gcn"),
         ZCAWhitening(name="preprocessing_zca"),
@@ -58,10 +59,12 @@ _ARGUMENTS = """
             activation. The networks are meant to be trained without.
         dropout: `None` for no dropout, a rate for all hidden stacks, or a sequence
             with one rate per stack, applied after its last layer (after each layer of a
-            fully-connected stack). The paper's rates: `{dropout}`.
+            fully-connected stack). In place of a rate, a sequence with one per layer of
+            the stack. The paper's rates: `{dropout}`.
         width: Factor for the number of units of every hidden layer.
         include_preprocessing: Whether the model starts with its preprocessing.
         preprocessing: `"standardize"` (mean and standard deviation per channel),
+            `"pixel_mean"` (the same per pixel and channel, for images of one size),
             `"gcn_zca"` (the paper's global contrast normalization and ZCA whitening) or
             `"rescale"` (to 0–1). All but the last have statistics: call `adapt(images)`
             of the layers whose names start with `"preprocessing"`, or load weights.
@@ -388,7 +391,7 @@ def _network(
     if not width > 0:
         raise ValueError(f"Expected width to be positive. Received: width={width!r}")
     *hidden_stacks, _ = architecture.stacks
-    rates = _dropout_rates(dropout, len(hidden_stacks))
+    rates = dropout_rates(dropout, hidden_stacks)
 
     inputs = _image_input(input_tensor, input_shape or architecture.input_shape)
     x = inputs
@@ -473,30 +476,39 @@ def _stack(
             )(x)
         if batch_normalization:
             x = keras.layers.BatchNormalization(name=f"{name}_norm{number}")(x)
-        last = number == len(layers)
-        if last and pool and x.shape[1:3] != (1, 1):
+        if number == len(layers) and pool and x.shape[1:3] != (1, 1):
             # The activations increase, so they commute with the maximum: pooling first
             # gives the same output for a quarter of the activations.
             x = keras.layers.MaxPooling2D(2, padding="same", name=f"{name}_pool")(x)
         x = activation(name=f"{name}_activation{number}")(x)
-        if dropout and (last or field == FC):
-            x = keras.layers.Dropout(dropout, name=f"{name}_dropout{number}")(x)
+        if rate := dropout[number - 1]:
+            x = keras.layers.Dropout(rate, name=f"{name}_dropout{number}")(x)
     return x
 
 
-def _dropout_rates(dropout, stacks):
-    rates = [dropout or 0.0] * stacks if _is_number(dropout) else list(dropout)
-    if any(rates[stacks:]):
+def dropout_rates(dropout, stacks):
+    """One rate for each layer of each stack, from a model function's `dropout`."""
+    rates = [dropout or 0.0] * len(stacks) if _is_number(dropout) else list(dropout)
+    if any(rates[len(stacks) :]):
         raise ValueError(
-            f"Expected dropout to have at most {stacks} rates above 0, one for each "
-            f"hidden stack. Received: dropout={dropout!r}"
+            f"Expected dropout to have at most {len(stacks)} rates above 0, one for "
+            f"each hidden stack. Received: dropout={dropout!r}"
         )
-    rates = (rates + [0.0] * stacks)[:stacks]
-    if not all(_is_number(rate) and 0 <= rate < 1 for rate in rates):
-        raise ValueError(
-            f"Expected dropout rates in [0, 1). Received: dropout={dropout!r}"
-        )
-    return rates
+    rates = rates[: len(stacks)] + [0.0] * (len(stacks) - len(rates))
+    layered = []
+    for rate, stack in zip(rates, stacks, strict=True):
+        count = sum(layers for layers, _, _ in stack)
+        if not isinstance(rate, (list, tuple)):
+            all_layers = stack[0][2] == FC
+            rate = [rate] * count if all_layers else [0.0] * (count - 1) + [rate]
+        valid = all(_is_number(r) and 0 <= (r or 0) < 1 for r in rate)
+        if len(rate) != count or not valid:
+            raise ValueError(
+                "Expected dropout rates in [0, 1), one for each stack or for each of "
+                f"its {count} layers. Received: dropout={dropout!r}"
+            )
+        layered.append(rate)
+    return layered
 
 
 def _is_number(value):

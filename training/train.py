@@ -3,13 +3,19 @@
     python -m training.train training/recipes/elunet11_cifar100.py --data DIR --out RUN
 
 Started again with the same arguments it goes on from its last checkpoint and ends with
-the same bits as if it had not been stopped.
+the same bits as if it had not been stopped. Exit status 2: starting again is of no use;
+75: another worker is gone, start all again.
 """
 
 import argparse
+import dataclasses
+import os
 import sys
 
 from training.engine import device  # noqa: F401  sets the environment before Keras
+from training.engine.strategy import NAMES
+
+UNMENDABLE, LOST_WORKER = 2, 75
 
 
 def main(argv=None):
@@ -27,38 +33,103 @@ def main(argv=None):
         "--holdout", type=int, help="training images to validate on instead"
     )
     parser.add_argument(
+        "--strategy", choices=NAMES, help="default: by the devices and the environment"
+    )
+    parser.add_argument(
+        "--cpu-devices",
+        type=int,
+        metavar="N",
+        help="split the processor into N devices, to try a strategy",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, help="global batch over all devices, instead"
+    )
+    parser.add_argument(
+        "--rate-scaling",
+        choices=["none", "linear", "sqrt"],
+        default="linear",
+        help="of the learning rate with another --batch-size (default: linear)",
+    )
+    parser.add_argument(
         "--precision", choices=["float32", "mixed_bfloat16"], help="default: by device"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="the recipe in small, for a try in seconds"
     )
     parser.add_argument("--log-every", type=int, default=50, metavar="STEPS")
     parser.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)
 
+    if arguments.cpu_devices:
+        device.split_cpu(arguments.cpu_devices)
     from training.engine.loop import train
-    from training.engine.recipe import load_recipe
+    from training.engine.recipe import load_recipe, smoke
 
     changes = {
         name: getattr(arguments, name)
-        for name in ("seed", "epochs", "holdout")
+        for name in ("seed", "epochs", "holdout", "batch_size")
         if getattr(arguments, name) is not None
     }
     try:
+        recipe = load_recipe(arguments.recipe)
+        if arguments.smoke:
+            recipe = smoke(recipe)
         result = train(
             arguments.recipe,
-            load_recipe(arguments.recipe, **changes),
+            with_changes(recipe, changes),
             arguments.data,
             arguments.out,
+            strategy=arguments.strategy,
+            rate_factor=rate_factor(recipe, arguments),
             precision=arguments.precision,
             log_every=arguments.log_every,
             checkpoint_every=arguments.checkpoint_every,
             progress=not arguments.quiet,
         )
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"training.train: {error}")
+        fail(error, UNMENDABLE)
+    except OSError as error:
+        fail(f"{error}. The last checkpoint in {arguments.out} is whole.", UNMENDABLE)
+    except Exception as error:
+        if not lost_worker(error):
+            raise
+        message = str(error).splitlines()[0]
+        fail(f"Another worker is gone ({message}). Start all again.", LOST_WORKER)
+    if result is None:
+        return
     print(
         f"{arguments.out}: error {result['eval_error']:.2%}, loss "
         f"{result['eval_loss']:.4f} after {result['seconds']:.0f} s"
     )
+
+
+def with_changes(recipe, changes):
+    """The recipe with other fields; another batch size moves the steps of dropout."""
+    ratio = changes.get("batch_size", recipe.batch_size) / recipe.batch_size
+    dropout = {round(step / ratio): rates for step, rates in recipe.dropout.items()}
+    return dataclasses.replace(recipe, dropout=dropout, **changes)
+
+
+def rate_factor(recipe, arguments):
+    """Factor for the learning rate that goes with `--batch-size`."""
+    ratio = (arguments.batch_size or recipe.batch_size) / recipe.batch_size
+    return {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[arguments.rate_scaling]
+
+
+def lost_worker(error):
+    """Whether TensorFlow says that it cannot reach another worker."""
+    return type(error).__name__ in (
+        *("UnavailableError", "AbortedError", "CancelledError"),
+        *("DeadlineExceededError", "InternalError"),
+    )
+
+
+def fail(error, status):
+    """Ends the process at once: TensorFlow's threads may wait for a lost worker."""
+    print(f"training.train: {error}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

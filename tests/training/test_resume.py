@@ -1,6 +1,7 @@
 import csv
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+
+from training.engine.checkpoint import find
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -27,7 +30,7 @@ def run(*arguments):
 
 
 def content(out):
-    with np.load(out / "checkpoint.npz") as file:
+    with np.load(find(out)[0]) as file:
         arrays = {name: file[name] for name in file.files if name != "meta.json"}
     with (out / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -44,11 +47,11 @@ def uninterrupted(recipe_path, data_dir, tmp_path_factory):
     return out
 
 
-def kill_after(process, file, delay):
-    """Kills some time after the file has changed, so at another moment of a step."""
-    before = file.stat().st_mtime_ns if file.exists() else None
+def kill_after(process, out, delay):
+    """Kills some time after the next checkpoint, so at another moment of a step."""
+    before = find(out)
     while process.poll() is None:
-        if file.exists() and file.stat().st_mtime_ns != before:
+        if find(out) != before:
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
             return process.wait()
@@ -68,7 +71,7 @@ def test_killed_runs_end_with_the_same_bits(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        kills += kill_after(process, out / "checkpoint.npz", delay) == -signal.SIGKILL
+        kills += kill_after(process, out, delay) == -signal.SIGKILL
     assert kills >= 2
     result = run(recipe_path, data_dir, out)
     assert result.returncode == 0, result.stderr
@@ -85,7 +88,7 @@ def test_killed_runs_end_with_the_same_bits(
 def test_a_run_leaves_all_that_it_promises(uninterrupted):
     names = {path.name.split(".17")[0] for path in uninterrupted.iterdir()}
     assert names >= {
-        *("recipe.py", "run.json", "log.csv", "curve.png", "checkpoint.npz"),
+        *("recipe.py", "run.json", "log.csv", "curve.png", "checkpoint-00000080.npz"),
         *("best.weights.h5", "last.weights.h5", "events.out.tfevents"),
     }
     facts = json.loads((uninterrupted / "run.json").read_text())
@@ -120,26 +123,66 @@ def test_a_finished_run_is_left_alone(uninterrupted, recipe_path, data_dir):
 
 def test_another_recipe_in_the_same_folder(uninterrupted, recipe_path, data_dir):
     result = run(recipe_path, data_dir, uninterrupted, "--seed", "3")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "seed=3, there 0" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_damaged_checkpoint_is_named(uninterrupted, recipe_path, data_dir, tmp_path):
+def damage(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    uninterrupted, recipe_path, data_dir, tmp_path
+):
     out = tmp_path / "run"
-    out.mkdir()
-    whole = (uninterrupted / "checkpoint.npz").read_bytes()
-    (out / "checkpoint.npz").write_bytes(whole[: len(whole) // 2])
+    shutil.copytree(uninterrupted, out)
+    newest, before = find(out)
+    damage(newest)
     result = run(recipe_path, data_dir, out)
-    assert result.returncode == 1
-    assert "damaged" in result.stderr and "Traceback" not in result.stderr
-    assert (out / "checkpoint.npz").stat().st_size == len(whole) // 2
+    assert result.returncode == 0, result.stderr
+    assert f"{newest.name} to be a checkpoint; it is damaged" in result.stderr
+    assert "from step 75 of 80" in result.stderr
+    assert content(out)[1] == content(uninterrupted)[1]
+    for path in (newest, before):
+        damage(path)
+    result = run(recipe_path, data_dir, out)
+    assert result.returncode == 2
+    assert "All are damaged" in result.stderr and "Traceback" not in result.stderr
+    assert find(out) == [newest, before]
+
+
+def test_a_folder_that_cannot_be_written(
+    uninterrupted, recipe_path, data_dir, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    newest, before = find(out)
+    newest.unlink()
+    # The limit stands for a full disk: writing beyond it fails.
+    limited = subprocess.run(
+        ["bash", "-c", 'ulimit -f 16; trap "" XFSZ; exec "$@"', "bash"]
+        + command(recipe_path, data_dir, out),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert limited.returncode == 2, limited.stderr
+    last_line = limited.stderr.splitlines()[-1]
+    assert last_line.startswith("training.train: ")
+    assert f"The last checkpoint in {out} is whole" in last_line
+    assert find(out) == [before]
+    result = run(recipe_path, data_dir, out)
+    assert result.returncode == 0, result.stderr
+    for name, array in content(out)[0].items():
+        np.testing.assert_array_equal(array, content(uninterrupted)[0][name])
 
 
 def test_missing_data_and_recipe_are_named(recipe_path, tmp_path):
     result = run(recipe_path, tmp_path / "nowhere", tmp_path / "run")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "nowhere" in result.stderr and "Traceback" not in result.stderr
     result = run(tmp_path / "no.py", tmp_path, tmp_path / "run")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "training/recipes/elunet11_cifar100.py" in result.stderr

@@ -1,6 +1,9 @@
 """Checkpoints: one file with everything, there whole or not at all."""
 
 import json
+import pathlib
+import re
+import sys
 import zipfile
 
 import numpy as np
@@ -8,15 +11,26 @@ import numpy as np
 from elu_zoo.files import replacing
 
 META = "meta.json"
+KEPT = 2
 
 
-def save(path, groups, meta):
-    """Writes variables and facts to one file.
+class DamagedCheckpoint(ValueError):
+    """A file that is no whole checkpoint."""
+
+
+def save(folder, groups, meta):
+    """Writes variables and facts to one file and removes all but the last two.
 
     Args:
-        path: Path of the `.npz` file to write or replace.
+        folder: Folder of the run.
         groups: Dict of lists of Keras variables, such as `{"model": model.variables}`.
-        meta: JSON-plain dict.
+        meta: JSON-plain dict with the number of steps done as `"step"`.
+
+    Returns:
+        The `pathlib.Path` of the file, `checkpoint-<step>.npz`.
+
+    Raises:
+        OSError: If it cannot be written. The checkpoints before are as they were.
     """
     arrays = {
         f"{group}/{index}": np.asarray(variable)
@@ -24,33 +38,68 @@ def save(path, groups, meta):
         for index, variable in enumerate(variables)
     }
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    path = pathlib.Path(folder) / f"checkpoint-{meta['step']:08d}.npz"
     with replacing(path) as part:
         np.savez(part, **arrays)
+    for old in find(folder)[KEPT:]:
+        old.unlink()
+    return path
 
 
-def restore(path, groups):
-    """Assigns what `save` wrote.
+def find(folder):
+    """Paths of the checkpoints in a folder, the newest first."""
+    files = pathlib.Path(folder).glob("checkpoint-*.npz")
+    return sorted(
+        (p for p in files if re.fullmatch(r"checkpoint-\d+\.npz", p.name)), reverse=True
+    )
+
+
+def restore(folder, groups):
+    """Assigns the variables of the newest whole checkpoint.
+
+    A damaged one is named on stderr and left where it is; the one before is used.
 
     Args:
-        path: Path of the file.
+        folder: Folder of the run.
         groups: As in `save`, of the same model and optimizer.
 
     Returns:
-        The `meta` of `save`.
+        The `meta` of `save`, or `None` if there is no checkpoint.
 
     Raises:
-        ValueError: If the file is damaged or holds other variables. Nothing has been
-            assigned then.
+        DamagedCheckpoint: If there are checkpoints and none is whole.
+        ValueError: If one holds other variables. Nothing has been assigned then.
     """
+    files = find(folder)
+    for path in files:
+        try:
+            arrays, meta = _read(path)
+        except DamagedCheckpoint as error:
+            print(error, file=sys.stderr)
+            continue
+        _assign(path, arrays, groups)
+        return meta
+    if files:
+        raise DamagedCheckpoint(
+            f"Expected a whole checkpoint in {folder}. All are damaged: "
+            f"{', '.join(p.name for p in files)}. Move them away to start anew."
+        )
+    return None
+
+
+def _read(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(META).tobytes())
     except (zipfile.BadZipFile, OSError, KeyError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"Expected {path} to be a checkpoint; it is damaged ({error}). Delete it "
-            "to start the run anew."
+        raise DamagedCheckpoint(
+            f"Expected {path} to be a checkpoint; it is damaged ({error})."
         ) from error
+    return arrays, meta
+
+
+def _assign(path, arrays, groups):
     variables = {
         f"{group}/{index}": variable
         for group, variables in groups.items()
@@ -66,4 +115,3 @@ def restore(path, groups):
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
-    return meta

@@ -10,6 +10,29 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+def split_cpu(count):
+    """Lets the backend see the processor as several devices.
+
+    To be called before anything uses a device.
+
+    Args:
+        count: Number of devices.
+    """
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", count)
+    else:
+        import tensorflow as tf
+
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * count,
+        )
+
+
 def accelerator():
     """Name of the first GPU, or `None`."""
     import keras

@@ -1,4 +1,4 @@
-"""The training loop: one process, resumable at any moment to the same end."""
+"""The training loop, the same for every strategy, resumable to the same end."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import sys
 import time
 
 import keras
@@ -13,11 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from elu_zoo import datasets
+from elu_zoo.architectures import ARCHITECTURES
 from elu_zoo.files import replacing
-from elu_zoo.models import get_model_function
-from training.data.stream import Stream
+from elu_zoo.models import MODELS, dropout_rates, get_model_function
+from training.data.stream import Stream, evaluation_batches
 from training.engine import checkpoint, device, runlog
-from training.engine.steps import make_train_step, predict
+from training.engine.schedules import Scaled
+from training.engine.steps import Steps
+from training.engine.strategy import make_placement
 
 
 def train(
@@ -26,6 +30,8 @@ def train(
     data_dir,
     out,
     *,
+    strategy=None,
+    rate_factor=1.0,
     precision=None,
     log_every=50,
     checkpoint_every=100,
@@ -40,29 +46,33 @@ def train(
         recipe_path: Path of the recipe's file, kept with the run.
         recipe: `Recipe`.
         data_dir: Folder of the data, see `elu_zoo.datasets`.
-        out: Folder of the run. It receives `recipe.py`, `run.json` (settings, versions,
-            hardware), `log.csv`, `curve.png`, TensorBoard events, `best.weights.h5`,
-            `last.weights.h5` and `checkpoint.npz`.
+        out: Folder of the run, which all workers share. It receives `recipe.py`,
+            `run.json` (settings, versions, hardware), `log.csv`, `curve.png`,
+            TensorBoard events, `best.weights.h5`, `last.weights.h5` and the last two
+            checkpoints.
+        strategy: One of `training.engine.strategy.NAMES`; default by the devices.
+        rate_factor: Factor for the recipe's learning rate.
         precision: Keras dtype policy; default by device.
         log_every: Steps between rows of the log.
         checkpoint_every: Steps between checkpoints, a multiple of `log_every`.
         progress: Whether to show a progress bar.
 
     Returns:
-        A dict with the last row of the log and the best evaluation error.
+        A dict with the last row of the log and the best evaluation error; `None` from
+        workers other than the chief.
 
     Raises:
-        ValueError: If the folder holds a run of another recipe.
+        ValueError: If the folder holds a run of another recipe, or the batch cannot be
+            shared evenly.
+        OSError: If the folder cannot be written to. The checkpoints there stay.
     """
     if checkpoint_every % log_every:
         raise ValueError(
             "Expected checkpoint_every to be a multiple of log_every. "
             f"Received: checkpoint_every={checkpoint_every}, log_every={log_every}"
         )
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for half_written in out.glob(".part.*"):
-        half_written.unlink()
+    placement = make_placement(strategy)
+    _check_batch(recipe, placement)
     precision = precision or device.default_precision()
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(recipe.seed)
@@ -70,107 +80,202 @@ def train(
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    run = _Run(recipe, placement, data_dir, pathlib.Path(out), precision, rate_factor)
+    run.open(recipe_path)
+    result = run.finish(log_every, checkpoint_every, progress)
+    return result if placement.is_chief else None
 
-    train_set = datasets.load(recipe.dataset, "train", data_dir)
-    if recipe.holdout:
-        train_set, eval_set = split_holdout(train_set, recipe.holdout)
-    else:
-        eval_set = datasets.load(recipe.dataset, "test", data_dir)
-    stream = Stream(
-        train_set,
-        recipe.batch_size,
-        recipe.augmentation,
-        recipe.image_sizes,
-        recipe.seed,
-    )
-    total = recipe.epochs * stream.steps_per_epoch
 
-    model = build_model(recipe, train_set)
-    optimizer = recipe.optimizer(recipe.learning_rate(total))
-    optimizer.build(model.trainable_variables)
-    groups = {"model": model.variables, "optimizer": optimizer.variables}
-    settings = _settings(recipe, precision, len(train_set.images))
-    state = {"step": 0, "best_error": None, "starts": 0, "settings": settings}
-    file = out / "checkpoint.npz"
-    if file.exists():
-        state = checkpoint.restore(file, groups)
-        _check_same(state["settings"], settings, out)
-    else:
-        adapt_preprocessing(model, train_set.images)
-        if recipe.initialize:
-            recipe.initialize(model, train_set.images)
-    log = runlog.RunLog(out / "log.csv", state["step"])
-    if state["step"] == total:
-        return log.rows[-1] | {"best_error": state["best_error"]}
-    state["starts"] += 1
-    _write_facts(out, recipe_path, settings, state, train_set)
+class _Run:
+    """The parts of a run and its state."""
 
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=recipe.label_smoothing
-    )
-    jit = device.default_jit()
-    steps = {}
-    clock = _Clock(log.seconds)
-    window = []
-    bar = tqdm(
-        total=total * recipe.batch_size,
-        initial=state["step"] * recipe.batch_size,
-        unit=" images",
-        unit_scale=True,
-        desc=pathlib.Path(recipe_path).stem,
-        disable=not progress,
-    )
-    batches = stream.batches(state["step"], total)
-    with bar, contextlib.closing(batches):
-        for batch in batches:
-            size = batch.image_size
-            if size not in steps:
-                steps[size] = make_train_step(model, optimizer, loss, size, jit)
-            window.append(steps[size](batch.images, batch.targets))
-            state["step"] += 1
-            step = state["step"]
-            bar.update(recipe.batch_size)
-            row = None
-            if step % log_every == 0 or step == total:
-                row = _train_row(window, recipe.batch_size, clock)
-                bar.set_postfix(
-                    loss=f"{row['train_loss']:.3f}", error=f"{row['train_error']:.1%}"
-                )
-                window = []
-            evaluated = step == total or (
-                recipe.holdout
-                and step % (recipe.evaluate_every * stream.steps_per_epoch) == 0
+    def __init__(self, recipe, placement, data_dir, out, precision, rate_factor):
+        self.recipe, self.placement, self.out = recipe, placement, out
+        self.train_set = datasets.load(recipe.dataset, "train", data_dir)
+        if recipe.holdout:
+            self.train_set, self.eval_set = split_holdout(
+                self.train_set, recipe.holdout
             )
-            if evaluated:
-                row = (row or {}) | _evaluate(
-                    recipe, model, optimizer, eval_set, out, state
+        else:
+            self.eval_set = datasets.load(recipe.dataset, "test", data_dir)
+        if recipe.examples:
+            self.train_set = _some(self.train_set, recipe.examples)
+            self.eval_set = _some(self.eval_set, recipe.examples)
+        self.stream = Stream(
+            self.train_set,
+            recipe.batch_size,
+            recipe.augmentation,
+            recipe.image_sizes,
+            recipe.seed,
+            placement.worker,
+            placement.workers,
+        )
+        self.total = recipe.epochs * self.stream.steps_per_epoch
+        with placement.scope():
+            self.model = build_model(recipe, self.train_set)
+            schedule = recipe.learning_rate(self.total)
+            if rate_factor != 1:
+                schedule = Scaled(schedule, rate_factor)
+            self.optimizer = recipe.optimizer(schedule)
+            self.optimizer.build(self.model.trainable_variables)
+        self.settings = _settings(recipe, precision, rate_factor, len(self.train_set))
+        self.state = {
+            "step": 0,
+            "best_error": None,
+            "starts": 0,
+            "placements": [],
+            "skipped": 0,
+            "settings": self.settings,
+        }
+        self.steps = Steps(
+            self.model, self.optimizer, recipe, placement, device.default_jit()
+        )
+
+    @property
+    def groups(self):
+        return {"model": self.model.variables, "optimizer": self.optimizer.variables}
+
+    def open(self, recipe_path):
+        """Goes on from the folder's checkpoint, or begins."""
+        if self.placement.is_chief:
+            self.out.mkdir(parents=True, exist_ok=True)
+            for half_written in self.out.glob(".part.*"):
+                half_written.unlink()
+        found = checkpoint.restore(self.out, self.groups)
+        if found:
+            self.state |= found
+            _check_same(self.state["settings"], self.settings, self.out)
+        else:
+            adapt_preprocessing(self.model, self.train_set.images)
+            if self.recipe.initialize:
+                self.recipe.initialize(self.model, self.train_set.images)
+        self.placement.check_equal(self.state["step"])
+        self.placement.separate_seeds(self.model)
+        self.log = runlog.RunLog(
+            self.out / "log.csv", self.state["step"], write=self.placement.is_chief
+        )
+        if self.state["step"] < self.total:
+            self.state["starts"] += 1
+            self.state["placements"].append(_placement_facts(self))
+            if self.placement.is_chief:
+                _write_facts(self, recipe_path)
+
+    def finish(self, log_every, checkpoint_every, progress):
+        """Trains to the end."""
+        recipe, state = self.recipe, self.state
+        clock = _Clock(self.log.seconds)
+        window = []
+        bar = tqdm(
+            total=self.total * recipe.batch_size,
+            initial=state["step"] * recipe.batch_size,
+            unit=" images",
+            unit_scale=True,
+            desc=recipe.model,
+            disable=not (progress and self.placement.is_chief),
+        )
+        batches = self.stream.batches(state["step"], self.total)
+        with bar, contextlib.closing(batches):
+            for batch in batches:
+                self._set_dropout()
+                window.append(self.steps.train(batch))
+                state["step"] += 1
+                bar.update(recipe.batch_size)
+                row = {}
+                if state["step"] % log_every == 0 or state["step"] == self.total:
+                    row = self._train_row(window, clock)
+                    window = []
+                    bar.set_postfix(
+                        loss=f"{row['train_loss']:.3f}",
+                        error=f"{row['train_error']:.1%}",
+                    )
+                evaluated = self._is_evaluated()
+                if evaluated:
+                    row |= self._evaluate()
+                if row:
+                    self._add_row(row, clock)
+                done = state["step"] == self.total
+                if self.placement.is_chief:
+                    # Only where the log's window is empty too.
+                    if done or state["step"] % checkpoint_every == 0:
+                        checkpoint.save(self.out, self.groups, state)
+                    if evaluated:
+                        self._draw()
+        return self.log.rows[-1] | {"best_error": state["best_error"]}
+
+    def _set_dropout(self):
+        phases, step = self.recipe.dropout, self.state["step"]
+        begun = [first for first in phases if first <= step]
+        if begun:
+            set_dropout(self.model, layered_dropout(self.recipe, phases[max(begun)]))
+
+    def _is_evaluated(self):
+        every = self.recipe.evaluate_every * self.stream.steps_per_epoch
+        step = self.state["step"]
+        return step == self.total or (self.recipe.holdout and step % every == 0)
+
+    def _train_row(self, window, clock):
+        loss, correct, count = np.sum(
+            [np.asarray(x, "float64") for x in window], axis=0
+        )
+        images = len(window) * self.recipe.batch_size
+        self.state["skipped"] += images - round(count)
+        return {
+            "train_loss": loss / max(count, 1),
+            "train_error": 1 - correct / max(count, 1),
+            "skipped_images": self.state["skipped"],
+            "images_per_second": round(images / clock.lap(), 1),
+        }
+
+    def _evaluate(self):
+        state = self.state
+        with averaged(self.model, self.optimizer):
+            batches = evaluation_batches(self.eval_set, self.placement)
+            sums = [np.asarray(self.steps.evaluate(*batch)) for batch in batches]
+            loss, correct, count = np.sum(sums, axis=0, dtype="float64")
+            if count != len(self.eval_set):
+                raise RuntimeError(
+                    f"Expected {len(self.eval_set)} evaluated images. Received: {count}"
                 )
-            if row:
-                log.add(
-                    step=step,
-                    epoch=round(step / stream.steps_per_epoch, 4),
-                    learning_rate=float(optimizer.learning_rate),
-                    seconds=clock.seconds(),
-                    **row,
-                )
-            if evaluated or step % checkpoint_every == 0:
-                checkpoint.save(file, groups, state)
-            if evaluated:
-                runlog.plot(log.rows, out / "curve.png", _title(recipe))
-                runlog.write_events(log.rows, out)
-    return log.rows[-1] | {"best_error": state["best_error"]}
+            error = 1 - correct / count
+            names = ["last"]
+            if state["best_error"] is None or error < state["best_error"]:
+                state["best_error"] = error
+                names.append("best")
+            if self.placement.is_chief:
+                for name in names:
+                    with replacing(self.out / f"{name}.weights.h5") as part:
+                        self.model.save_weights(part)
+        return {"eval_loss": loss / count, "eval_error": error}
+
+    def _add_row(self, row, clock):
+        self.log.add(
+            step=self.state["step"],
+            epoch=round(self.state["step"] / self.stream.steps_per_epoch, 4),
+            learning_rate=float(self.optimizer.learning_rate),
+            seconds=clock.seconds(),
+            **row,
+        )
+
+    def _draw(self):
+        runlog.plot(self.log.rows, self.out / "curve.png", _title(self.recipe))
+        runlog.write_events(self.log.rows, self.out)
 
 
 def build_model(recipe, dataset):
     """The recipe's model, giving logits."""
-    shape = dataset.images.shape[1:]
+    shape = (dataset.image_size, dataset.image_size, dataset.channels)
     if recipe.image_sizes:
-        shape = (None, None, shape[-1])
+        shape = (None, None, dataset.channels)
+    arguments = dict(recipe.model_arguments)
+    if recipe.dropout:
+        # A dropout layer wherever one of the phases has a rate.
+        phases = [layered_dropout(recipe, rates) for rates in recipe.dropout.values()]
+        arguments["dropout"] = keras.tree.map_structure(lambda *r: max(r), *phases)
     return get_model_function(recipe.model)(
         **{
             "classes": len(dataset.class_names),
             "input_shape": shape,
-            **recipe.model_arguments,
+            **arguments,
             "classifier_activation": None,
         }
     )
@@ -183,39 +288,22 @@ def adapt_preprocessing(model, images):
         if hasattr(layer, "adapt"):
             layer.adapt(images)
         if layer is not layers[-1]:
-            images = predict(keras.Sequential([layer]), images)
+            parts = np.array_split(images, max(1, len(images) // 1000))
+            images = np.concatenate(
+                [keras.ops.convert_to_numpy(layer(part)) for part in parts]
+            )
 
 
 def split_holdout(dataset, count):
     """Splits off the same `count` examples in every run, whatever its seed."""
-    order = np.random.default_rng(20160210).permutation(len(dataset.images))
+    order = np.random.default_rng(20160210).permutation(len(dataset))
     return dataset[np.sort(order[count:])], dataset[np.sort(order[:count])]
 
 
-def _train_row(window, batch_size, clock):
-    losses, corrects = zip(*window, strict=True)
-    count = len(window) * batch_size
-    return {
-        "train_loss": float(np.mean([float(x) for x in losses])),
-        "train_error": 1 - sum(int(x) for x in corrects) / count,
-        "images_per_second": round(count / clock.lap(), 1),
-    }
-
-
-def _evaluate(recipe, model, optimizer, dataset, out, state):
-    with averaged(model, optimizer):
-        logits = predict(model, dataset.images)
-        shifted = logits - logits.max(-1, keepdims=True)
-        log_probabilities = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-        own = log_probabilities[np.arange(len(logits)), dataset.labels]
-        error = float(np.mean(logits.argmax(-1) != dataset.labels))
-        with replacing(out / "last.weights.h5") as part:
-            model.save_weights(part)
-        if state["best_error"] is None or error < state["best_error"]:
-            state["best_error"] = error
-            with replacing(out / "best.weights.h5") as part:
-                model.save_weights(part)
-    return {"eval_loss": float(-own.mean()), "eval_error": error}
+def _some(dataset, count):
+    """So many examples, evenly spread: data sets can be sorted by class."""
+    count = min(count, len(dataset))
+    return dataset[np.linspace(0, len(dataset) - 1, count).astype(int)]
 
 
 @contextlib.contextmanager
@@ -245,16 +333,31 @@ class _Clock:
         return self._lap - last
 
 
-def _settings(recipe, precision, examples):
+def _check_batch(recipe, placement):
+    shares = placement.replicas * recipe.accumulation
+    if recipe.batch_size % shares:
+        raise ValueError(
+            f"Expected a global batch that {placement.replicas} replicas with "
+            f"accumulation={recipe.accumulation} can share evenly. Received: "
+            f"batch_size={recipe.batch_size}"
+        )
+
+
+def _settings(recipe, precision, rate_factor, examples):
     fields = {
         field.name: getattr(recipe, field.name)
         for field in dataclasses.fields(recipe)
         if not callable(getattr(recipe, field.name)) and field.name != "augmentation"
     }
-    fields["image_sizes"] = {str(k): v for k, v in recipe.image_sizes.items()}
+    for name in ("image_sizes", "dropout"):
+        fields[name] = {str(k): v for k, v in fields[name].items()}
     fields["model_arguments"] = dict(recipe.model_arguments)
     fields["eval_split"] = "holdout" if recipe.holdout else "test"
-    fields |= {"precision": precision, "train_examples": examples}
+    fields |= {
+        "precision": precision,
+        "rate_factor": rate_factor,
+        "train_examples": examples,
+    }
     return json.loads(json.dumps(fields))
 
 
@@ -270,19 +373,46 @@ def _check_same(before, now, out):
         )
 
 
-def _write_facts(out, recipe_path, settings, state, dataset):
+def _placement_facts(run):
+    placement, recipe = run.placement, run.recipe
+    return {
+        "from_step": run.state["step"],
+        "strategy": placement.name,
+        "workers": placement.workers,
+        "replicas": placement.replicas,
+        "batch_size": recipe.batch_size,
+        "batch_size_per_replica": recipe.batch_size // placement.replicas,
+        "learning_rate_factor": run.settings["rate_factor"],
+    }
+
+
+def _write_facts(run, recipe_path):
+    state, facts = run.state, run.state["placements"][-1]
+    print(
+        f"{run.out}: from step {facts['from_step']} of {run.total}, strategy "
+        f"{facts['strategy']}, {facts['workers']} workers, {facts['replicas']} replicas"
+        f" of {facts['batch_size_per_replica']} images, global batch "
+        f"{facts['batch_size']}, learning rate × {facts['learning_rate_factor']:g}",
+        file=sys.stderr,
+    )
     if state["starts"] == 1:
-        shutil.copyfile(recipe_path, out / "recipe.py")
+        with replacing(run.out / "recipe.py") as part:
+            shutil.copyfile(recipe_path, part)
     facts = {
         "recipe": pathlib.Path(recipe_path).name,
-        "settings": settings,
-        "input_shape": dataset.images.shape[1:],
-        "class_names": dataset.class_names,
+        "settings": run.settings,
+        "input_shape": (
+            run.train_set.image_size,
+            run.train_set.image_size,
+            run.train_set.channels,
+        ),
+        "class_names": run.train_set.class_names,
         "starts": state["starts"],
+        "placements": state["placements"],
         "commit": _commit(),
         "machine": device.description(),
     }
-    with replacing(out / "run.json") as part:
+    with replacing(run.out / "run.json") as part:
         part.write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -292,6 +422,26 @@ def _commit():
         ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True
     )
     return result.stdout.strip() or None
+
+
+def layered_dropout(recipe, rates):
+    """Dropout rates of a phase of the recipe, one for each layer of each stack."""
+    function = get_model_function(recipe.model)
+    key = next(key for key, other in MODELS.items() if other is function)
+    return dropout_rates(rates, ARCHITECTURES[key].stacks[:-1])
+
+
+def set_dropout(model, rates):
+    """Gives the model's dropout layers other rates.
+
+    Args:
+        model: Model of `build_model`.
+        rates: Result of `layered_dropout`.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            stack, number = layer.name.removeprefix("stack").split("_dropout")
+            layer.rate = rates[int(stack) - 1][int(number) - 1]
 
 
 def _title(recipe):

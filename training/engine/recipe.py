@@ -30,11 +30,12 @@ class Recipe:
         dropout: Dropout rates by the first step that has them, such as
             `{0: rates, 85_000: higher_rates}`, with rates as in the model functions'
             argument `dropout`, which it takes the place of.
-        l2: Factor of half the sum of the squared kernels in the loss, the paper's weight
-            decay; biases have none.
+        l2: Factor of half the sum of the squared kernels in the loss, the paper's
+            weight decay; biases have none.
         clip_norm: Longest gradient over all weights together; longer ones are scaled.
         accumulation: Parts that a global batch is computed in, one after the other, to
             fit the memory. The step is that of the whole batch.
+        examples: Training images to use, from all over the data set; `None` for all.
         holdout: Number of training images to leave out and validate on. With 0 the run
             trains on all of them and the test set is looked at once, at the end.
         evaluate_every: Epochs between validations.
@@ -56,9 +57,37 @@ class Recipe:
     l2: float = 0.0
     clip_norm: float | None = None
     accumulation: int = 1
+    examples: int | None = None
     holdout: int = 0
     evaluate_every: int = 1
     seed: int = 0
+
+
+def smoke(recipe):
+    """The recipe in small, to see in seconds that all its parts run.
+
+    Narrow layers and few images; every image size and every phase of the dropout has
+    its turn, all else is the recipe's.
+
+    Args:
+        recipe: `Recipe`.
+
+    Returns:
+        Another `Recipe`.
+    """
+    sizes = [recipe.image_sizes[first] for first in sorted(recipe.image_sizes)]
+    phases = [recipe.dropout[first] for first in sorted(recipe.dropout)]
+    batch_size = 8 * recipe.accumulation
+    return dataclasses.replace(
+        recipe,
+        model_arguments={**recipe.model_arguments, "width": 0.03},
+        batch_size=batch_size,
+        epochs=max(2, len(sizes)),
+        image_sizes=dict(enumerate(sizes)),
+        dropout=dict(enumerate(phases)),
+        examples=2 * batch_size,
+        holdout=0,
+    )
 
 
 def load_recipe(path, **changes):

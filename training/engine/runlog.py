@@ -14,6 +14,7 @@ FIELDS = (
     "train_error",
     "eval_loss",
     "eval_error",
+    "skipped_images",
     "images_per_second",
     "seconds",
 )
@@ -26,11 +27,14 @@ class RunLog:
         path: Path of the CSV file.
         step: Step that the run continues from; later rows are dropped, since the run
             will write them again.
+        write: Whether to write the file; only one worker does.
     """
 
-    def __init__(self, path, step=0):
-        self.path = pathlib.Path(path)
+    def __init__(self, path, step=0, write=True):
+        self.path, self._write = pathlib.Path(path), write
         self.rows = [row for row in read(path) if row["step"] <= step]
+        if not write:
+            return
         with replacing(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
@@ -44,6 +48,8 @@ class RunLog:
     def add(self, **row):
         """Adds a row and makes sure that it is on the disk."""
         self.rows.append({field: row.get(field, "") for field in FIELDS})
+        if not self._write:
+            return
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, FIELDS).writerow(self.rows[-1])
             file.flush()
@@ -67,7 +73,8 @@ def read(path):
         for row in csv.DictReader(file):
             try:
                 row = {key: float(value) if value else "" for key, value in row.items()}
-                row["step"] = int(row["step"])
+                for key in ("step", "skipped_images"):
+                    row[key] = int(row[key]) if row.get(key, "") != "" else ""
             except (TypeError, ValueError):
                 continue
             rows.append(row)

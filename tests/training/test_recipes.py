@@ -1,0 +1,247 @@
+"""Every recipe file: what it says it costs, the paper's numbers, and that it runs."""
+
+import csv
+import json
+import math
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import elu_zoo
+from elu_zoo.architectures import ARCHITECTURES, FC
+from training.engine.recipe import load_recipe
+
+ROOT = pathlib.Path(__file__).parents[2]
+PATHS = sorted((ROOT / "training/recipes").glob("*.py"))
+NAMES = [path.stem for path in PATHS]
+EXAMPLES = {
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "imagenet2012": 1_281_167,
+    "tiny_imagenet": 100_000,
+}
+SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64}
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000, "tiny_imagenet": 200}
+
+# Small CIFAR images: the whitening of 32×32 pixels alone takes seconds.
+SMOKE = """
+import pathlib, sys
+import numpy as np
+from elu_zoo import datasets
+from training.engine import device
+from training.engine.loop import train
+from training.engine.recipe import load_recipe, smoke
+
+out, *paths = map(pathlib.Path, sys.argv[1:])
+sides = {"cifar10": 16, "cifar100": 16, "tiny_imagenet": 64, "imagenet2012": 224}
+for path in paths:
+    recipe = smoke(load_recipe(path))
+    rng = np.random.default_rng(0)
+    side = sides[recipe.dataset]
+    images = rng.integers(0, 256, (40, side, side, 3), "uint8")
+    data = datasets.Dataset(images, np.arange(40) % 5, tuple("abcde"))
+    datasets.SOURCES[recipe.dataset] = lambda folder, split: data
+    train(path, recipe, out, out / path.stem, precision="float32", log_every=1,
+          checkpoint_every=2, progress=False)
+"""
+
+
+def recipe_of(name):
+    return load_recipe(ROOT / f"training/recipes/{name}.py")
+
+
+def multiply_adds(architecture, size, classes, width=1.0, strides=None):
+    """Of one image, from the paper's table alone."""
+    side, channels, vector, total = size, 3, None, 0
+    for index, stack in enumerate(architecture.stacks):
+        output = index == len(architecture.stacks) - 1
+        for count, units, field in stack:
+            units = classes if output else max(1, round(units * width))
+            for _ in range(count):
+                if field == FC and vector is None:
+                    vector = channels * sum(n * n for n in architecture.pyramid_levels)
+                if field == FC or output:
+                    total += (vector or channels) * units
+                    vector = units
+                    continue
+                if total == 0:
+                    side = math.ceil(side / (strides or architecture.stem_strides))
+                total += side**2 * field**2 * channels * units
+                channels = units
+        following = architecture.stacks[index + 1 :]
+        if following and following[0][0][2] != FC:
+            side = math.ceil(side / 2)
+    return total
+
+
+def image_flop(recipe, size):
+    """Of a training step, an image: forward, and twice as much backward."""
+    arguments = recipe.model_arguments
+    return 6 * multiply_adds(
+        ARCHITECTURES[recipe.model.lower()],
+        size,
+        CLASSES[recipe.dataset],
+        arguments.get("width", 1.0),
+        arguments.get("stem_strides"),
+    )
+
+
+def steps_per_epoch(recipe):
+    return EXAMPLES[recipe.dataset] // recipe.batch_size
+
+
+def total_steps(recipe):
+    return recipe.epochs * steps_per_epoch(recipe)
+
+
+def sizes_of_epochs(recipe):
+    sizes = {0: SIZES.get(recipe.dataset), **recipe.image_sizes}
+    return [
+        sizes[max(first for first in sizes if first <= epoch)]
+        for epoch in range(recipe.epochs)
+    ]
+
+
+@pytest.mark.parametrize(
+    "function, size, arguments",
+    [
+        (elu_zoo.ELUNet11, 24, {"width": 0.3}),
+        (elu_zoo.ELUNet18, 32, {"width": 0.1}),
+        (elu_zoo.ELUNet15, 60, {"width": 0.1}),
+        (elu_zoo.ELUNet15, 48, {"width": 0.1, "stem_strides": 1}),
+    ],
+)
+def test_multiply_adds_are_those_of_the_model(function, size, arguments):
+    model = function(input_shape=(size, size, 3), classes=20, **arguments)
+    expected = sum(
+        math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+        for layer in model.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+    )
+    architecture = ARCHITECTURES[function.__name__.lower()]
+    strides, width = arguments.get("stem_strides"), arguments["width"]
+    assert multiply_adds(architecture, size, 20, width, strides) == expected
+
+
+def test_the_paper_counts_as_many_multiply_adds():
+    # It says 1.45 G; the difference is the borders, which "same" padding keeps.
+    count = multiply_adds(ARCHITECTURES["elunet18"], 32, 100)
+    assert count == pytest.approx(1.45e9, rel=0.05)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_the_docstring_tells_command_cost_and_result(path):
+    recipe = load_recipe(path)
+    text = " ".join(path.read_text().split('"""')[1].split())
+    command = f"python -m training.train training/recipes/{path.name} --data DIR"
+    assert command in text and "Result:" in text
+    costs = re.findall(
+        r"([\d.]+) GFLOP an image and training step at (\d+) pixels", text
+    )
+    assert costs
+    for cost, size in costs:
+        expected = image_flop(recipe, int(size)) / 1e9
+        assert float(cost) == pytest.approx(expected, rel=0.006)
+    whole = float(re.search(r"([\d.]+) PFLOP in all", text)[1])
+    images = steps_per_epoch(recipe) * recipe.batch_size
+    expected = sum(
+        image_flop(recipe, size) * images for size in sizes_of_epochs(recipe)
+    )
+    assert whole == pytest.approx(expected / 1e15, rel=0.02)
+    step = re.search(r"([\d.]+) ([GT])FLOP a step", text)
+    if step:
+        flop = float(step[1]) * {"G": 1e9, "T": 1e12}[step[2]]
+        (size,) = set(sizes_of_epochs(recipe))
+        expected = recipe.batch_size * image_flop(recipe, size)
+        assert flop == pytest.approx(expected, rel=0.006)
+
+
+@pytest.mark.parametrize(
+    "name, iterations, rates",
+    [
+        (
+            "elunet11_cifar100_paper",
+            165_000,
+            {0: 0.01, 35_000: 0.005, 85_000: 0.0005, 135_000: 0.00005},
+        ),
+        ("elunet18_cifar100_paper", 165_000, {0: 0.01, 35_000: 0.001}),
+        ("elunet18_cifar10_paper", 165_000, {0: 0.01, 35_000: 0.001}),
+    ],
+)
+def test_the_papers_training(name, iterations, rates):
+    recipe = recipe_of(name)
+    assert recipe.batch_size == 100 and recipe.l2 == 0.0005
+    assert total_steps(recipe) == iterations
+    assert recipe.model_arguments["preprocessing"] == "gcn_zca"
+    assert recipe.model_arguments["kernel_initializer"] == "he_normal"
+    schedule = recipe.learning_rate(iterations)
+    for begin, end in zip(rates, [*list(rates)[1:], iterations], strict=True):
+        for step in (begin, end - 1):
+            rate = float(schedule(keras.ops.array(step, "int32")))
+            assert rate == pytest.approx(rates[begin], rel=1e-6)
+    optimizer = recipe.optimizer(schedule)
+    assert type(optimizer) is keras.optimizers.SGD
+    assert optimizer.momentum == 0.9 and not optimizer.nesterov
+    assert not optimizer.weight_decay and not optimizer.use_ema
+
+
+def test_the_papers_dropout_of_the_11_layers():
+    dropout = recipe_of("elunet11_cifar100_paper").model_arguments["dropout"]
+    assert list(dropout) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("name", ["elunet18_cifar100_paper", "elunet18_cifar10_paper"])
+def test_the_papers_fine_tuning_of_the_18_layers(name):
+    recipe = recipe_of(name)
+    layers, rates = [1, 4, 4, 3, 3, 2, 1], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0]
+    (_, before), (tuned, during), (stronger, end) = sorted(recipe.dropout.items())
+    assert (stronger - tuned, total_steps(recipe) - stronger) == (50_000, 40_000)
+    assert before == rates
+    for stack, (count, rate) in enumerate(zip(layers, rates, strict=True)):
+        assert during[stack] == [rate] * count
+        np.testing.assert_allclose(end[stack], [1.5 * rate] * count)
+
+
+def test_the_papers_imagenet():
+    recipe = recipe_of("elunet15_imagenet_paper")
+    assert recipe.model_arguments["dropout"] == [0.0, 0.0, 0.0, 0.0, 0.5]
+    assert recipe.l2 == 0.0005 and set(sizes_of_epochs(recipe)) == {224}
+    assert recipe.augmentation[0].resize == 256
+    seconds_an_iteration = 12.15 * 3600 / 10_000
+    flop = recipe.batch_size * image_flop(recipe, 224)
+    assert flop / seconds_an_iteration == pytest.approx(3.6e12, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def smoke_runs(tmp_path_factory):
+    """The runs of the smoke variants of all recipes, in one process."""
+    out = tmp_path_factory.mktemp("runs")
+    result = subprocess.run(
+        [sys.executable, "-c", SMOKE, out, *PATHS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return out, result.stderr
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_the_smoke_variant_runs_to_its_end(smoke_runs, path):
+    out, errors = smoke_runs
+    assert (out / path.stem / "last.weights.h5").is_file(), errors
+    recipe = load_recipe(path)
+    settings = json.loads((out / path.stem / "run.json").read_text())["settings"]
+    assert settings["model"] == recipe.model
+    assert settings["l2"] == recipe.l2
+    assert list(settings["image_sizes"].values()) == list(recipe.image_sizes.values())
+    assert len(settings["dropout"]) == len(recipe.dropout)
+    with (out / path.stem / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) >= max(2, len(recipe.dropout), len(recipe.image_sizes))
+    assert all(math.isfinite(float(row["train_loss"])) for row in rows)

@@ -1,0 +1,160 @@
+"""Each field of a recipe that changes the step, against its formula."""
+
+import keras
+import numpy as np
+import pytest
+
+from elu_zoo.datasets import Dataset
+from training.data.stream import Stream
+from training.engine.loop import build_model, layered_dropout, set_dropout
+from training.engine.recipe import Recipe
+from training.engine.steps import Steps
+from training.engine.strategy import make_placement
+
+RATE = 0.1
+
+
+def dataset():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 16, 16, 3), dtype="uint8")
+    return Dataset(images, np.arange(24) % 4, tuple("abcd"))
+
+
+class Run:
+    """A recipe's model, its steps, and its kernels before and after."""
+
+    def __init__(self, optimizer=None, **fields):
+        keras.utils.set_random_seed(0)
+        fields = {"model_arguments": {"width": 0.03}} | fields
+        self.recipe = Recipe(
+            model="ELUNet11",
+            dataset="made-up",
+            batch_size=8,
+            epochs=1,
+            optimizer=optimizer or keras.optimizers.SGD,
+            learning_rate=lambda steps: RATE,
+            **fields,
+        )
+        placement = make_placement("none")
+        self.model = build_model(self.recipe, dataset())
+        self.optimizer = self.recipe.optimizer(RATE)
+        self.optimizer.build(self.model.trainable_variables)
+        self.steps = Steps(self.model, self.optimizer, self.recipe, placement, False)
+        self.stream = Stream(dataset(), 8)
+
+    @property
+    def weights(self):
+        return [np.asarray(v, "float64") for v in self.model.trainable_variables]
+
+    def assign(self, weights):
+        for variable, value in zip(
+            self.model.trainable_variables, weights, strict=True
+        ):
+            variable.assign(value)
+
+    def step(self, number=0, **changes):
+        """The weights before and after a step."""
+        before = self.weights
+        self.total = np.asarray(
+            self.steps.train(self.stream.batch(number).replace(**changes))
+        )
+        return before, self.weights
+
+
+def update(**fields):
+    before, after = Run(**fields).step()
+    return [(a - b) / -RATE for b, a in zip(before, after, strict=True)]
+
+
+def test_the_step_is_the_gradient_of_the_mean_loss():
+    run = Run(label_smoothing=0.2)
+    batch = run.stream.batch(0)
+    logits = np.asarray(run.model(batch.images), "float64")
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    targets = batch.targets * 0.8 + 0.2 / 4
+    run.step()
+    np.testing.assert_allclose(run.total[0], -(targets * log_p).sum(), rtol=1e-5)
+    assert run.total[2] == 8
+    # The output layer's bias has the gradient mean(p - y).
+    gradient = (np.exp(log_p) - targets).mean(0)
+    np.testing.assert_allclose(update(label_smoothing=0.2)[-1], gradient, atol=1e-6)
+
+
+def test_l2_adds_the_kernels_to_the_gradient():
+    before = Run().weights
+    for kernel, plain, decayed in zip(before, update(), update(l2=0.05), strict=True):
+        expected = plain + (0.05 * kernel if kernel.ndim > 1 else 0.0)
+        np.testing.assert_allclose(decayed, expected, atol=2e-6)
+
+
+def test_clipping_scales_the_gradient_to_the_norm():
+    plain = update()
+    norm = np.sqrt(sum((g**2).sum() for g in plain))
+    for clip_norm in (norm / 3, norm * 3):
+        factor = min(1.0, clip_norm / norm)
+        clipped = update(clip_norm=float(clip_norm))
+        for g, c in zip(plain, clipped, strict=True):
+            np.testing.assert_allclose(c, factor * g, atol=2e-6)
+
+
+@pytest.mark.parametrize("extra", [{}, {"l2": 0.05, "clip_norm": 0.1}])
+def test_accumulation_gives_the_step_of_the_whole_batch(extra):
+    accumulated = update(accumulation=4, **extra)
+    for whole, parts in zip(update(**extra), accumulated, strict=True):
+        np.testing.assert_allclose(parts, whole, atol=2e-6)
+
+
+def test_images_of_weight_zero_do_not_count():
+    run = Run()
+    batch = run.stream.batch(0)
+    weights = np.array([1, 1, 0, 1, 1, 1, 0, 1], "float32")
+    images = batch.images.copy()
+    images[weights == 0] = 0
+    one, other = Run(), Run()
+    _, masked = one.step(weights=weights)
+    _, blank = other.step(weights=weights, images=images)
+    assert one.total[2] == 6
+    for a, b in zip(masked, blank, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_the_average_follows_its_formula():
+    run = Run(lambda rate: keras.optimizers.SGD(rate, use_ema=True, ema_momentum=0.7))
+    average = None
+    for step in range(3):
+        _, after = run.step(step)
+        average = (
+            after
+            if average is None
+            else [0.7 * a + 0.3 * w for a, w in zip(average, after, strict=True)]
+        )
+    run.optimizer.finalize_variable_values(run.model.trainable_variables)
+    for value, expected in zip(run.weights, average, strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+def test_dropout_changes_during_training():
+    per_stack = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    every_layer = [[0.0], [0.1, 0.1], [0.2, 0.2], [0.3, 0.3], [0.4, 0.4], [0.5]]
+    run = Run(dropout={0: per_stack, 3: every_layer})
+    rates = {
+        layer.name: layer
+        for layer in run.model.layers
+        if isinstance(layer, keras.layers.Dropout)
+    }
+    assert len(rates) == 9
+    set_dropout(run.model, layered_dropout(run.recipe, per_stack))
+    assert rates["stack3_dropout1"].rate == 0 and rates["stack3_dropout2"].rate == 0.2
+    without = [[0.0] * len(stack) for stack in every_layer]
+    set_dropout(run.model, without)
+    other = Run()
+    other.assign(run.weights)
+    _, plain = other.step()
+    before, after = run.step()
+    for a, expected in zip(after, plain, strict=True):
+        np.testing.assert_allclose(a, expected, atol=2e-7)
+    run.assign(before)
+    set_dropout(run.model, layered_dropout(run.recipe, every_layer))
+    assert rates["stack3_dropout1"].rate == 0.2
+    _, after = run.step()
+    assert np.abs(after[0] - plain[0]).max() > 1e-5

@@ -1,0 +1,53 @@
+r"""ELUNet15 on ImageNet as in section 4.3 of the paper.
+
+    python -m training.train training/recipes/elunet15_imagenet_paper.py --data DIR \
+        --out RUN
+
+The paper's: He initialization, L2 weight decay, 50 % dropout in the two wide layers,
+images resized to 256×256, the mean of each pixel subtracted, random crops of 224×224,
+flips, and a single center crop to evaluate. Each pixel is also divided by its standard
+deviation, much the same for all: He's initialization expects inputs of unit variance.
+
+The paper is silent on three more things:
+
+- the batch. With 64 images its 12.15 hours for 10,000 iterations are 3.6 TFLOP/s, a GPU
+  of that year at work; with 128 they would be more than such a GPU can do. On many
+  devices use `--batch-size`, which scales the learning rate.
+- the learning rates. They are those of its 11-layer network in the same shares of the
+  run, and so is the momentum.
+- the length. 30 epochs are 600,540 iterations; the paper is at 20 % top-5 error after
+  160,000.
+
+Cost: 246 GFLOP an image and training step at 224 pixels, 15.7 TFLOP a step, 9440 PFLOP
+in all. Result: not run here; the paper reports a top-5 error below 10 %.
+"""
+
+import keras
+
+from elu_zoo.architectures import ARCHITECTURES
+from training.data.augmentation import random_flip
+from training.data.crops import ResizedRandomCrop
+from training.engine.recipe import Recipe
+from training.engine.schedules import piecewise
+
+ITERATIONS = 165_000
+RATES = {0: 0.01, 35_000: 0.005, 85_000: 0.0005, 135_000: 0.00005}
+
+recipe = Recipe(
+    model="ELUNet15",
+    model_arguments={
+        # A mean for each pixel needs images of one size.
+        "input_shape": [224, 224, 3],
+        "preprocessing": "pixel_mean",
+        "kernel_initializer": "he_normal",
+        "dropout": list(ARCHITECTURES["elunet15"].dropout),
+    },
+    dataset="imagenet2012",
+    batch_size=64,
+    epochs=30,
+    image_sizes={0: 224},
+    augmentation=[ResizedRandomCrop(256), random_flip()],
+    l2=0.0005,
+    learning_rate=lambda steps: piecewise(RATES, of=ITERATIONS, steps=steps),
+    optimizer=lambda schedule: keras.optimizers.SGD(schedule, momentum=0.9),
+)
