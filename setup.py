@@ -41,6 +41,7 @@ setup(
         ],
         "test": [
             "jax>=0.5",
+            "kubernetes-validate>=1.31",
             "pytest>=8.0",
             "ruff>=0.8",
             "setuptools>=77",

@@ -124,7 +124,7 @@ def _tensorflow_placement(name, cluster):
     if not cluster:
         raise ValueError(
             "Expected the workers of strategy 'multi_worker' in TF_CONFIG, or in the "
-            "environment of Slurm or Kubernetes; see docs/distributed.md. Received: "
+            "environment of Slurm or Kubernetes; see docs/training.md. Received: "
             "none of them"
         )
     addresses, worker = cluster
@@ -221,7 +221,10 @@ def _from_tf_config(text):
 def _from_slurm():
     import tensorflow as tf
 
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=PORT)
+    # One task a machine. Slurm shows it its GPUs; the resolver would ask nvidia-smi.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=PORT, gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
+    )
     addresses = resolver.cluster_spec().as_dict()["worker"]
     return addresses, resolver.task_id
 

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Eight machines with eight GPUs each, one task a machine:
+#
+#     sbatch docs/cluster/slurm.sh RECIPE DATA RUN
+#
+#SBATCH --job-name=elunet
+#SBATCH --nodes=8
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+recipe=$1 data=$2 out=$3
+# The folders are on a file system that all machines share. Each task finds the others
+# in Slurm's variables.
+srun --kill-on-bad-exit=0 docs/cluster/supervise.sh \
+  python -m training.train "$recipe" --data "$data" --out "$out" --quiet

@@ -1,0 +1,77 @@
+"""Starts training commands in processes of their own, one or several workers."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+from training.engine.checkpoint import find
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+SUPERVISOR = ROOT / "docs/cluster/supervise.sh"
+
+
+def command(recipe_path, data_dir, out, *more):
+    return [
+        *(sys.executable, "-m", "training.train", str(recipe_path)),
+        *("--data", str(data_dir), "--out", str(out), "--quiet"),
+        *("--log-every", "5", "--checkpoint-every", "5", *more),
+    ]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("localhost", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def start(arguments, logs, workers=1, backend="tensorflow", supervised=False):
+    """Starts the command once for each worker; their output goes to `logs`."""
+    if supervised:
+        arguments = ["bash", str(SUPERVISOR), *arguments]
+    addresses = [f"localhost:{port}" for port in free_ports(workers)]
+    processes = []
+    for worker in range(workers):
+        environ = os.environ | {"KERAS_BACKEND": backend, "SUPERVISE_PAUSE": "1"}
+        if workers > 1:
+            environ["TF_CONFIG"] = json.dumps(
+                {
+                    "cluster": {"worker": addresses},
+                    "task": {"type": "worker", "index": worker},
+                }
+            )
+        with (logs / f"worker{worker}.log").open("ab") as log:
+            processes.append(
+                subprocess.Popen(
+                    arguments, cwd=ROOT, env=environ, stdout=log, stderr=log
+                )
+            )
+    return processes
+
+
+def finish(processes, logs, timeout=600):
+    """Waits for all; fails with their output unless all succeed."""
+    try:
+        codes = [process.wait(timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    text = "\n".join(path.read_text() for path in sorted(logs.glob("*.log")))
+    assert not any(codes), f"exit statuses {codes}\n{text}"
+    return text
+
+
+def arrays(out):
+    """The arrays of the newest checkpoint."""
+    with np.load(find(out)[0]) as file:
+        return {name: file[name] for name in file.files if name != "meta.json"}

@@ -1,0 +1,50 @@
+"""The scripts and manifests of docs/cluster."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[2] / "docs/cluster"
+SUPERVISE = FOLDER / "supervise.sh"
+
+
+@pytest.mark.parametrize("name", ["supervise.sh", "slurm.sh"])
+def test_bash_reads_the_script(name):
+    subprocess.run(["bash", "-n", FOLDER / name], check=True)
+
+
+def test_the_kubernetes_manifest_fits_the_schema():
+    yaml = pytest.importorskip("yaml")
+    validator = pytest.importorskip("kubernetes_validate")
+    documents = list(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
+    service, job = documents
+    for document in documents:
+        validator.validate(document, validator.latest_version(), strict=True)
+    broken = yaml.safe_load(yaml.safe_dump(job))
+    broken["spec"]["completion"] = 8
+    with pytest.raises(validator.ValidationError):
+        validator.validate(broken, validator.latest_version(), strict=True)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environ = {item["name"]: item["value"] for item in container["env"]}
+    assert int(environ["TRAINING_WORKERS"]) == job["spec"]["completions"]
+    assert environ["TRAINING_SERVICE"] == service["metadata"]["name"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
+
+
+@pytest.mark.parametrize("statuses, expected", [([75, 137, 0], 0), ([75, 2], 2)])
+def test_the_supervisor_starts_again(tmp_path, statuses, expected):
+    counter = tmp_path / "runs"
+    script = (
+        f'echo run >> "{counter}"; statuses=({" ".join(map(str, statuses))}); '
+        f'exit "${{statuses[$(wc -l < "{counter}") - 1]}}"'
+    )
+    result = subprocess.run(
+        ["bash", SUPERVISE, "bash", "-c", script],
+        env={"SUPERVISE_PAUSE": "0", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+    )
+    assert result.returncode == expected
+    assert len(counter.read_text().split()) == len(statuses)
