@@ -29,6 +29,11 @@ class Dataset:
         """Side of the images in pixels."""
         return self.images.shape[1]
 
+    @property
+    def channels(self):
+        """Channels of the images."""
+        return self.images.shape[-1]
+
     def __getitem__(self, index):
         return dataclasses.replace(
             self, images=self.images[index], labels=self.labels[index]
@@ -39,11 +44,12 @@ def load(name, split, data_dir):
     """Loads a split of a data set.
 
     Args:
-        name: `"cifar100"`, `"mnist"`, `"tiny_imagenet"` or `"image_folder"`.
+        name: `"cifar10"`, `"cifar100"`, `"mnist"`, `"tiny_imagenet"` or
+            `"image_folder"`.
         split: `"train"` or `"test"` (of Tiny ImageNet, its labelled val images).
-        data_dir: Folder that holds the publisher's files: `cifar-100-binary/`,
-            `mnist/*-ubyte.gz`, `tiny-imagenet-200/`; for an image folder
-            `<split>/<class>/*.jpg`. Without them CIFAR-100 and MNIST come from
+        data_dir: Folder that holds the publisher's files: `cifar-10-batches-bin/`,
+            `cifar-100-binary/`, `mnist/*-ubyte.gz`, `tiny-imagenet-200/`; for an image
+            folder `<split>/<class>/*.jpg`. Without them CIFAR and MNIST come from
             TensorFlow Datasets with this as its data folder.
 
     Returns:
@@ -67,15 +73,34 @@ def load(name, split, data_dir):
     return SOURCES[name](data_dir, split)
 
 
+def _cifar10(data_dir, split):
+    folder = data_dir / "cifar-10-batches-bin"
+    batches = {
+        "train": [f"data_batch_{i}" for i in range(1, 6)],
+        "test": ["test_batch"],
+    }
+    files = [folder / f"{batch}.bin" for batch in batches[split]]
+    if not all(file.is_file() for file in files):
+        return _tfds("cifar10", data_dir, split, f"{folder}/*.bin")
+    return _cifar(files, 1, folder / "batches.meta.txt")
+
+
 def _cifar100(data_dir, split):
     folder = data_dir / "cifar-100-binary"
     if not (folder / "train.bin").is_file():
         return _tfds("cifar100", data_dir, split, f"{folder}/train.bin and test.bin")
-    records = np.fromfile(folder / f"{split}.bin", np.uint8).reshape(-1, 3074)
-    images = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    names = (folder / "fine_label_names.txt").read_text().split()
+    return _cifar([folder / f"{split}.bin"], 2, folder / "fine_label_names.txt")
+
+
+def _cifar(files, label_bytes, names):
+    """Records of label bytes, the last one the label, then of red, green and blue."""
+    records = np.concatenate([np.fromfile(file, np.uint8) for file in files])
+    records = records.reshape(-1, label_bytes + 3072)
+    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return Dataset(
-        np.ascontiguousarray(images), records[:, 1].astype(int), tuple(names)
+        np.ascontiguousarray(images),
+        records[:, label_bytes - 1].astype(int),
+        tuple(names.read_text().split()),
     )
 
 
@@ -180,6 +205,7 @@ def _tfds(name, data_dir, split, expected):
 
 
 SOURCES = {
+    "cifar10": _cifar10,
     "cifar100": _cifar100,
     "mnist": _mnist,
     "tiny_imagenet": _tiny_imagenet,
@@ -187,6 +213,11 @@ SOURCES = {
 }
 
 TERMS = {
+    "cifar10": {
+        "terms": "CIFAR-10 (Krizhevsky, 2009) was collected for research; its images "
+        "come from the web and belong to their owners.",
+        "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    },
     "cifar100": {
         "terms": "CIFAR-100 (Krizhevsky, 2009) was collected for research; its images "
         "come from the web and belong to their owners.",
@@ -200,6 +231,11 @@ TERMS = {
     "tiny_imagenet": {
         "terms": "Tiny ImageNet is a subset of ImageNet; ImageNet's terms allow "
         "non-commercial research and educational use.",
+        "url": "https://www.image-net.org/download.php",
+    },
+    "imagenet2012": {
+        "terms": "ImageNet's terms of access allow non-commercial research and "
+        "educational use.",
         "url": "https://www.image-net.org/download.php",
     },
     "image_folder": {

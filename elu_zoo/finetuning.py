@@ -61,7 +61,7 @@ def finetune(
     validation_data=None,
     *,
     epochs=(10, 20),
-    learning_rate=(1e-2, 1e-3),
+    learning_rate=(1e-2, 1e-4),
     batch_size=32,
     augment=True,
     seed=0,

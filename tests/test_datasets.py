@@ -50,6 +50,22 @@ def test_cifar100_binary_records_are_planes_of_red_green_blue(tmp_path):
     assert list(data.labels) == [42, 42]
 
 
+def test_cifar10_binary_records_in_the_order_of_their_files(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    image = np.zeros((3, 32, 32), "uint8")
+    image[0, 2, 5], image[2, 31, 0] = 200, 100
+    for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        (folder / f"{name}.bin").write_bytes(bytes([i]) + image.tobytes())
+    (folder / "batches.meta.txt").write_text("\n".join("abcdefghij") + "\n\n")
+    data = datasets.load("cifar10", "train", tmp_path)
+    assert data.images.shape == (5, 32, 32, 3)
+    assert data.images[4, 2, 5, 0] == 200 and data.images[4, 31, 0, 2] == 100
+    assert list(data.labels) == [0, 1, 2, 3, 4]
+    assert data.class_names == tuple("abcdefghij")
+    assert list(datasets.load("cifar10", "test", tmp_path).labels) == [5]
+
+
 def test_image_folder(tmp_path):
     for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         (tmp_path / "train" / name).mkdir(parents=True)

@@ -30,7 +30,8 @@ def card(name, record, figures):
 
 `elu_zoo.{record["model"]}(weights="{tag}")`
 
-{record["parameters"]:,} parameters, {record["bytes"] / 1e6:.1f} MB, input
+{record["parameters"]:,} parameters, {record["multiply_adds"] / 1e6:.0f} M multiply-adds
+an image, {record["bytes"] / 1e6:.1f} MB, input
 {"×".join(map(str, record["input_shape"]))}, {len(record["class_names"])} classes. The
 architecture and the absence of normalization are those of Clevert et al. (2016).
 
@@ -55,7 +56,8 @@ One run with one seed: the interval says nothing of other seeds.
 ## Training
 
 {training["examples"]:,} images, {training["epochs"]} epochs, seed {training["seed"]},
-{training["precision"]}, {training["seconds"] / 60:.0f} minutes on {device}
+{training["precision"]}, {training["flop"] / 1e15:.2f} PFLOP in
+{training["seconds"] / 60:.0f} minutes on {device}
 (Keras {machine["keras"]}, {backend} {machine[backend]}). {resumed} Recipe:
 [`{record["recipe"]}`](../../{record["recipe"]}); the recipe as run, the log and all
 figures: [`docs/results/{name}`](../../docs/results/{name}).

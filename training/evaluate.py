@@ -28,14 +28,13 @@ def main(argv=None):
     parser.add_argument("--out", help="file to write, default: print")
     arguments = parser.parse_args(argv)
 
-    from elu_zoo import datasets
-    from elu_zoo.evaluation import evaluate
     from elu_zoo.files import replacing
+    from training.data import sources
 
     try:
         model, dataset = _load(arguments.source, arguments.weights)
-        data = datasets.load(dataset, arguments.split, arguments.data)
-        figures = evaluate(model, data.images, data.labels, data.class_names)
+        data = sources.load(dataset, arguments.split, arguments.data)
+        figures = sources.evaluate(model, data)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"training.evaluate: {error}")
     result = {

@@ -71,11 +71,12 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
             by the test set.
     """
     from elu_zoo import datasets
-    from elu_zoo.evaluation import evaluate
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
     from elu_zoo.weights import load_weights, save_weights
     from training.cards import card
+    from training.data import sources
+    from training.engine.cost import multiply_adds, training_flop
     from training.engine.run import load_run
 
     run = load_run(run)
@@ -91,14 +92,14 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
             "Expected a run with held-out images for its best weights; this one would "
             "choose by the test set. Use the last ones."
         )
-    test = datasets.load(settings["dataset"], "test", data)
+    test = sources.load(settings["dataset"], "test", data)
     model = run.build_model(weights)
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "rounded.weights.h5"
         save_weights(model, file)
         load_weights(model, file)
         content = file.read_bytes()
-    figures = evaluate(model, test.images, test.labels, test.class_names)
+    figures = sources.evaluate(model, test)
     figures = {"name": name, "split": "test", "machine": device.description()} | figures
 
     digest = hashlib.sha256(content).hexdigest()
@@ -110,6 +111,7 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
         "model": settings["model"],
         "arguments": run.arguments,
         "parameters": model.count_params(),
+        "multiply_adds": multiply_adds(model),
         "input_shape": run.facts["input_shape"],
         "preprocessing": {
             "resize": run.facts["input_shape"][0],
@@ -138,6 +140,9 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
             "examples": settings["train_examples"],
             "precision": settings["precision"],
             "seconds": run.rows[-1]["seconds"],
+            "flop": training_flop(
+                settings, run.facts["input_shape"], len(test.class_names)
+            ),
             "starts": run.facts["starts"],
             "machine": run.facts["machine"],
         },

@@ -1,14 +1,24 @@
-"""Writes the table of pretrained weights in README from the manifest.
+"""Writes the tables and the plot of pretrained weights from the manifest.
 
     python -m training.tables
 
-Run it after publishing; a test compares.
+The table in README, `docs/results/results.csv` and `docs/results/error.png`. Run it
+after publishing; a test compares.
 """
 
+import csv
+import io
 import json
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1]
+# The paper's figures, section 4.2, with the cost of its training from our recipes.
+PAPER = {
+    "cifar100": (
+        ("paper, 11 layers", 15.6, 28.75),
+        ("paper, 18 layers", 148, 24.28),
+    )
+}
 BEGIN, END = "<!-- weights: python -m training.tables -->\n", "<!-- end -->\n"
 
 
@@ -35,6 +45,73 @@ def table(manifest):
     return "\n".join(rows) + "\n"
 
 
+def results_csv(manifest):
+    """One row a weights file, best first, as text of a CSV file."""
+    rows = [
+        {
+            "weights": name,
+            "dataset": record["dataset"]["name"],
+            "top1_error": round(100 * record["metrics"]["error"], 2),
+            "top5_error": round(100 * record["metrics"]["top5_error"], 2),
+            "seed": record["training"]["seed"],
+            "parameters": record["parameters"],
+            "multiply_adds": record["multiply_adds"],
+            "image_size": record["input_shape"][0],
+            "file_bytes": record["bytes"],
+            "epochs": record["training"]["epochs"],
+            "train_seconds": record["training"]["seconds"],
+            "train_pflop": round(record["training"]["flop"] / 1e15, 3),
+            "hardware": record["training"]["machine"]["accelerator"]
+            or f"{record['training']['machine']['cores']} cores of "
+            f"{record['training']['machine']['processor']}",
+        }
+        for name, record in manifest["weights"].items()
+    ]
+    rows.sort(key=lambda row: (row["dataset"], row["top1_error"]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def plot(manifest, path):
+    """Draws test error against the operations of the training, one axis a data set."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    from elu_zoo.files import replacing
+
+    records = manifest["weights"]
+    names = sorted({record["dataset"]["name"] for record in records.values()})
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(5 * len(names), 4), layout="constrained", squeeze=False
+    )
+    for axis, dataset in zip(axes[0], names, strict=True):
+        points = {
+            name: (record["training"]["flop"] / 1e15, 100 * record["metrics"]["error"])
+            for name, record in records.items()
+            if record["dataset"]["name"] == dataset
+        }
+        for name, (x, y) in points.items():
+            axis.plot(x, y, "o")
+            axis.annotate(name, (x, y), (6, 6), textcoords="offset points")
+        for name, x, y in PAPER.get(dataset, ()):
+            axis.plot(x, y, "kx")
+            axis.annotate(name, (x, y), (6, 6), textcoords="offset points")
+        axis.set_xscale("log")
+        axis.margins(0.25)
+        axis.set_xlabel("training (PFLOP)")
+        axis.set_ylabel("test error (%)")
+        axis.set_title(dataset)
+        axis.grid(alpha=0.3, which="both")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120)
+    plt.close(figure)
+
+
 def updated(readme, manifest):
     """README with its table made anew."""
     before, rest = readme.split(BEGIN)
@@ -50,6 +127,10 @@ def main():
     text = updated(readme.read_text(), manifest)
     with replacing(readme) as part:
         part.write_text(text)
+    results = ROOT / "docs/results"
+    with replacing(results / "results.csv") as part:
+        part.write_text(results_csv(manifest))
+    plot(manifest, results / "error.png")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,17 @@ def main(argv=None):
         "--strategy", choices=NAMES, help="default: by the devices and the environment"
     )
     parser.add_argument(
+        "--on-corrupt",
+        choices=["skip", "fail"],
+        default="skip",
+        help="with training images on disk that cannot be decoded (default: skip)",
+    )
+    parser.add_argument(
+        "--data-service",
+        metavar="ADDRESS",
+        help="tf.data service that decodes images on disk, such as grpc://host:5050",
+    )
+    parser.add_argument(
         "--cpu-devices",
         type=int,
         metavar="N",
@@ -82,6 +93,8 @@ def main(argv=None):
             arguments.out,
             strategy=arguments.strategy,
             rate_factor=rate_factor(recipe, arguments),
+            on_corrupt=arguments.on_corrupt,
+            service=arguments.data_service,
             precision=arguments.precision,
             log_every=arguments.log_every,
             checkpoint_every=arguments.checkpoint_every,

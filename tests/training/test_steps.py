@@ -36,7 +36,7 @@ class Run:
             **fields,
         )
         placement = make_placement("none")
-        self.model = build_model(self.recipe, dataset())
+        self.model = build_model(self.recipe, 4, (16, 16, 3))
         self.optimizer = self.recipe.optimizer(RATE)
         self.optimizer.build(self.model.trainable_variables)
         self.steps = Steps(self.model, self.optimizer, self.recipe, placement, False)

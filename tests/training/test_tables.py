@@ -1,7 +1,9 @@
 import json
 import pathlib
 
-from training.tables import updated
+import pytest
+
+from training.tables import results_csv, updated
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -15,3 +17,13 @@ def test_readme_has_the_table_of_the_manifest():
         assert f"{record['metrics']['error']:.2%}" in readme
         assert (ROOT / "pretrained" / record["file"]).stat().st_size == record["bytes"]
         assert (ROOT / "pretrained/cards" / f"{name}.md").is_file()
+
+
+def test_the_results_are_those_of_the_manifest():
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
+    assert (ROOT / "docs/results/results.csv").read_text() == results_csv(manifest)
+    # A forward pass is a third of a step; 157.6 M multiply-adds were counted by hand.
+    record = manifest["weights"]["elunet11.cifar100"]
+    assert record["multiply_adds"] == pytest.approx(157.6e6, rel=0.002)
+    whole = 6 * record["multiply_adds"] * 50_000 * record["training"]["epochs"]
+    assert 0.25 * whole < record["training"]["flop"] <= whole

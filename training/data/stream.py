@@ -113,26 +113,3 @@ class Stream:
                 yield pending.pop(0).result()
                 if step + ahead < stop:
                     pending.append(pool.submit(self.batch, step + ahead))
-
-
-def evaluation_batches(dataset, placement, rows=250):
-    """This worker's share of the images, each in one batch of one worker.
-
-    Args:
-        dataset: `elu_zoo.datasets.Dataset`.
-        placement: `training.engine.strategy.Placement`.
-        rows: Images a replica at a time.
-
-    Yields:
-        `(images, targets, weights)`; all batches have the same shape and all workers
-        the same number of batches, filled up with images of weight 0.
-    """
-    local = rows * placement.replicas // placement.workers
-    classes = len(dataset.class_names)
-    for start in range(0, len(dataset), local * placement.workers):
-        start += placement.worker * local
-        chosen = np.arange(start, start + local)
-        weights = (chosen < len(dataset)).astype("float32")
-        chosen = np.minimum(chosen, len(dataset) - 1)
-        targets = np.eye(classes, dtype="float32")[dataset.labels[chosen]]
-        yield dataset.images[chosen], targets, weights

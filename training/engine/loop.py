@@ -13,11 +13,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from elu_zoo import datasets
 from elu_zoo.architectures import ARCHITECTURES
 from elu_zoo.files import replacing
 from elu_zoo.models import MODELS, dropout_rates, get_model_function
-from training.data.stream import Stream, evaluation_batches
+from training.data import sources
 from training.engine import checkpoint, device, runlog
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
@@ -32,6 +31,8 @@ def train(
     *,
     strategy=None,
     rate_factor=1.0,
+    on_corrupt="skip",
+    service=None,
     precision=None,
     log_every=50,
     checkpoint_every=100,
@@ -52,6 +53,9 @@ def train(
             checkpoints.
         strategy: One of `training.engine.strategy.NAMES`; default by the devices.
         rate_factor: Factor for the recipe's learning rate.
+        on_corrupt: What to do with training images on disk that cannot be decoded:
+            `"skip"` and count them, or `"fail"`.
+        service: Address of a tf.data service that decodes images on disk.
         precision: Keras dtype policy; default by device.
         log_every: Steps between rows of the log.
         checkpoint_every: Steps between checkpoints, a multiple of `log_every`.
@@ -80,7 +84,8 @@ def train(
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    run = _Run(recipe, placement, data_dir, pathlib.Path(out), precision, rate_factor)
+    data = (data_dir, on_corrupt, service)
+    run = _Run(recipe, placement, data, pathlib.Path(out), precision, rate_factor)
     run.open(recipe_path)
     result = run.finish(log_every, checkpoint_every, progress)
     return result if placement.is_chief else None
@@ -89,30 +94,28 @@ def train(
 class _Run:
     """The parts of a run and its state."""
 
-    def __init__(self, recipe, placement, data_dir, out, precision, rate_factor):
+    def __init__(self, recipe, placement, data, out, precision, rate_factor):
         self.recipe, self.placement, self.out = recipe, placement, out
-        self.train_set = datasets.load(recipe.dataset, "train", data_dir)
+        data_dir, on_corrupt, service = data
+        self.train_set = sources.load(recipe.dataset, "train", data_dir)
         if recipe.holdout:
             self.train_set, self.eval_set = split_holdout(
                 self.train_set, recipe.holdout
             )
         else:
-            self.eval_set = datasets.load(recipe.dataset, "test", data_dir)
+            self.eval_set = sources.load(recipe.dataset, "test", data_dir)
         if recipe.examples:
             self.train_set = _some(self.train_set, recipe.examples)
             self.eval_set = _some(self.eval_set, recipe.examples)
-        self.stream = Stream(
-            self.train_set,
-            recipe.batch_size,
-            recipe.augmentation,
-            recipe.image_sizes,
-            recipe.seed,
-            placement.worker,
-            placement.workers,
+        self.stream = sources.make_stream(
+            self.train_set, recipe, placement, on_corrupt, service
         )
+        self.image_shape = sources.image_shape(self.train_set, recipe.image_sizes)
         self.total = recipe.epochs * self.stream.steps_per_epoch
         with placement.scope():
-            self.model = build_model(recipe, self.train_set)
+            self.model = build_model(
+                recipe, len(self.train_set.class_names), self.image_shape
+            )
             schedule = recipe.learning_rate(self.total)
             if rate_factor != 1:
                 schedule = Scaled(schedule, rate_factor)
@@ -146,9 +149,10 @@ class _Run:
             self.state |= found
             _check_same(self.state["settings"], self.settings, self.out)
         else:
-            adapt_preprocessing(self.model, self.train_set.images)
+            images = sources.sample_images(self.train_set, self.image_shape[0])
+            adapt_preprocessing(self.model, images)
             if self.recipe.initialize:
-                self.recipe.initialize(self.model, self.train_set.images)
+                self.recipe.initialize(self.model, images)
         self.placement.check_equal(self.state["step"])
         self.placement.separate_seeds(self.model)
         self.log = runlog.RunLog(
@@ -229,8 +233,14 @@ class _Run:
     def _evaluate(self):
         state = self.state
         with averaged(self.model, self.optimizer):
-            batches = evaluation_batches(self.eval_set, self.placement)
-            sums = [np.asarray(self.steps.evaluate(*batch)) for batch in batches]
+            batches = sources.evaluation_batches(
+                self.eval_set,
+                self.image_shape[0],
+                self.placement.worker,
+                self.placement.workers,
+                rows=250 * self.placement.replicas // self.placement.workers,
+            )
+            sums = [np.asarray(self.steps.evaluate(batch)) for batch in batches]
             loss, correct, count = np.sum(sums, axis=0, dtype="float64")
             if count != len(self.eval_set):
                 raise RuntimeError(
@@ -261,11 +271,10 @@ class _Run:
         runlog.write_events(self.log.rows, self.out)
 
 
-def build_model(recipe, dataset):
+def build_model(recipe, classes, image_shape):
     """The recipe's model, giving logits."""
-    shape = (dataset.image_size, dataset.image_size, dataset.channels)
-    if recipe.image_sizes:
-        shape = (None, None, dataset.channels)
+    sizes = {*image_shape[:2], *recipe.image_sizes.values()}
+    shape = image_shape if len(sizes) == 1 else (None, None, image_shape[-1])
     arguments = dict(recipe.model_arguments)
     if recipe.dropout:
         # A dropout layer wherever one of the phases has a rate.
@@ -273,7 +282,7 @@ def build_model(recipe, dataset):
         arguments["dropout"] = keras.tree.map_structure(lambda *r: max(r), *phases)
     return get_model_function(recipe.model)(
         **{
-            "classes": len(dataset.class_names),
+            "classes": classes,
             "input_shape": shape,
             **arguments,
             "classifier_activation": None,
@@ -401,11 +410,7 @@ def _write_facts(run, recipe_path):
     facts = {
         "recipe": pathlib.Path(recipe_path).name,
         "settings": run.settings,
-        "input_shape": (
-            run.train_set.image_size,
-            run.train_set.image_size,
-            run.train_set.channels,
-        ),
+        "input_shape": run.image_shape,
         "class_names": run.train_set.class_names,
         "starts": state["starts"],
         "placements": state["placements"],

@@ -42,11 +42,11 @@ class Steps:
             self._compiled[key] = self._make("train", batch.image_size)
         return self._compiled[key](batch.images, batch.targets, batch.weights)
 
-    def evaluate(self, images, targets, weights):
+    def evaluate(self, batch):
         """Like `train` without the update, dropout and label smoothing."""
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = self._make("evaluate", None)
-        return self._compiled["evaluate"](images, targets, weights)
+        return self._compiled["evaluate"](batch.images, batch.targets, batch.weights)
 
     def _make(self, kind, image_size):
         smoothing = self._recipe.label_smoothing if kind == "train" else 0.0

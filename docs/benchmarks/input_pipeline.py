@@ -1,0 +1,246 @@
+"""Times the ImageNet train transform against Pillow and plain TensorFlow.
+
+    python docs/benchmarks/input_pipeline.py [--rounds 9] [--images 256] [--csv FILE]
+
+From a JPEG file of 500×375 pixels on disk to a 224×224 crop in a batch, for the paper's
+crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
+
+    pillow  opens the file, decodes, resizes, crops, as PyTorch's data sets do
+    plain   tf.io.read_file, tf.io.decode_jpeg, tf.image.resize, crop, in tf.data
+    here    training.data.encoded, from TFRecord shards
+    resized the same, from shards of `training.prepare --resize 256`
+
+All take the same windows, and one thread. Every round runs all of them once, in an
+order that rotates from round to round. Printed are medians of images per second of
+processor time, which other work on the machine disturbs least. The photographs are made
+up: noise of several octaves, 70 to 100 KB a file. Pillow's resizing has a filter
+against aliasing, TensorFlow's has none.
+"""
+
+import argparse
+import csv
+import pathlib
+import platform
+import statistics
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+SIZE, BATCH = 224, 256
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--csv", help="also write the rows to this file")
+    arguments = parser.parse_args(argv)
+
+    import tensorflow as tf
+
+    from training.data.crops import RandomResizedCrop, ResizedRandomCrop
+
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files, dataset, small = write_photographs(
+            pathlib.Path(folder), arguments.images
+        )
+        kilobytes = statistics.mean(file.stat().st_size for file in files) / 1000
+        print(
+            f"{cpu_model()}, TensorFlow {tf.__version__}, {arguments.rounds} rounds of "
+            f"{len(files)} files of {kilobytes:.0f} KB; images/s of one core"
+        )
+        print(
+            f"{'crop':>18} {'pillow':>8} {'plain':>8} {'here':>8} {'resized':>8} "
+            f"{'here/better':>12} {'resized/better':>15}"
+        )
+        for crop in (ResizedRandomCrop(256), RandomResizedCrop()):
+            windows, draws = make_windows(crop, len(files))
+            speeds = medians(
+                {
+                    "pillow": pillow(files, windows, crop),
+                    "plain": plain(files, windows, crop),
+                    "here": here(dataset, crop, draws),
+                    "resized": here(small, crop, draws),
+                },
+                len(files),
+                arguments.rounds,
+            )
+            better = max(speeds["pillow"], speeds["plain"])
+            row = {
+                "crop": type(crop).__name__,
+                **{name: round(speed, 1) for name, speed in speeds.items()},
+                "here_to_better": round(speeds["here"] / better, 3),
+                "resized_to_better": round(speeds["resized"] / better, 3),
+            }
+            print(
+                "{crop:>18} {pillow:8.1f} {plain:8.1f} {here:8.1f} {resized:8.1f} "
+                "{here_to_better:12.3f} {resized_to_better:15.3f}".format(**row),
+                flush=True,
+            )
+            facts = {"cpu": cpu_model(), "tensorflow": tf.__version__}
+            rows.append({**facts, "file_kb": round(kilobytes), **row})
+    if arguments.csv:
+        write_csv(arguments.csv, rows)
+
+
+def write_photographs(folder, count):
+    """Eight photographs over and over: files, a shard, a shard of them resized."""
+    from training.data.records import RecordDataset, write_index, write_shard
+    from training.prepare import resized
+
+    photographs = [photograph(seed) for seed in range(8)]
+    files = []
+    for number in range(count):
+        files.append(folder / f"{number}.jpg")
+        files[-1].write_bytes(photographs[number % 8])
+    datasets = []
+    for split, change in (("train", bytes), ("small", lambda x: resized(x, 256))):
+        shard = folder / f"{split}-00000-of-00001.tfrecord"
+        images = [change(photograph) for photograph in photographs]
+        write_shard(shard, ((images[i % 8], 0, files[i].name) for i in range(count)))
+        write_index(folder, split, [shard], ["made up"])
+        datasets.append(RecordDataset(folder, split))
+    return files, *datasets
+
+
+def photograph(seed, height=375, width=500):
+    """A JPEG file of smooth noise, each octave finer and weaker."""
+    import io
+
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 128.0)
+    for octave in range(1, 9):
+        noise = rng.normal(size=(3, 2**octave, 2**octave)).astype("float32")
+        planes = [
+            Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)
+            for plane in noise
+        ]
+        image += 60 * 0.75**octave * np.stack(planes, -1)
+    image += rng.normal(0, 8, image.shape)
+    file = io.BytesIO()
+    pixels = np.clip(image, 0, 255).astype("uint8")
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def make_windows(crop, count):
+    draws = np.random.default_rng(0).random((count, crop.draws)).astype("float32")
+    sides = np.full(count, 375.0), np.full(count, 500.0)
+    windows = np.stack(crop.windows(draws.T, *sides, float(SIZE)), -1)
+    return windows.astype("int32"), draws
+
+
+def pillow(files, windows, crop):
+    from PIL import Image
+
+    def load(file, window):
+        top, left, height, width = (int(value) for value in window)
+        image = Image.open(file).convert("RGB")
+        if hasattr(crop, "resize"):
+            image = image.resize((crop.resize, crop.resize), Image.Resampling.BILINEAR)
+            top, left = (
+                round(top * crop.resize / 375),
+                round(left * crop.resize / 500),
+            )
+            return np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
+        image = image.crop((left, top, left + width, top + height))
+        return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+    def run():
+        for start in range(0, len(files), BATCH):
+            part = slice(start, start + BATCH)
+            np.stack([load(*pair) for pair in zip(files[part], windows[part])])  # noqa: B905
+
+    return run
+
+
+def plain(files, windows, crop):
+    import tensorflow as tf
+
+    def load(file, window):
+        image = tf.io.decode_jpeg(tf.io.read_file(file), channels=3)
+        if hasattr(crop, "resize"):
+            image = tf.image.resize(image, (crop.resize, crop.resize))
+            start = window[:2] * crop.resize // tf.constant([375, 500])
+            image = tf.slice(image, tf.pad(start, [[0, 1]]), (SIZE, SIZE, 3))
+        else:
+            end = window[:2] + window[2:]
+            image = image[window[0] : end[0], window[1] : end[1]]
+            image = tf.image.resize(image, (SIZE, SIZE))
+        return tf.cast(tf.round(image), tf.uint8)
+
+    paths = [str(file) for file in files]
+    batches = tf.data.Dataset.from_tensor_slices((paths, windows)).map(load)
+    return runner(batches.batch(BATCH))
+
+
+def here(dataset, crop, draws):
+    import tensorflow as tf
+
+    from training.data.encoded import decode_all
+
+    numbers = np.arange(len(dataset))
+    batches = tf.data.Dataset.from_tensor_slices((numbers, draws)).batch(BATCH)
+    return runner(batches.map(lambda n, d: decode_all(dataset, n, crop, d, SIZE)))
+
+
+def runner(batches):
+    """Runs through batches with one thread; the iterator goes on from run to run."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    # Nothing is to be computed ahead, while another one is being timed.
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
+    count = len(batches)
+    iterator = iter(batches.repeat().with_options(options))
+
+    def run():
+        for _ in range(count):
+            next(iterator)
+
+    return run
+
+
+def medians(calls, images, rounds):
+    """Images per second of each call, without the first round, which compiles."""
+    seconds = {name: [] for name in calls}
+    names = list(calls)
+    for i in range(rounds + 1):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            start = time.process_time()
+            calls[name]()
+            seconds[name].append(time.process_time() - start)
+    return {k: images / statistics.median(v[1:]) for k, v in seconds.items()}
+
+
+def write_csv(path, rows):
+    from elu_zoo.files import replacing
+
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def cpu_model():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(
+                line.split(":")[1].strip() for line in file if "model name" in line
+            )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

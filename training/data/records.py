@@ -1,0 +1,183 @@
+"""Encoded images on disk: TFRecord shards and an index to read any of them by number.
+
+A split is `<folder>/<split>-00000-of-00064.tfrecord` and so on, readable by every
+TFRecord reader, and `<folder>/<split>.index.npz`. The features of a record are those of
+TensorFlow Datasets: `image` (the JPEG file), `label` and `file_name`.
+"""
+
+import copy
+import pathlib
+
+import numpy as np
+
+from elu_zoo.files import replacing
+
+# Around the data of a record: its length (8 bytes) and two checksums (4 bytes each).
+FRAME = 16
+
+
+def write_shard(path, examples):
+    """Writes a shard, whole or not at all.
+
+    Args:
+        path: Path of the file.
+        examples: Iterable of `(image, label, file_name)`: bytes, integer, string.
+    """
+    import tensorflow as tf
+
+    def feature(value):
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    with replacing(path) as part, tf.io.TFRecordWriter(str(part)) as writer:
+        for image, label, file_name in examples:
+            features = {
+                "image": feature(image),
+                "label": feature(int(label)),
+                "file_name": feature(file_name.encode()),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString(deterministic=True))
+
+
+def write_index(folder, split, shards, class_names, progress=None):
+    """Reads shards from end to end and writes the index of a split.
+
+    Args:
+        folder: Folder of the index.
+        split: Name of the split.
+        shards: Paths of the shards, in or below the folder.
+        class_names: Name of each class.
+        progress: Called with the number of each shard's bytes when it has been read.
+
+    Returns:
+        The file names of the records.
+
+    Raises:
+        tf.errors.DataLossError: If a shard is damaged.
+    """
+    folder = pathlib.Path(folder)
+    rows, file_names = [], []
+    for number, shard in enumerate(shards):
+        offset = 0
+        for length, label, file_name in _records(shard):
+            rows.append((number, offset, label))
+            file_names.append(file_name)
+            offset += length + FRAME
+        if progress:
+            progress(offset)
+    columns = np.array(rows, np.int64).reshape(-1, 3)
+    with replacing(_index(folder, split)) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            shard=columns[:, 0].astype(np.int32),
+            offset=columns[:, 1],
+            label=columns[:, 2].astype(np.int32),
+            shards=[pathlib.Path(s).relative_to(folder).as_posix() for s in shards],
+            class_names=list(class_names),
+        )
+    return file_names
+
+
+def _records(shard):
+    import tensorflow as tf
+
+    for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        yield (
+            len(record),
+            features["label"].int64_list.value[0],
+            features["file_name"].bytes_list.value[0].decode(),
+        )
+
+
+def _index(folder, split):
+    return folder / f"{split}.index.npz"
+
+
+class RecordDataset:
+    """A split on disk.
+
+    Args:
+        folder: Folder of the index and the shards.
+        split: Name of the split.
+
+    Attributes:
+        labels: int64 array of shape `(examples,)`.
+        class_names: One name a class.
+
+    Raises:
+        FileNotFoundError: If the index or a shard is not there.
+    """
+
+    def __init__(self, folder, split):
+        folder = pathlib.Path(folder)
+        file = _index(folder, split)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"Expected prepared shards with the index {file}. It is not there. "
+                "Run `python -m training.prepare`; docs/imagenet.md says how."
+            )
+        with np.load(file, allow_pickle=False) as index:
+            self.labels = index["label"].astype(np.int64)
+            self.class_names = tuple(str(name) for name in index["class_names"])
+            self._shard, self._offset = index["shard"], index["offset"]
+            self._paths = [str(folder / name) for name in index["shards"]]
+        missing = [path for path in self._paths if not pathlib.Path(path).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"Expected the {len(self._paths)} shards that {file} lists. "
+                f"{len(missing)} are not there, the first is {missing[0]}. Run "
+                "`python -m training.prepare` again."
+            )
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        """The data set of some of the examples, chosen by an index of NumPy."""
+        part = copy.copy(self)
+        part.labels = self.labels[index]
+        part._shard, part._offset = self._shard[index], self._offset[index]
+        return part
+
+    def read(self, numbers):
+        """Reads examples, by ops that also run inside a `tf.data` pipeline.
+
+        Args:
+            numbers: Integer tensor of shape `(n,)`, positions of the examples; n > 0.
+
+        Returns:
+            A dict of tensors of shape `(n,)`: `image` and `file_name` (string), `label`
+            (int64).
+        """
+        import tensorflow as tf
+
+        one = {"output_types": [tf.string], "output_shapes": [[]]}
+
+        def record(path, offset):
+            records = tf.raw_ops.TFRecordDatasetV2(
+                filenames=[path],
+                compression_type="",
+                buffer_size=0,
+                byte_offsets=[offset],
+            )
+            first = tf.raw_ops.TakeDataset(input_dataset=records, count=1, **one)
+            return tf.raw_ops.DatasetToSingleElement(dataset=first, **one)[0]
+
+        paths = tf.gather(self._paths, tf.gather(self._shard, numbers))
+        places = (paths, tf.gather(self._offset, numbers))
+        records = tf.data.Dataset.from_tensor_slices(places).map(record)
+        return tf.io.parse_example(
+            records.batch(tf.size(numbers, tf.int64)).get_single_element(),
+            {
+                "image": tf.io.FixedLenFeature([], tf.string),
+                "label": tf.io.FixedLenFeature([], tf.int64),
+                "file_name": tf.io.FixedLenFeature([], tf.string),
+            },
+        )
+
+    def file_name(self, number):
+        """Name of an example's image file."""
+        return self.read([number])["file_name"].numpy()[0].decode()

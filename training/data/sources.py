@@ -1,0 +1,140 @@
+"""Data sets by name, in memory or on disk, and what training needs of either."""
+
+import pathlib
+
+import numpy as np
+
+from elu_zoo import datasets, evaluation
+from training.data.batch import Batch
+from training.data.encoded import EncodedStream, eval_batches
+from training.data.records import RecordDataset
+from training.data.stream import Stream
+
+# Data sets on disk: the folder that training.prepare makes, the splits' names there.
+RECORDS = {"imagenet2012": ("imagenet", {"train": "train", "test": "validation"})}
+
+
+def load(name, split, data_dir):
+    """Opens a split of a data set.
+
+    Args:
+        name: `"imagenet2012"`, or a name of `elu_zoo.datasets.load`.
+        split: `"train"` or `"test"`.
+        data_dir: Folder of the data sets.
+
+    Returns:
+        An `elu_zoo.datasets.Dataset` or a `training.data.records.RecordDataset`.
+
+    Raises:
+        ValueError: If there is no such data set or split.
+        FileNotFoundError: If the files are not there.
+    """
+    if name not in RECORDS:
+        return datasets.load(name, split, data_dir)
+    folder, splits = RECORDS[name]
+    return RecordDataset(pathlib.Path(data_dir) / folder, splits[split])
+
+
+def on_disk(dataset):
+    """Whether a data set is read while training."""
+    return isinstance(dataset, RecordDataset)
+
+
+def make_stream(dataset, recipe, placement, on_corrupt="skip", service=None):
+    """The training batches of a worker.
+
+    Args:
+        dataset: Result of `load`.
+        recipe: `Recipe`.
+        placement: `training.engine.strategy.Placement`.
+        on_corrupt: See `EncodedStream`.
+        service: See `EncodedStream`.
+
+    Returns:
+        A `Stream` or an `EncodedStream`.
+    """
+    more = {"on_corrupt": on_corrupt, "service": service} if on_disk(dataset) else {}
+    return (EncodedStream if on_disk(dataset) else Stream)(
+        dataset,
+        recipe.batch_size,
+        recipe.augmentation,
+        recipe.image_sizes,
+        recipe.seed,
+        placement.worker,
+        placement.workers,
+        **more,
+    )
+
+
+def image_shape(dataset, image_sizes=None):
+    """Shape of the images for evaluation, `(height, width, channels)`.
+
+    Args:
+        dataset: Result of `load`.
+        image_sizes: The recipe's; the largest is that of images on disk, which have no
+            size of their own.
+    """
+    if on_disk(dataset):
+        return (max(image_sizes.values()),) * 2 + (3,)
+    return (dataset.image_size, dataset.image_size, dataset.channels)
+
+
+def sample_images(dataset, size, count=2000):
+    """Images to learn statistics from: all in memory, or some evenly spread on disk."""
+    if not on_disk(dataset):
+        return dataset.images
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    batches = list(eval_batches(dataset[chosen], 250, size, on_corrupt="skip"))
+    good = np.concatenate([batch.weights for batch in batches]) > 0
+    return np.concatenate([batch.images for batch in batches])[good]
+
+
+def evaluation_batches(dataset, size, worker=0, workers=1, rows=250):
+    """A worker's share of all examples, each in one batch of one worker.
+
+    Args:
+        dataset: Result of `load`.
+        size: Side in pixels of images on disk.
+        worker: Number of this worker, from 0.
+        workers: Number of workers. All have as many batches.
+        rows: Images a worker at a time.
+
+    Yields:
+        A `Batch`, filled up with images of weight 0.
+    """
+    if on_disk(dataset):
+        yield from eval_batches(
+            dataset, rows * workers, size, worker=worker, workers=workers
+        )
+        return
+    classes = len(dataset.class_names)
+    for start in range(0, len(dataset), rows * workers):
+        start += worker * rows
+        numbers = np.arange(start, start + rows)
+        chosen = np.minimum(numbers, len(dataset) - 1)
+        yield Batch(
+            images=dataset.images[chosen],
+            targets=np.eye(classes, dtype="float32")[dataset.labels[chosen]],
+            weights=(numbers < len(dataset)).astype("float32"),
+            indices=np.where(numbers < len(dataset), numbers, -1),
+            epoch=0,
+            image_size=dataset.image_size,
+            rng=np.random.default_rng(0),
+            rows=slice(worker * rows, (worker + 1) * rows),
+            global_size=rows * workers,
+        )
+
+
+def evaluate(model, dataset):
+    """Figures of a model of probabilities, see `elu_zoo.evaluation.evaluate`."""
+    if not on_disk(dataset):
+        return evaluation.evaluate(
+            model, dataset.images, dataset.labels, dataset.class_names
+        )
+    probabilities = [
+        np.asarray(model.predict_on_batch(batch.images))[batch.indices >= 0]
+        for batch in eval_batches(dataset, 250, model.input_shape[1])
+    ]
+    return evaluation.measure(
+        np.concatenate(probabilities), dataset.labels, dataset.class_names
+    )
