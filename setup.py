@@ -20,7 +20,13 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["elu_zoo", "elu_zoo.*"]), "elu_zoo.pretrained"],
     package_dir={"elu_zoo.pretrained": "pretrained"},
-    package_data={"elu_zoo.pretrained": ["manifest.json", "elunet11.*.weights.h5"]},
+    package_data={
+        "elu_zoo.pretrained": [
+            "manifest.json",
+            "elunet11.*.weights.h5",
+            "reference/*.json",
+        ]
+    },
     entry_points={"console_scripts": ["elu-zoo = elu_zoo.cli:main"]},
     install_requires=[
         "filelock>=3.12",

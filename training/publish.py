@@ -100,6 +100,7 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
         load_weights(model, file)
         content = file.read_bytes()
     figures = sources.evaluate(model, test)
+    logits = reference_logits(model)
     figures = {"name": name, "split": "test", "machine": device.description()} | figures
 
     digest = hashlib.sha256(content).hexdigest()
@@ -158,6 +159,9 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
     (pretrained / "cards").mkdir(parents=True, exist_ok=True)
     with replacing(pretrained / record["file"]) as part:
         part.write_bytes(content)
+    (pretrained / "reference").mkdir(exist_ok=True)
+    with replacing(pretrained / "reference" / f"{name}.json") as part:
+        part.write_text(json.dumps(logits) + "\n")
     manifest_path = pretrained / "manifest.json"
     manifest = {"format": 1, "base_url": None, "weights": {}}
     if manifest_path.is_file():
@@ -172,6 +176,20 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
     if before and before["file"] != record["file"]:
         (pretrained / before["file"]).unlink(missing_ok=True)
     return record
+
+
+def reference_logits(model):
+    """Logits of the reference images, as lists."""
+    import keras
+
+    from elu_zoo.models import HEAD
+    from elu_zoo.reference import reference_images
+
+    images = reference_images(model.input_shape[1:])
+    head = keras.Model(model.input, model.get_layer(HEAD).output)
+    return [
+        [round(float(x), 5) for x in row] for row in head.predict(images, verbose=0)
+    ]
 
 
 if __name__ == "__main__":

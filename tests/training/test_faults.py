@@ -22,8 +22,15 @@ def test_a_job_whose_workers_are_killed_ends_with_the_same_bits(tmp_path):
 
 
 def test_another_number_of_workers_after_a_restart(data_dir, tmp_path):
-    # Without dropout, whose masks depend on the number of devices.
-    recipe = RECIPE.format(epochs=4).replace('"dropout": 0.1', '"dropout": 0')
+    # Without dropout, whose masks depend on the number of devices, and with an
+    # optimizer that does not blow up rounding errors.
+    recipe = "import keras\n" + RECIPE.format(epochs=1)
+    for old, new in (
+        ('"dropout": 0.1', '"dropout": 0'),
+        ("ConvMuon(schedule, ", "keras.optimizers.SGD(schedule, "),
+    ):
+        assert old in recipe
+        recipe = recipe.replace(old, new)
     (tmp_path / "recipe.py").write_text(recipe)
 
     def start(name, workers):
@@ -44,9 +51,9 @@ def test_another_number_of_workers_after_a_restart(data_dir, tmp_path):
     launch.finish(processes, logs)
     placements = json.loads((logs / "run/run.json").read_text())["placements"]
     assert [p["workers"] for p in placements] == [1, 2]
-    assert placements[0]["from_step"] == 0 < placements[1]["from_step"] < 100
+    assert placements[0]["from_step"] == 0 < placements[1]["from_step"] < 25
     for name, array in launch.arrays(logs / "run").items():
-        np.testing.assert_allclose(array, expected[name], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(array, expected[name], atol=2e-6, err_msg=name)
 
 
 @pytest.mark.slow

@@ -1,0 +1,90 @@
+"""Each published weights file computes what it did, on old and new Keras."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from elu_zoo.reference import reference_images
+from elu_zoo.weights import list_weights
+
+ROOT = pathlib.Path(__file__).parents[1]
+OLDEST_KERAS = "3.10.0"
+
+PREDICT = """
+import json, sys
+import keras
+import numpy as np
+from elu_zoo.models import get_model_function
+from elu_zoo.reference import reference_images
+from elu_zoo.weights import get_record
+
+answers = {"keras": keras.__version__, "backend": keras.backend.backend()}
+for name in sys.argv[1:]:
+    record = get_record(name)
+    model = get_model_function(record["model"])(
+        weights=name.split(".", 1)[1], classifier_activation=None
+    )
+    images = reference_images(record["input_shape"])
+    answers[name] = np.asarray(model.predict(images, verbose=0)).tolist()
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def oldest_keras(tmp_path_factory):
+    """Folder with the oldest supported Keras, to go before the installed one."""
+    folder = tmp_path_factory.mktemp("keras")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    result = subprocess.run(
+        [*pip, "--target", folder, f"keras=={OLDEST_KERAS}"], capture_output=True
+    )
+    if result.returncode:
+        pytest.skip(f"Keras {OLDEST_KERAS} could not be installed")
+    return str(folder)
+
+
+def test_the_oldest_keras_is_the_one_that_setup_names():
+    assert (
+        f'"keras>={OLDEST_KERAS.rpartition(".")[0]}"' in (ROOT / "setup.py").read_text()
+    )
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("age", ["oldest", "installed"])
+def test_logits(request, backend, age):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    path = str(ROOT)
+    if age == "oldest":
+        path = os.pathsep.join([request.getfixturevalue("oldest_keras"), path])
+    result = subprocess.run(
+        [sys.executable, "-c", PREDICT, *list_weights()],
+        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    answers = json.loads(result.stdout.splitlines()[-1])
+    assert answers["backend"] == backend
+    assert (answers["keras"] == OLDEST_KERAS) == (age == "oldest")
+    for name in list_weights():
+        stored = json.loads((ROOT / f"pretrained/reference/{name}.json").read_text())
+        np.testing.assert_allclose(answers[name], stored, atol=2e-3, err_msg=name)
+
+
+def test_the_images_are_the_same_everywhere():
+    images = reference_images((32, 32, 3))
+    for number, row, column, channel in [(0, 0, 0, 0), (7, 31, 5, 2), (19, 16, 30, 1)]:
+        value = (row * (number + 3) + column * (2 * number + 1)) * (channel + 2)
+        value += (
+            (row // (number % 5 + 3) + column // (number % 7 + 2)) * 37 * (number % 3)
+        )
+        value += number * 31 + channel * 53
+        assert images[number, row, column, channel] == abs(value % 511 - 255)
+    assert len({image.tobytes() for image in images}) == 20
