@@ -8,6 +8,7 @@ import numpy as np
 
 from elu_zoo.feature_extraction import stack_layers
 from elu_zoo.labels import resize_and_crop
+from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 
 
 def freeze(model, stacks=None):
@@ -62,6 +63,7 @@ def finetune(
     *,
     epochs=(10, 20),
     learning_rate=(1e-2, 1e-4),
+    rate_decay=1.0,
     batch_size=32,
     augment=True,
     seed=0,
@@ -81,6 +83,9 @@ def finetune(
         validation_data: Optional `(images, labels)`, for the progress bar and history.
         epochs: Epochs of the two stages; 0 leaves a stage out.
         learning_rate: Highest learning rates of the two stages.
+        rate_decay: Factor of the second learning rate from each stack to the one before
+            it; 1 trains all stacks at the same rate. See
+            `elu_zoo.optimizers.LayerwiseAdam`.
         batch_size: Images a step; the last batch of an epoch may be smaller.
         augment: Whether to flip images at random and shift them by up to an eighth.
         seed: Of order and augmentation.
@@ -125,8 +130,9 @@ def finetune(
         freeze(model, None if stage == 0 else 0)
         batches = _Batches(images, labels, batch_size, augment, (seed, stage))
         model.compile(
-            keras.optimizers.Adam(
-                keras.optimizers.schedules.CosineDecay(rate, count * len(batches))
+            LayerwiseAdam(
+                keras.optimizers.schedules.CosineDecay(rate, count * len(batches)),
+                stack_factors(model, rate_decay) if rate_decay != 1 else None,
             ),
             loss,
             metrics=["accuracy"],

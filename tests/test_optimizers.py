@@ -1,0 +1,84 @@
+import keras
+import numpy as np
+import pytest
+
+import elu_zoo
+from elu_zoo.optimizers import LayerwiseAdam, stack_factors
+
+
+def images_and_labels(count=16):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
+    return images, np.arange(count) % 2
+
+
+def compiled(optimizer):
+    keras.utils.set_random_seed(0)
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    return model
+
+
+def fit(model, epochs=1):
+    images, labels = images_and_labels()
+    model.fit(images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0)
+
+
+def weights(model):
+    return {v.path: np.array(v) for v in model.trainable_variables}
+
+
+def test_each_stack_moves_by_its_own_rate():
+    # Adam's first step is the learning rate wherever the gradient is not tiny.
+    model = compiled("sgd")
+    factors = stack_factors(model, decay=0.5)
+    assert factors == {f"^stack{i}_": 0.5 ** (7 - i) for i in range(1, 7)}
+    factors["^stack2_"] = 0
+    model.compile(
+        LayerwiseAdam(1e-2, rate_factors=factors), "sparse_categorical_crossentropy"
+    )
+    before = weights(model)
+    images, labels = images_and_labels()
+    model.fit(images, labels, batch_size=16, epochs=1, verbose=0)
+    for path, value in weights(model).items():
+        stack = path.split("_")[0]
+        expected = 1e-2 * factors.get(f"^{stack}_", 1.0)
+        moved = np.abs(value - before[path])
+        if expected == 0:
+            assert not moved.any()
+        else:
+            assert np.median(moved) == pytest.approx(expected, rel=0.02), path
+
+
+def test_factors_survive_saving_and_going_on(tmp_path):
+    factors = {"^stack1_": 0.0, "^stack2_": 0.1}
+    whole = compiled(LayerwiseAdam(1e-3, rate_factors=factors))
+    fit(whole)
+    fit(whole)
+    part = compiled(LayerwiseAdam(1e-3, rate_factors=factors))
+    start = weights(part)
+    fit(part)
+    part.save(tmp_path / "part.keras")
+    again = keras.saving.load_model(tmp_path / "part.keras")
+    assert again.optimizer.rate_factors == factors
+    fit(again)
+    expected = weights(whole)
+    for path, value in weights(again).items():
+        np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
+        if "stack1_" in path:
+            np.testing.assert_array_equal(value, start[path])
+
+
+def test_without_factors_it_is_adam():
+    one, other = compiled(LayerwiseAdam(1e-3)), compiled(keras.optimizers.Adam(1e-3))
+    fit(one)
+    fit(other)
+    for path, value in weights(one).items():
+        np.testing.assert_allclose(value, weights(other)[path], atol=1e-7)
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match="'x': -1"):
+        LayerwiseAdam(rate_factors={"x": -1})
+    with pytest.raises(ValueError, match="decay=0"):
+        stack_factors(elu_zoo.ELUNet11(width=0.05), 0)
