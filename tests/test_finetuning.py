@@ -77,7 +77,14 @@ def test_finetune_learns_two_colors():
     model = elu_zoo.ELUNet11(classes=2, width=0.1)
     images, labels = two_colors()
     history = elu_zoo.finetune(
-        model, images, labels, (images, labels), epochs=(3, 12), batch_size=8, verbose=0
+        model,
+        images,
+        labels,
+        (images, labels),
+        epochs=(3, 12),
+        learning_rate=(1e-2, 1e-3),
+        batch_size=8,
+        verbose=0,
     )
     assert {len(v) for v in history.values()} == {15}
     assert history["val_accuracy"][-1] == 1

@@ -33,6 +33,7 @@ SMOKE = """
 import pathlib, sys
 import numpy as np
 from elu_zoo import datasets
+from training.data import sources
 from training.engine import device
 from training.engine.loop import train
 from training.engine.recipe import load_recipe, smoke
@@ -45,7 +46,7 @@ for path in paths:
     side = sides[recipe.dataset]
     images = rng.integers(0, 256, (40, side, side, 3), "uint8")
     data = datasets.Dataset(images, np.arange(40) % 5, tuple("abcde"))
-    datasets.SOURCES[recipe.dataset] = lambda folder, split: data
+    sources.load = lambda name, split, folder, data=data: data
     train(path, recipe, out, out / path.stem, precision="float32", log_every=1,
           checkpoint_every=2, progress=False)
 """
