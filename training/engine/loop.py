@@ -75,7 +75,9 @@ def train(
             "Expected checkpoint_every to be a multiple of log_every. "
             f"Received: checkpoint_every={checkpoint_every}, log_every={log_every}"
         )
-    placement = make_placement(strategy)
+    out = pathlib.Path(out)
+    # The others may have left: a finished run must not wait for them.
+    placement = make_placement("none" if _is_finished(out) else strategy)
     _check_batch(recipe, placement)
     precision = precision or device.default_precision()
     keras.config.set_dtype_policy(precision)
@@ -85,7 +87,7 @@ def train(
 
         tf.config.experimental.enable_op_determinism()
     data = (data_dir, on_corrupt, service)
-    run = _Run(recipe, placement, data, pathlib.Path(out), precision, rate_factor)
+    run = _Run(recipe, placement, data, out, precision, rate_factor)
     run.open(recipe_path)
     result = run.finish(log_every, checkpoint_every, progress)
     return result if placement.is_chief else None
@@ -140,6 +142,7 @@ class _Run:
 
     def open(self, recipe_path):
         """Goes on from the folder's checkpoint, or begins."""
+        self.recipe_name = pathlib.Path(recipe_path).name
         if self.placement.is_chief:
             self.out.mkdir(parents=True, exist_ok=True)
             for half_written in self.out.glob(".part.*"):
@@ -162,7 +165,8 @@ class _Run:
             self.state["starts"] += 1
             self.state["placements"].append(_placement_facts(self))
             if self.placement.is_chief:
-                _write_facts(self, recipe_path)
+                _announce(self, recipe_path)
+                _write_facts(self)
 
     def finish(self, log_every, checkpoint_every, progress):
         """Trains to the end."""
@@ -204,6 +208,10 @@ class _Run:
                         checkpoint.save(self.out, self.groups, state)
                     if evaluated:
                         self._draw()
+        if self.placement.is_chief and not _is_finished(self.out):
+            _write_facts(self)
+        # Nobody leaves before the chief has written everything.
+        self.placement.check_equal(state["step"])
         return self.log.rows[-1] | {"best_error": state["best_error"]}
 
     def _set_dropout(self):
@@ -395,8 +403,8 @@ def _placement_facts(run):
     }
 
 
-def _write_facts(run, recipe_path):
-    state, facts = run.state, run.state["placements"][-1]
+def _announce(run, recipe_path):
+    facts = run.state["placements"][-1]
     print(
         f"{run.out}: from step {facts['from_step']} of {run.total}, strategy "
         f"{facts['strategy']}, {facts['workers']} workers, {facts['replicas']} replicas"
@@ -404,21 +412,31 @@ def _write_facts(run, recipe_path):
         f"{facts['batch_size']}, learning rate × {facts['learning_rate_factor']:g}",
         file=sys.stderr,
     )
-    if state["starts"] == 1:
+    if run.state["starts"] == 1:
         with replacing(run.out / "recipe.py") as part:
             shutil.copyfile(recipe_path, part)
+
+
+def _write_facts(run):
+    state = run.state
     facts = {
-        "recipe": pathlib.Path(recipe_path).name,
+        "recipe": run.recipe_name,
         "settings": run.settings,
         "input_shape": run.image_shape,
         "class_names": run.train_set.class_names,
         "starts": state["starts"],
         "placements": state["placements"],
+        "finished": state["step"] == run.total,
         "commit": _commit(),
         "machine": device.description(),
     }
     with replacing(run.out / "run.json") as part:
         part.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _is_finished(out):
+    path = out / "run.json"
+    return path.is_file() and json.loads(path.read_text()).get("finished", False)
 
 
 def _commit():
