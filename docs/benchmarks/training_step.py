@@ -25,27 +25,36 @@ SETTINGS = [
 ]
 
 STEP = """
-import statistics, sys, time
+import dataclasses, pathlib, statistics, sys, time
 from training.engine import device
-import keras, numpy as np, tensorflow as tf
-import elu_zoo
-from training.engine.optimizers import ConvMuon
-from training.engine.steps import make_train_step
+import keras, numpy as np
+from elu_zoo.datasets import Dataset
+from training.data.stream import Stream
+from training.engine.loop import build_model
+from training.engine.recipe import load_recipe
+from training.engine.steps import Steps
+from training.engine.strategy import make_placement
 
 precision, size, batch_size = sys.argv[1], int(sys.argv[2]), 64
 keras.config.set_dtype_policy(precision)
-model = elu_zoo.ELUNet11(input_shape=(None, None, 3), classifier_activation=None)
-optimizer = ConvMuon()
+recipe = load_recipe(
+    pathlib.Path("training/recipes/elunet11_cifar100.py"),
+    batch_size=batch_size,
+    image_sizes={0: size},
+    augmentation=(),
+)
+images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3), "uint8")
+labels = np.arange(batch_size) % 100
+data = Dataset(images, labels, tuple(map(str, range(100))))
+model = build_model(recipe, 100, (None, None, 3))
+optimizer = recipe.optimizer(1e-3)
 optimizer.build(model.trainable_variables)
-loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-step = make_train_step(model, optimizer, loss, size, jit=False)
-images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3))
-images = images.astype("uint8")
-targets = np.eye(100, dtype="float32")[:batch_size]
-seconds, start = [], time.perf_counter()
+steps = Steps(model, optimizer, recipe, make_placement("none"), jit=False)
+batch = Stream(data, batch_size, image_sizes=recipe.image_sizes).batch(0)
+seconds = []
 while len(seconds) < 2 or sum(seconds) < 6:
     begin = time.perf_counter()
-    float(step(images, targets)[0])
+    np.asarray(steps.train(batch))
     seconds.append(time.perf_counter() - begin)
 print(batch_size / statistics.median(seconds[1:]))
 """

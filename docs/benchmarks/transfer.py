@@ -2,11 +2,10 @@
 
     python docs/benchmarks/transfer.py --data DIR [--csv FILE]
 
-Twenty classes of Tiny ImageNet whose names CIFAR-100 does not have, 10 and 50 images of
-each to learn from, 1,000 held out of its training split to measure on, 3 seeds. Compared
-at equal epochs: the output layer alone on the pretrained trunk, both stages of
-`elu_zoo.finetune` at several rates and decays by stack, and training from scratch. The
-defaults of `elu_zoo.finetune` are those that did best.
+Twenty classes of Tiny ImageNet whose names CIFAR-100 does not have, 10 and 50 images
+of each to learn from, 1,000 held out of its training split to measure on, 3 seeds.
+Compared at equal epochs: the output layer alone on the pretrained trunk, both stages of
+`elu_zoo.finetune` at several rates and decays by stack, and training from scratch.
 """
 
 import argparse

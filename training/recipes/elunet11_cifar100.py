@@ -25,7 +25,7 @@ recipe = Recipe(
     dataset="cifar100",
     batch_size=256,
     epochs=30,
-    image_sizes={0: 16, 8: 24, 23: 32},
+    image_sizes={0: 16, 8: 24, 25: 32},
     initialize=whitening_stem(image_size=16),
     augmentation=[random_crop(4, "reflect"), alternating_flip()],
     label_smoothing=0.1,
