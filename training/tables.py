@@ -97,10 +97,10 @@ def plot(manifest, path):
         }
         for name, (x, y) in points.items():
             axis.plot(x, y, "o")
-            axis.annotate(name, (x, y), (6, 6), textcoords="offset points")
+            axis.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="center")
         for name, x, y in PAPER.get(dataset, ()):
             axis.plot(x, y, "kx")
-            axis.annotate(name, (x, y), (6, 6), textcoords="offset points")
+            axis.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="center")
         axis.set_xscale("log")
         axis.margins(0.25)
         axis.set_xlabel("training (PFLOP)")
