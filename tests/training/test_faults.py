@@ -21,6 +21,7 @@ def test_a_job_whose_workers_are_killed_ends_with_the_same_bits(tmp_path):
     run_faults(tmp_path, workers=2, kills=2, epochs=8)
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_after_a_restart(data_dir, tmp_path):
     # Without dropout, whose masks depend on the number of devices, and with an
     # optimizer that does not blow up rounding errors.

@@ -67,7 +67,14 @@ def finished(data_dir, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][3]])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if "4" in name else ())
+        for name in CASES
+        if CASES[name][3]
+    ],
+)
 def test_equal_to_one_device(finished, name):
     if "jax" in name and importlib.util.find_spec("jax") is None:
         pytest.skip("needs jax")
