@@ -1,4 +1,4 @@
-"""The short version of faults.py, whose last long run is in docs/results/faults.log."""
+"""Jobs whose workers are killed: a short version of faults.py, and the long one."""
 
 import importlib.util
 import json
