@@ -1,5 +1,7 @@
 """Model cards, made from a record of the manifest and its evaluation."""
 
+import textwrap
+
 
 def card(name, record, figures):
     """The model card of published weights.
@@ -26,7 +28,7 @@ def card(name, record, figures):
         machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
     )
     backend = machine["backend"]
-    return f"""# {name}
+    text = f"""# {name}
 
 `elu_zoo.{record["model"]}(weights="{tag}")`
 
@@ -93,6 +95,16 @@ them. Photographs that are larger or framed otherwise than those of
 {record["dataset"]["name"]} are recognized less well: the figures above are for its own
 test images.
 """
+    return "\n\n".join(map(_filled, text.split("\n\n")))
+
+
+def _filled(block):
+    """A paragraph in lines of one width; tables, code and headings as they are."""
+    if block.startswith(("#", "|", "!", "    ")):
+        return block
+    return textwrap.fill(
+        block, 88, break_long_words=False, break_on_hyphens=False
+    ) + "\n" * block.endswith("\n")
 
 
 def _side_by_side(left, right):

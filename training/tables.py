@@ -1,15 +1,17 @@
-"""Writes the tables and the plot of pretrained weights from the manifest.
+"""Writes all that is made from the manifest and the results of pretrained weights.
 
     python -m training.tables
 
-The table in README, `docs/results/results.csv` and `docs/results/error.png`. Run it
-after publishing; a test compares.
+The table in README, the model cards, `docs/results/results.csv` and
+`docs/results/error.png`. Run it after publishing; a test compares.
 """
 
 import csv
 import io
 import json
 import pathlib
+
+from training.cards import card
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The paper's figures, section 4.2, with the cost of its training from our recipes.
@@ -119,6 +121,18 @@ def updated(readme, manifest):
     return before + BEGIN + table(manifest) + END + after
 
 
+def cards(manifest):
+    """The model cards of all weights, by name."""
+    return {
+        name: card(
+            name,
+            record,
+            json.loads((ROOT / f"docs/results/{name}/evaluation.json").read_text()),
+        )
+        for name, record in manifest["weights"].items()
+    }
+
+
 def main():
     from elu_zoo.files import replacing
 
@@ -127,6 +141,9 @@ def main():
     text = updated(readme.read_text(), manifest)
     with replacing(readme) as part:
         part.write_text(text)
+    for name, content in cards(manifest).items():
+        with replacing(ROOT / f"pretrained/cards/{name}.md") as part:
+            part.write_text(content)
     results = ROOT / "docs/results"
     with replacing(results / "results.csv") as part:
         part.write_text(results_csv(manifest))

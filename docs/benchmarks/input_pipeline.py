@@ -20,7 +20,6 @@ against aliasing, TensorFlow's has none.
 import argparse
 import csv
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
@@ -43,7 +42,9 @@ def main(argv=None):
     import tensorflow as tf
 
     from training.data.crops import RandomResizedCrop, ResizedRandomCrop
+    from training.engine import device
 
+    machine = device.description()["processor"]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         files, dataset, small = write_photographs(
@@ -51,7 +52,7 @@ def main(argv=None):
         )
         kilobytes = statistics.mean(file.stat().st_size for file in files) / 1000
         print(
-            f"{cpu_model()}, TensorFlow {tf.__version__}, {arguments.rounds} rounds of "
+            f"{machine}, TensorFlow {tf.__version__}, {arguments.rounds} rounds of "
             f"{len(files)} files of {kilobytes:.0f} KB; images/s of one core"
         )
         print(
@@ -82,7 +83,7 @@ def main(argv=None):
                 "{here_to_better:12.3f} {resized_to_better:15.3f}".format(**row),
                 flush=True,
             )
-            facts = {"cpu": cpu_model(), "tensorflow": tf.__version__}
+            facts = {"cpu": machine, "tensorflow": tf.__version__}
             rows.append({**facts, "file_kb": round(kilobytes), **row})
     if arguments.csv:
         write_csv(arguments.csv, rows)
@@ -230,16 +231,6 @@ def write_csv(path, rows):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def cpu_model():
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(
-                line.split(":")[1].strip() for line in file if "model name" in line
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

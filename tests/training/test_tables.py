@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from training.tables import results_csv, updated
+from training.tables import cards, results_csv, updated
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -16,7 +16,9 @@ def test_readme_has_the_table_of_the_manifest():
         assert f"`{name}`" in readme
         assert f"{record['metrics']['error']:.2%}" in readme
         assert (ROOT / "pretrained" / record["file"]).stat().st_size == record["bytes"]
-        assert (ROOT / "pretrained/cards" / f"{name}.md").is_file()
+        written = (ROOT / "pretrained/cards" / f"{name}.md").read_text()
+        assert written == cards(manifest)[name]
+        assert f"| test error | {record['metrics']['error']:.2%} |" in written
 
 
 def test_the_results_are_those_of_the_manifest():

@@ -3,9 +3,8 @@
 An augmentation is called with a `training.data.batch.Batch` and returns one.
 
 Keras has layers for some of them. They draw other values on each backend and for each
-share of a batch, its RandAugment not even from the seed that it is given. Called on
-blocks of 8 rows, so that workers could share a batch, its MixUp and RandomErasing take
-100 times as long as these for 256 images of 32 pixels.
+share of a batch, its RandAugment not even from the seed that it is given. For workers
+to share a batch they would have to be called on few rows at a time, and are slow then.
 """
 
 import functools

@@ -48,3 +48,31 @@ class Batch:
     def replace(self, **changes):
         """A batch with other values in some attributes."""
         return dataclasses.replace(self, **changes)
+
+
+def worker_rows(batch_size, worker, workers):
+    """The rows of every global batch that a worker computes.
+
+    Args:
+        batch_size: Examples of a global batch.
+        worker: Number of the worker, from 0.
+        workers: Number of workers.
+
+    Returns:
+        A slice.
+
+    Raises:
+        ValueError: If the workers cannot share the batch evenly.
+    """
+    if batch_size % workers:
+        raise ValueError(
+            "Expected a global batch that the workers can share evenly. Received: "
+            f"batch_size={batch_size}, workers={workers}"
+        )
+    rows = batch_size // workers
+    return slice(worker * rows, (worker + 1) * rows)
+
+
+def one_hot(dataset, numbers):
+    """Targets of the examples with these numbers, float32 `(numbers, classes)`."""
+    return np.eye(len(dataset.class_names), dtype="float32")[dataset.labels[numbers]]

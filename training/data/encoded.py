@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-from training.data.batch import Batch
+from training.data.batch import Batch, one_hot, worker_rows
 from training.data.crops import CenterCrop, Crop, ResizedRandomCrop
 
 # Batches that may arrive from a tf.data service before one that is still awaited.
@@ -81,7 +81,7 @@ class EncodedStream:
             self.crop.check(size)
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
         self.batch_size, self.service = batch_size, service
-        self.rows = _rows(batch_size, worker, workers)
+        self.rows = worker_rows(batch_size, worker, workers)
         self.steps_per_epoch = len(dataset) // batch_size
         self.on_corrupt = _check_policy(on_corrupt)
 
@@ -161,7 +161,7 @@ class EncodedStream:
         epoch = step // self.steps_per_epoch
         batch = Batch(
             images=decoded["images"],
-            targets=_targets(self.dataset, numbers),
+            targets=one_hot(self.dataset, numbers),
             weights=decoded["good"].astype("float32"),
             indices=numbers,
             epoch=epoch,
@@ -206,7 +206,7 @@ def eval_batches(
     crop = crop or CenterCrop(256)
     crop.check(image_size)
     _check_policy(on_corrupt)
-    rows = _rows(batch_size, worker, workers)
+    rows = worker_rows(batch_size, worker, workers)
     last = len(dataset) - 1
 
     def decoded(start):
@@ -224,7 +224,7 @@ def eval_batches(
             _check_good(dataset, numbers[present], good[present])
         yield Batch(
             images=np.where(present[:, None, None, None], images, np.uint8(0)),
-            targets=_targets(dataset, np.minimum(numbers, last)),
+            targets=one_hot(dataset, np.minimum(numbers, last)),
             weights=(good & present).astype("float32"),
             indices=np.where(present, numbers, -1),
             epoch=0,
@@ -386,20 +386,6 @@ def in_order(items, start, stop, key):
                 )
             early[int(key(item))] = item
         yield early.pop(number)
-
-
-def _rows(batch_size, worker, workers):
-    if batch_size % workers:
-        raise ValueError(
-            "Expected a global batch that the workers can share evenly. Received: "
-            f"batch_size={batch_size}, workers={workers}"
-        )
-    rows = batch_size // workers
-    return slice(worker * rows, (worker + 1) * rows)
-
-
-def _targets(dataset, numbers):
-    return np.eye(len(dataset.class_names), dtype="float32")[dataset.labels[numbers]]
 
 
 def _check_policy(on_corrupt):

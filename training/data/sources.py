@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from elu_zoo import datasets, evaluation
-from training.data.batch import Batch
+from training.data.batch import Batch, one_hot, worker_rows
 from training.data.encoded import EncodedStream, eval_batches
 from training.data.records import RecordDataset
 from training.data.stream import Stream
@@ -107,20 +107,19 @@ def evaluation_batches(dataset, size, worker=0, workers=1, rows=250):
             dataset, rows * workers, size, worker=worker, workers=workers
         )
         return
-    classes = len(dataset.class_names)
     for start in range(0, len(dataset), rows * workers):
         start += worker * rows
         numbers = np.arange(start, start + rows)
         chosen = np.minimum(numbers, len(dataset) - 1)
         yield Batch(
             images=dataset.images[chosen],
-            targets=np.eye(classes, dtype="float32")[dataset.labels[chosen]],
+            targets=one_hot(dataset, chosen),
             weights=(numbers < len(dataset)).astype("float32"),
             indices=np.where(numbers < len(dataset), numbers, -1),
             epoch=0,
             image_size=dataset.image_size,
             rng=np.random.default_rng(0),
-            rows=slice(worker * rows, (worker + 1) * rows),
+            rows=worker_rows(rows * workers, worker, workers),
             global_size=rows * workers,
         )
 

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from training.data.batch import Batch
+from training.data.batch import Batch, one_hot, worker_rows
 
 
 class Stream:
@@ -43,15 +43,9 @@ class Stream:
                 f"Expected at least one batch of {batch_size} training images. "
                 f"Received: {len(dataset)} images"
             )
-        if batch_size % workers:
-            raise ValueError(
-                "Expected a global batch that the workers can share evenly. Received: "
-                f"batch_size={batch_size}, workers={workers}"
-            )
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
         self.batch_size, self.image_sizes = batch_size, dict(image_sizes or {})
-        rows = batch_size // workers
-        self.rows = slice(worker * rows, (worker + 1) * rows)
+        self.rows = worker_rows(batch_size, worker, workers)
         self.steps_per_epoch = len(dataset) // batch_size
         self._order = functools.lru_cache(maxsize=2)(self._order)
 
@@ -77,10 +71,9 @@ class Stream:
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
         indices = self._order(epoch)[start : start + self.batch_size][self.rows]
-        classes = len(self.dataset.class_names)
         batch = Batch(
             images=self.dataset.images[indices],
-            targets=np.eye(classes, dtype="float32")[self.dataset.labels[indices]],
+            targets=one_hot(self.dataset, indices),
             weights=np.ones(len(indices), "float32"),
             indices=indices,
             epoch=epoch,

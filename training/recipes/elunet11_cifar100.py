@@ -4,13 +4,11 @@
 
 No normalization, as in the paper. A first convolution that starts by whitening, Muon
 instead of SGD, one triangle of the learning rate, mild dropout, and images that grow:
-an epoch at 16 pixels costs 0.3 of one at 32, at 24 pixels 0.6.
+an epoch at 16 pixels takes a quarter of the operations of one at 32, at 24 pixels 0.57.
 
 Cost: 0.945 GFLOP an image and training step at 32 pixels, 0.79 PFLOP in all; 142
 minutes on two AVX2 cores of an AMD EPYC, in float32, beside other work. Result: 29.2 %
-test error. The error on training batches fell to 20.6 % meanwhile, with 21.7 % and
-30.2 % after 21 epochs without whitening: more dropout or augmentation is the next thing
-to try.
+test error, with 20.6 % on the last training batches.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
