@@ -86,8 +86,10 @@ def train(
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    data = (data_dir, on_corrupt, service)
-    run = _Run(recipe, placement, data, out, precision, rate_factor)
+    train_set, eval_set = load_data(recipe, data_dir)
+    stream = sources.make_stream(train_set, recipe, placement, on_corrupt, service)
+    settings = _settings(recipe, precision, rate_factor, len(train_set))
+    run = _Run(recipe, placement, train_set, eval_set, stream, settings, out)
     run.open(recipe_path)
     result = run.finish(log_every, checkpoint_every, progress)
     return result if placement.is_chief else None
@@ -96,22 +98,10 @@ def train(
 class _Run:
     """The parts of a run and its state."""
 
-    def __init__(self, recipe, placement, data, out, precision, rate_factor):
+    def __init__(self, recipe, placement, train_set, eval_set, stream, settings, out):
         self.recipe, self.placement, self.out = recipe, placement, out
-        data_dir, on_corrupt, service = data
-        self.train_set = sources.load(recipe.dataset, "train", data_dir)
-        if recipe.holdout:
-            self.train_set, self.eval_set = split_holdout(
-                self.train_set, recipe.holdout
-            )
-        else:
-            self.eval_set = sources.load(recipe.dataset, "test", data_dir)
-        if recipe.examples:
-            self.train_set = _some(self.train_set, recipe.examples)
-            self.eval_set = _some(self.eval_set, recipe.examples)
-        self.stream = sources.make_stream(
-            self.train_set, recipe, placement, on_corrupt, service
-        )
+        self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
+        self.settings = settings
         self.image_shape = sources.image_shape(self.train_set, recipe.image_sizes)
         self.total = recipe.epochs * self.stream.steps_per_epoch
         with placement.scope():
@@ -119,11 +109,10 @@ class _Run:
                 recipe, len(self.train_set.class_names), self.image_shape
             )
             schedule = recipe.learning_rate(self.total)
-            if rate_factor != 1:
-                schedule = Scaled(schedule, rate_factor)
+            if settings["rate_factor"] != 1:
+                schedule = Scaled(schedule, settings["rate_factor"])
             self.optimizer = recipe.optimizer(schedule)
             self.optimizer.build(self.model.trainable_variables)
-        self.settings = _settings(recipe, precision, rate_factor, len(self.train_set))
         self.state = {
             "step": 0,
             "best_error": None,
@@ -309,6 +298,19 @@ def adapt_preprocessing(model, images):
             images = np.concatenate(
                 [keras.ops.convert_to_numpy(layer(part)) for part in parts]
             )
+
+
+def load_data(recipe, data_dir):
+    """The recipe's images to train on and to evaluate on."""
+    train_set = sources.load(recipe.dataset, "train", data_dir)
+    if recipe.holdout:
+        train_set, eval_set = split_holdout(train_set, recipe.holdout)
+    else:
+        eval_set = sources.load(recipe.dataset, "test", data_dir)
+    if recipe.examples:
+        train_set = _some(train_set, recipe.examples)
+        eval_set = _some(eval_set, recipe.examples)
+    return train_set, eval_set
 
 
 def split_holdout(dataset, count):
