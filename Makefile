@@ -5,10 +5,11 @@ PYTHON ?= python3
 demo: .venv-demo/installed
 	.venv-demo/bin/python docs/demo/demo.py
 
+# The tests start many processes; two files at a time take half as long.
 test: .venv-test/installed
 	.venv-test/bin/ruff check
 	.venv-test/bin/ruff format --check
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 .venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/*)
 	$(PYTHON) -m venv .venv-demo

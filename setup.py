@@ -49,6 +49,7 @@ setup(
             "jax>=0.5",
             "kubernetes-validate>=1.31",
             "pytest>=8.0",
+            "pytest-xdist>=3.6",
             "ruff>=0.8",
             "setuptools>=77",
             "wheel>=0.40",

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from environment import on_backend
 
 from elu_zoo.reference import reference_images
 from elu_zoo.weights import list_weights
@@ -65,7 +66,7 @@ def test_logits(request, backend, age):
         path = os.pathsep.join([request.getfixturevalue("oldest_keras"), path])
     result = subprocess.run(
         [sys.executable, "-c", PREDICT, *list_weights()],
-        env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path},
+        env=on_backend(backend) | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
     )

@@ -140,7 +140,9 @@ def lost_worker(error):
 
 def fail(error, status):
     """Ends the process at once: TensorFlow's threads may wait for a lost worker."""
-    print(f"training.train: {error}", file=sys.stderr, flush=True)
+    # HDF5's own messages have several lines.
+    message = " ".join(str(error).split())
+    print(f"training.train: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(status)
 

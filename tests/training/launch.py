@@ -1,13 +1,13 @@
 """Starts training commands in processes of their own, one or several workers."""
 
 import json
-import os
 import pathlib
 import socket
 import subprocess
 import sys
 
 import numpy as np
+from environment import on_backend
 
 from training.engine.checkpoint import find
 
@@ -42,7 +42,7 @@ def start(arguments, logs, workers=1, backend="tensorflow", supervised=False):
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
     processes = []
     for worker in range(workers):
-        environ = os.environ | {"KERAS_BACKEND": backend, "SUPERVISE_PAUSE": "1"}
+        environ = on_backend(backend) | {"SUPERVISE_PAUSE": "1"}
         if workers > 1:
             environ["TF_CONFIG"] = json.dumps(
                 {

@@ -2,13 +2,13 @@
 
 import csv
 import importlib.util
-import os
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from environment import on_backend
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def test_tensorflow_and_jax_agree(data_dir, tmp_path):
                 *("--log-every", "1", "--checkpoint-every", "8"),
             ],
             cwd=ROOT,
-            env=os.environ | {"KERAS_BACKEND": backend},
+            env=on_backend(backend),
             capture_output=True,
             text=True,
             timeout=300,

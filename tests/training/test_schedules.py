@@ -6,7 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from training.engine.schedules import piecewise, warmup_cosine
+from training.engine.schedules import (
+    Consecutive,
+    WarmupLinear,
+    piecewise,
+    warmup_cosine,
+)
 
 PAPER = {0: 0.01, 35_000: 0.005, 85_000: 0.0005, 135_000: 0.00005}
 
@@ -67,6 +72,26 @@ def test_warmup_cosine(warmup):
     np.testing.assert_allclose(
         rates_of(schedule, range(steps + 1)), expected, atol=1e-7
     )
+
+
+def test_consecutive_schedules_each_count_their_own_steps():
+    def triangle(step, peak, length, up):
+        return peak * (step / up if step < up else (length - step) / (length - up))
+
+    schedule = Consecutive(
+        {
+            120: WarmupLinear(0.1, steps=80, warmup=0.25),
+            0: WarmupLinear(0.3, steps=120, warmup=0.5),
+        }
+    )
+    expected = [triangle(step, 0.3, 120, 60) for step in range(120)]
+    expected += [triangle(step, 0.1, 80, 20) for step in range(81)]
+    np.testing.assert_allclose(rates_of(schedule, range(201)), expected, atol=1e-7)
+
+
+def test_consecutive_schedules_begin_at_step_0():
+    with pytest.raises(ValueError, match=r"\[10\]"):
+        Consecutive({10: WarmupLinear(0.1, steps=10)})
 
 
 @pytest.mark.parametrize("warmup", [-0.1, 1.0])

@@ -109,6 +109,44 @@ def piecewise(rates, of, steps):
     )
 
 
+class Consecutive(keras.optimizers.schedules.LearningRateSchedule):
+    """Schedules one after the other, each with its own count of the steps.
+
+    Args:
+        schedules: Dict of Keras learning-rate schedules by the first step that has
+            them; the first is step 0.
+
+    Raises:
+        ValueError: If `schedules` does not begin at step 0.
+
+    Example:
+
+    >>> once = WarmupLinear(0.02, steps=1000, warmup=0.2)
+    >>> again = WarmupLinear(0.01, steps=500, warmup=0.2)
+    >>> schedule = Consecutive({0: once, 1000: again})
+    >>> [round(float(schedule(step)), 4) for step in (200, 600, 1000, 1100, 1500)]
+    [0.02, 0.01, 0.0, 0.01, 0.0]
+    """
+
+    def __init__(self, schedules):
+        if 0 not in schedules:
+            raise ValueError(
+                "Expected schedules to begin at step 0. "
+                f"Received: schedules of steps {sorted(schedules)}"
+            )
+        self.schedules = dict(sorted(schedules.items()))
+
+    def __call__(self, step):
+        first, *later = self.schedules
+        rate = self.schedules[first](step)
+        for first in later:
+            rate = ops.where(step < first, rate, self.schedules[first](step - first))
+        return rate
+
+    def get_config(self):
+        return {"schedules": self.schedules}
+
+
 class Scaled(keras.optimizers.schedules.LearningRateSchedule):
     """Another schedule times a factor, for another batch size than the recipe's.
 
