@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.data import sources
 from training.data.records import RecordDataset
 from training.prepare import prepare_imagenet, rgb_jpeg
 
@@ -182,6 +183,17 @@ def test_a_full_disk_is_said_before_the_start(manual_dir, tmp_path, monkeypatch)
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="Received: 10"):
         prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True)
+
+
+def test_a_recipe_names_the_originals_or_those_of_256_pixels(manual_dir, tmp_path):
+    for name, resize, size in (
+        ("imagenet2012", None, (40, 30)),
+        ("imagenet2012_256", 256, (256, 256)),
+    ):
+        prepare_imagenet(manual_dir, tmp_path, "validation", True, resize=resize)
+        dataset = sources.load(name, "test", tmp_path)
+        file = dataset.read([0])["image"].numpy()[0]
+        assert Image.open(io.BytesIO(file)).size == size
 
 
 def test_images_can_be_stored_resized(manual_dir, tmp_path):

@@ -22,11 +22,16 @@ NAMES = [path.stem for path in PATHS]
 EXAMPLES = {
     "cifar10": 50_000,
     "cifar100": 50_000,
-    "imagenet2012": 1_281_167,
+    "imagenet2012_256": 1_281_167,
     "tiny_imagenet": 100_000,
 }
 SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64}
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000, "tiny_imagenet": 200}
+CLASSES = {
+    "cifar10": 10,
+    "cifar100": 100,
+    "imagenet2012_256": 1000,
+    "tiny_imagenet": 200,
+}
 
 # Small CIFAR images: the whitening of 32×32 pixels alone takes seconds.
 SMOKE = """
@@ -39,7 +44,7 @@ from training.engine.loop import train
 from training.engine.recipe import load_recipe, smoke
 
 out, *paths = map(pathlib.Path, sys.argv[1:])
-sides = {"cifar10": 16, "cifar100": 16, "tiny_imagenet": 64, "imagenet2012": 224}
+sides = {"cifar10": 16, "cifar100": 16, "tiny_imagenet": 64, "imagenet2012_256": 224}
 for path in paths:
     recipe = smoke(load_recipe(path))
     rng = np.random.default_rng(0)

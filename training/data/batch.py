@@ -1,5 +1,7 @@
 """A batch of training images on its way to the model."""
 
+import collections
+import concurrent.futures
 import dataclasses
 
 import numpy as np
@@ -76,3 +78,29 @@ def worker_rows(batch_size, worker, workers):
 def one_hot(dataset, numbers):
     """Targets of the examples with these numbers, float32 `(numbers, classes)`."""
     return np.eye(len(dataset.class_names), dtype="float32")[dataset.labels[numbers]]
+
+
+def made_ahead(make, items, threads=1, ahead=4):
+    """Makes batches ahead of their use, in threads.
+
+    Args:
+        make: Function of an item.
+        items: Iterable.
+        threads: Number of threads.
+        ahead: Number of results to have ready or in the making.
+
+    Yields:
+        `make(item)` of each item, in order.
+    """
+    pending = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                if len(pending) == ahead:
+                    yield pending.popleft().result()
+                pending.append(pool.submit(make, item))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,22 +1,24 @@
-"""Training and evaluation batches from JPEG files on disk, decoded by `tf.data`.
+"""Training and evaluation batches from JPEG files on disk, decoded by TensorFlow.
 
 A batch is a pure function of seed and step, computed by one TensorFlow graph: the
 record numbers by a shuffle that needs no memory, the bytes, the window that the crop
 takes, the decoding of that window alone, the resizing.
 """
 
-import collections
-import concurrent.futures
-import contextlib
 import functools
+import os
 
 import numpy as np
 
-from training.data.batch import Batch, one_hot, worker_rows
+from training.data.batch import Batch, made_ahead, one_hot, worker_rows
 from training.data.crops import CenterCrop, Crop, ResizedRandomCrop
 
 # Batches that may arrive from a tf.data service before one that is still awaited.
 MAX_EARLY = 64
+
+# Batches decoded at a time. In the deterministic mode tf.data's parallel map would be
+# serial, since it takes reading files for random.
+THREADS = min(32, os.cpu_count() or 1)
 
 # Of the sizes that a JPEG file can be decoded at.
 RATIOS = (1, 2, 4, 8)
@@ -91,16 +93,14 @@ class EncodedStream:
 
     def batch(self, step):
         """The batch of a step, whatever was asked for before: see `batches`."""
-        with contextlib.closing(self.batches(step, step + 1)) as batches:
-            return next(batches)
+        return self._finish(self._decode(step))
 
-    def batches(self, start, stop, ahead=4):
-        """Batches of the steps from `start` to `stop`, made ahead.
+    def batches(self, start, stop):
+        """Batches of the steps from `start` to `stop`, made ahead in threads.
 
         Args:
             start: First step.
             stop: Step after the last.
-            ahead: Number of batches to augment ahead; `tf.data` decodes further ahead.
 
         Yields:
             A `Batch` a step.
@@ -109,26 +109,30 @@ class EncodedStream:
             ValueError: With `on_corrupt="fail"`, if an image cannot be decoded.
             RuntimeError: If the tf.data service loses a batch.
         """
+        steps = range(start, stop)
+        if not self.service:
+            yield from made_ahead(self.batch, steps, THREADS, ahead=THREADS + 2)
+            return
+        served = self._served(start, stop)
+        yield from made_ahead(lambda _: self._finish(next(served)), steps)
+
+    def _served(self, start, stop):
+        """What `_decode` gives, from the tf.data service."""
         import tensorflow as tf
 
+        service = tf.data.experimental.service
         steps = tf.data.Dataset.range(start, stop).map(
             self._decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        if self.service:
-            steps = steps.apply(
-                tf.data.experimental.service.distribute(
-                    tf.data.experimental.service.ShardingPolicy.DYNAMIC, self.service
-                )
-            )
-        decoded = in_order(
-            steps.prefetch(2).as_numpy_iterator(), start, stop, key=lambda x: x["step"]
+        steps = steps.apply(
+            service.distribute(service.ShardingPolicy.DYNAMIC, self.service)
         )
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            pending = collections.deque()
-            for step in range(start, stop):
-                while len(pending) < min(ahead, stop - step):
-                    pending.append(pool.submit(lambda: self._finish(next(decoded))))
-                yield pending.popleft().result()
+        arrived = steps.prefetch(2).as_numpy_iterator()
+        return in_order(arrived, start, stop, key=lambda x: x["step"])
+
+    @functools.cached_property
+    def _decode(self):
+        return _on_cpu(self._decoded)
 
     def _decoded(self, step):
         """The part of a batch that is computed in TensorFlow."""
@@ -209,20 +213,19 @@ def eval_batches(
     rows = worker_rows(batch_size, worker, workers)
     last = len(dataset) - 1
 
-    def decoded(start):
+    @_on_cpu
+    def decode(start):
         numbers = start + tf.range(rows.start, rows.stop, dtype=tf.int64)
         draws = tf.zeros((rows.stop - rows.start, crop.draws))
         present = tf.minimum(numbers, last)
         return numbers, *decode_all(dataset, present, crop, draws, image_size)
 
-    starts = tf.data.Dataset.range(0, len(dataset), batch_size).map(
-        decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    for numbers, images, good in starts.prefetch(2).as_numpy_iterator():
+    def batch(start):
+        numbers, images, good = decode(start)
         present = numbers <= last
         if on_corrupt == "fail":
             _check_good(dataset, numbers[present], good[present])
-        yield Batch(
+        return Batch(
             images=np.where(present[:, None, None, None], images, np.uint8(0)),
             targets=one_hot(dataset, np.minimum(numbers, last)),
             weights=(good & present).astype("float32"),
@@ -233,6 +236,26 @@ def eval_batches(
             rows=rows,
             global_size=batch_size,
         )
+
+    starts = range(0, len(dataset), batch_size)
+    yield from made_ahead(batch, starts, THREADS, ahead=THREADS + 2)
+
+
+def _on_cpu(function):
+    """Compiles a function of an integer that returns arrays, for any thread to call."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
+    def compiled(number):
+        with tf.device("CPU:0"):
+            return function(number)
+
+    def call(number):
+        with tf.device("CPU:0"):
+            results = compiled(tf.constant(number, tf.int64))
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), results)
+
+    return call
 
 
 def decode_all(dataset, numbers, crop, draws, size):

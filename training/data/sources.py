@@ -10,15 +10,17 @@ from training.data.encoded import EncodedStream, eval_batches
 from training.data.records import RecordDataset
 from training.data.stream import Stream
 
-# Data sets on disk: the folder that training.prepare makes, the splits' names there.
-RECORDS = {"imagenet2012": ("imagenet", {"train": "train", "test": "validation"})}
+# Data sets on disk: the folder that training.prepare makes.
+RECORDS = {"imagenet2012": "imagenet", "imagenet2012_256": "imagenet-256"}
+SPLITS = {"train": "train", "test": "validation"}
 
 
 def load(name, split, data_dir):
     """Opens a split of a data set.
 
     Args:
-        name: `"imagenet2012"`, or a name of `elu_zoo.datasets.load`.
+        name: `"imagenet2012"`, `"imagenet2012_256"` with its images resized to 256×256,
+            or a name of `elu_zoo.datasets.load`.
         split: `"train"` or `"test"`.
         data_dir: Folder of the data sets.
 
@@ -31,8 +33,7 @@ def load(name, split, data_dir):
     """
     if name not in RECORDS:
         return datasets.load(name, split, data_dir)
-    folder, splits = RECORDS[name]
-    return RecordDataset(pathlib.Path(data_dir) / folder, splits[split])
+    return RecordDataset(pathlib.Path(data_dir) / RECORDS[name], SPLITS[split])
 
 
 def on_disk(dataset):

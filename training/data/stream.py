@@ -1,11 +1,10 @@
 """The training batches as a pure function of seed and step."""
 
-import concurrent.futures
 import functools
 
 import numpy as np
 
-from training.data.batch import Batch, one_hot, worker_rows
+from training.data.batch import Batch, made_ahead, one_hot, worker_rows
 
 
 class Stream:
@@ -86,23 +85,14 @@ class Stream:
             batch = augment(batch)
         return batch
 
-    def batches(self, start, stop, ahead=4):
+    def batches(self, start, stop):
         """Batches of the steps from `start` to `stop`, made ahead in a thread.
 
         Args:
             start: First step.
             stop: Step after the last.
-            ahead: Number of batches to make ahead.
 
         Yields:
             A `Batch` a step.
         """
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            pending = [
-                pool.submit(self.batch, step)
-                for step in range(start, min(start + ahead, stop))
-            ]
-            for step in range(start, stop):
-                yield pending.pop(0).result()
-                if step + ahead < stop:
-                    pending.append(pool.submit(self.batch, step + ahead))
+        yield from made_ahead(self.batch, range(start, stop))

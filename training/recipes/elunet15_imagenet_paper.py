@@ -4,9 +4,10 @@ r"""ELUNet15 on ImageNet as in section 4.3 of the paper.
         --out RUN
 
 The paper's: He initialization, L2 weight decay, 50 % dropout in the two wide layers,
-images resized to 256×256, the mean of each pixel subtracted, random crops of 224×224,
-flips, and a single center crop to evaluate. Each pixel is also divided by its standard
-deviation, much the same for all: He's initialization expects inputs of unit variance.
+images resized to 256×256 (by `training.prepare`: docs/imagenet.md), the mean of each
+pixel subtracted, random crops of 224×224, flips, and a single center crop to evaluate.
+Each pixel is also divided by its standard deviation, much the same for all: He's
+initialization expects inputs of unit variance.
 
 The paper is silent on three more things:
 
@@ -42,7 +43,7 @@ recipe = Recipe(
         "kernel_initializer": "he_normal",
         "dropout": list(ARCHITECTURES["elunet15"].dropout),
     },
-    dataset="imagenet2012",
+    dataset="imagenet2012_256",
     batch_size=64,
     epochs=30,
     image_sizes={0: 224},
