@@ -2,29 +2,27 @@
 
     python docs/benchmarks/elu_op.py [--rounds 31] [--csv FILE]
 
-Every round runs all the functions once, in an order that rotates from round to round,
-so that drifting clocks and other work hit all of them alike. Printed are medians in
-milliseconds and the ratios of `elu_zoo.ops.elu` to the others, for the forward pass
-and for the forward pass with its gradient. Takes about two minutes on 2 cores.
+Printed are medians in milliseconds and the ratios of `elu_zoo.ops.elu` to the others,
+for the forward pass and for the forward pass with its gradient. Takes about two minutes
+on 2 cores. Small tensors are computed without XLA, for exactness: see `elu`.
 """
 
 import argparse
-import csv
-import platform
-import statistics
+import functools
 import sys
 import time
 
 import numpy as np
+from measuring import machine, medians, write_csv
 
 SHAPES = ((64, 56, 56, 256), (128, 32, 32, 192), (64, 16, 16, 192), (1, 32, 32, 3))
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--csv", help="also write the rows to this file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     import keras
     import tensorflow as tf
@@ -35,15 +33,16 @@ def main():
         sys.exit("Expected the TensorFlow backend: set KERAS_BACKEND=tensorflow.")
 
     functions = {"relu": tf.nn.relu, "tf_elu": tf.nn.elu, "elu": ops.elu}
-    rows = []
-    print(f"{cpu_model()}, TensorFlow {tf.__version__}, {arguments.rounds} rounds")
+    facts, rows = machine(), []
+    print(f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds")
     print(f"{'shape':>16} {'pass':>16} {'relu':>8} {'tf_elu':>8} {'elu':>8}", end="")
     print(f" {'elu/relu':>9} {'elu/tf_elu':>11}")
     for shape in SHAPES:
         x = tf.constant(np.random.default_rng(0).normal(size=shape), tf.float32)
         for name, wrap in (("forward", lambda f: f), ("forward+backward", gradient)):
-            calls = {k: wrap(f) for k, f in functions.items()}
-            ms = medians(calls, x, arguments.rounds)
+            calls = {k: functools.partial(wrap(f), x) for k, f in functions.items()}
+            seconds = medians(calls, arguments.rounds, time.perf_counter)
+            ms = {name: 1e3 * value for name, value in seconds.items()}
             row = {
                 "shape": "x".join(map(str, shape)),
                 "pass": name,
@@ -51,17 +50,14 @@ def main():
                 "elu_to_relu": round(ms["elu"] / ms["relu"], 3),
                 "elu_to_tf_elu": round(ms["elu"] / ms["tf_elu"], 3),
             }
-            rows.append({"cpu": cpu_model(), "tensorflow": tf.__version__, **row})
+            rows.append(facts | row)
             print(
                 "{shape:>16} {pass:>16} {relu_ms:8.3f} {tf_elu_ms:8.3f} {elu_ms:8.3f} "
                 "{elu_to_relu:9.3f} {elu_to_tf_elu:11.3f}".format(**row),
                 flush=True,
             )
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(arguments.csv, rows)
 
 
 def gradient(function):
@@ -74,28 +70,6 @@ def gradient(function):
         return tape.gradient(y, x)
 
     return forward_and_backward
-
-
-def medians(calls, x, rounds):
-    """Median milliseconds of each call, without the first round, which compiles."""
-    seconds = {name: [] for name in calls}
-    names = list(calls)
-    for i in range(rounds + 1):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            start = time.perf_counter()
-            calls[name](x)
-            seconds[name].append(time.perf_counter() - start)
-    return {k: 1e3 * statistics.median(v[1:]) for k, v in seconds.items()}
-
-
-def cpu_model():
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(
-                line.split(":")[1].strip() for line in file if "model name" in line
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -10,24 +10,20 @@ crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
     here    training.data.encoded, from TFRecord shards
     resized the same, from shards of `training.prepare --resize 256`
 
-All take the same windows, and one thread. Every round runs all of them once, in an
-order that rotates from round to round. Printed are medians of images per second of
+All take the same windows, and one thread. Printed are medians of images per second of
 processor time, which other work on the machine disturbs least. The photographs are made
-up: noise of several octaves, 70 to 100 KB a file. Pillow's resizing has a filter
-against aliasing, TensorFlow's has none.
+up: noise of several octaves, about 70 KB a file. Pillow's resizing has a filter against
+aliasing, TensorFlow's has none.
 """
 
 import argparse
-import csv
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from measuring import machine, medians, write_csv
 
 SIZE, BATCH = 224, 256
 
@@ -39,20 +35,16 @@ def main(argv=None):
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
 
-    import tensorflow as tf
-
     from training.data.crops import RandomResizedCrop, ResizedRandomCrop
-    from training.engine import device
 
-    machine = device.description()["processor"]
-    rows = []
+    facts, rows = machine(), []
     with tempfile.TemporaryDirectory() as folder:
         files, dataset, small = write_photographs(
             pathlib.Path(folder), arguments.images
         )
         kilobytes = statistics.mean(file.stat().st_size for file in files) / 1000
         print(
-            f"{machine}, TensorFlow {tf.__version__}, {arguments.rounds} rounds of "
+            f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds of "
             f"{len(files)} files of {kilobytes:.0f} KB; images/s of one core"
         )
         print(
@@ -61,16 +53,14 @@ def main(argv=None):
         )
         for crop in (ResizedRandomCrop(256), RandomResizedCrop()):
             windows, draws = make_windows(crop, len(files))
-            speeds = medians(
-                {
-                    "pillow": pillow(files, windows, crop),
-                    "plain": plain(files, windows, crop),
-                    "here": here(dataset, crop, draws),
-                    "resized": here(small, crop, draws),
-                },
-                len(files),
-                arguments.rounds,
-            )
+            calls = {
+                "pillow": pillow(files, windows, crop),
+                "plain": plain(files, windows, crop),
+                "here": here(dataset, crop, draws),
+                "resized": here(small, crop, draws),
+            }
+            seconds = medians(calls, arguments.rounds, time.process_time)
+            speeds = {name: len(files) / value for name, value in seconds.items()}
             better = max(speeds["pillow"], speeds["plain"])
             row = {
                 "crop": type(crop).__name__,
@@ -83,7 +73,6 @@ def main(argv=None):
                 "{here_to_better:12.3f} {resized_to_better:15.3f}".format(**row),
                 flush=True,
             )
-            facts = {"cpu": machine, "tensorflow": tf.__version__}
             rows.append({**facts, "file_kb": round(kilobytes), **row})
     if arguments.csv:
         write_csv(arguments.csv, rows)
@@ -210,27 +199,6 @@ def runner(batches):
             next(iterator)
 
     return run
-
-
-def medians(calls, images, rounds):
-    """Images per second of each call, without the first round, which compiles."""
-    seconds = {name: [] for name in calls}
-    names = list(calls)
-    for i in range(rounds + 1):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            start = time.process_time()
-            calls[name]()
-            seconds[name].append(time.process_time() - start)
-    return {k: images / statistics.median(v[1:]) for k, v in seconds.items()}
-
-
-def write_csv(path, rows):
-    from elu_zoo.files import replacing
-
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

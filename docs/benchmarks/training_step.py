@@ -8,14 +8,13 @@ checkout; takes about three minutes on 2 cores.
 """
 
 import argparse
-import csv
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parents[2]
+from measuring import ROOT, machine, write_csv
+
 SETTINGS = [
     {"onednn": "0", "precision": "float32", "image_size": 32},
     {"onednn": "1", "precision": "float32", "image_size": 32},
@@ -71,21 +70,17 @@ def main():
         for k in range(len(SETTINGS)):
             i = (k + round_) % len(SETTINGS)
             speeds[i].append(images_per_second(SETTINGS[i]))
-    machine = facts()
-    rows = []
-    print(f"{machine['processor']}, {machine['cores']} cores, {machine['backend']}")
+    facts, rows = machine(), []
+    print(", ".join(map(str, facts.values())))
     for setting, values in zip(SETTINGS, speeds, strict=True):
         row = setting | {
             "images_per_second": round(statistics.median(values), 1),
             "ratio": round(statistics.median(values) / statistics.median(speeds[0]), 3),
         }
-        rows.append(row | machine)
+        rows.append(facts | row)
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(arguments.csv, rows)
 
 
 def images_per_second(setting):
@@ -99,14 +94,6 @@ def images_per_second(setting):
         check=True,
     )
     return float(result.stdout.split()[-1])
-
-
-def facts():
-    sys.path.insert(0, str(ROOT))
-    from training.engine import device
-
-    known = device.description()
-    return {key: known[key] for key in ("processor", "cores", "backend", "tensorflow")}
 
 
 if __name__ == "__main__":

@@ -9,14 +9,10 @@ Compared at equal epochs: the output layer alone on the pretrained trunk, both s
 """
 
 import argparse
-import csv
-import pathlib
 import statistics
-import sys
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+from measuring import write_csv
 
 CLASSES, HELD_OUT, SIZE = 20, 50, 32
 EPOCHS = 30
@@ -39,7 +35,7 @@ def main(argv=None):
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--images", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--csv", type=pathlib.Path)
+    parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
 
     import keras
@@ -69,7 +65,7 @@ def main(argv=None):
                 ]
         report(rows, images)
         if arguments.csv:
-            write(arguments.csv, rows)
+            write_csv(arguments.csv, rows)
 
 
 def choose(data, known, images, seed):
@@ -147,15 +143,6 @@ def report(rows, images):
             f"({min(last):.1%} to {max(last):.1%})",
             flush=True,
         )
-
-
-def write(path, rows):
-    from elu_zoo.files import replacing
-
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -59,4 +59,4 @@ def test_another_number_of_workers_after_a_restart(data_dir, tmp_path):
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path):
-    run_faults(tmp_path, workers=2, kills=20, epochs=200)
+    run_faults(tmp_path, workers=2, kills=20, epochs=60)

@@ -1,0 +1,32 @@
+"""The benchmarks run and write what they measured; no figure is asserted."""
+
+import csv
+import importlib
+import pathlib
+
+import keras
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / "docs/benchmarks"
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="they time TensorFlow"
+)
+@pytest.mark.parametrize(
+    "name, arguments, ratio",
+    [
+        ("elu_op", [], "elu_to_relu"),
+        ("input_pipeline", ["--images", "8"], "resized_to_better"),
+    ],
+)
+def test_a_short_run(name, arguments, ratio, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    benchmark = importlib.import_module(name)
+    monkeypatch.setattr(benchmark, "SHAPES", [(2, 4, 4, 8)], raising=False)
+    file = tmp_path / "rows.csv"
+    benchmark.main([*arguments, "--rounds", "1", "--csv", str(file)])
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert len(rows) == 2 and all(float(row[ratio]) > 0 for row in rows)
+    assert f"{rows[0]['processor']}, " in capsys.readouterr().out
