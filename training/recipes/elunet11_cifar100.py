@@ -7,8 +7,10 @@ instead of SGD, mild dropout, and images that grow: an epoch at 16 pixels takes 
 quarter of the operations of one at 32, at 24 pixels 0.57. The learning rate goes up and
 down twice; the second time, half as high, the dropout is twice as strong.
 
-Cost: 0.945 GFLOP an image and training step at 32 pixels, 1.31 PFLOP in all; TODO
-Result: TODO
+Cost: 0.945 GFLOP an image and training step at 32 pixels, 1.31 PFLOP in all; 221
+minutes on two AVX2 cores of an AMD EPYC, in float32, in part beside other work. Result:
+28.7 % test error, with 22.1 % on the last training batches. After the first fall of the
+rate it was 29.1 %: the published run goes on from a run of those 30 epochs.
 """
 
 from elu_zoo.architectures import ARCHITECTURES

@@ -3,8 +3,14 @@
     python -m training.train training/recipes/elunet11_cifar100.py --data DIR --out RUN
 
 No normalization, as in the paper. A first convolution that starts by whitening, Muon
-instead of SGD, one triangle of the learning rate, mild dropout, and images that grow: an
-epoch at 16 pixels costs 0.3 of one at 32, at 24 pixels 0.57.
+instead of SGD, mild dropout, and images that grow: an epoch at 16 pixels takes a
+quarter of the operations of one at 32, at 24 pixels 0.57. The learning rate goes up and
+down twice; the second time, half as high, the dropout is twice as strong.
+
+Cost: 0.945 GFLOP an image and training step at 32 pixels, 1.31 PFLOP in all; 221
+minutes on two AVX2 cores of an AMD EPYC, in float32, in part beside other work. Result:
+28.7 % test error, with 22.1 % on the last training batches. After the first fall of the
+rate it was 29.1 %: the published run goes on from a run of those 30 epochs.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
@@ -12,21 +18,39 @@ from training.data.augmentation import alternating_flip, random_crop
 from training.engine.initialization import whitening_stem
 from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
-from training.engine.schedules import WarmupLinear
+from training.engine.schedules import Consecutive, WarmupLinear
+
+# Two thirds of the epochs, of 195 steps each.
+RESTART = 30 * 195
+
+
+def dropout(factor):
+    """The paper's rates times a factor."""
+    return [factor * rate for rate in ARCHITECTURES["elunet11"].dropout]
+
+
+def learning_rate(steps):
+    restart = 2 * steps // 3
+    return Consecutive(
+        {
+            0: WarmupLinear(0.015, restart, warmup=0.15),
+            restart: WarmupLinear(0.0075, steps - restart, warmup=0.1),
+        }
+    )
+
 
 recipe = Recipe(
     model="ELUNet11",
-    model_arguments={
-        "dropout": [0.2 * rate for rate in ARCHITECTURES["elunet11"].dropout]
-    },
+    model_arguments={},
     dataset="cifar100",
     batch_size=256,
-    epochs=30,
-    image_sizes={0: 16, 8: 24, 25: 32},
+    epochs=45,
+    image_sizes={0: 16, 8: 24, 25: 32, 30: 24, 39: 32},
     initialize=whitening_stem(image_size=16),
     augmentation=[random_crop(4, "reflect"), alternating_flip()],
     label_smoothing=0.1,
-    learning_rate=lambda steps: WarmupLinear(0.015, steps, warmup=0.15),
+    dropout={0: dropout(0.2), RESTART: dropout(0.4)},
+    learning_rate=learning_rate,
     optimizer=lambda schedule: ConvMuon(
         schedule, momentum=0.95, weight_decay=0.1, use_ema=True, ema_momentum=0.99
     ),
