@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 
 import keras
 import numpy as np
@@ -145,7 +146,7 @@ class _Run:
             adapt_preprocessing(self.model, images)
             if self.recipe.initialize:
                 self.recipe.initialize(self.model, images)
-        self.placement.check_equal(self.state["step"])
+        self.placement.check_equal(self.state["step"], "step to start from")
         self.placement.separate_seeds(self.model)
         self.log = runlog.RunLog(
             self.out / "log.csv", self.state["step"], write=self.placement.is_chief
@@ -200,8 +201,14 @@ class _Run:
         if self.placement.is_chief and not _is_finished(self.out):
             _write_facts(self)
         # Nobody leaves before the chief has written everything.
-        self.placement.check_equal(state["step"])
+        self.placement.check_equal(self._checksum(), "bits in their weights")
         return self.log.rows[-1] | {"best_error": state["best_error"]}
+
+    def _checksum(self):
+        checksum = 0
+        for variable in self.model.trainable_variables:
+            checksum = zlib.crc32(np.asarray(variable).tobytes(), checksum)
+        return checksum
 
     def _set_dropout(self):
         phases, step = self.recipe.dropout, self.state["step"]

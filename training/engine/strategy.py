@@ -40,8 +40,12 @@ class Placement:
             return self.strategy.scope()
         return contextlib.nullcontext()
 
-    def check_equal(self, number):
-        """Makes sure that all workers have the same number.
+    def check_equal(self, number, what):
+        """Waits for all workers and makes sure that they have the same number.
+
+        Args:
+            number: Integer below 2⁵³.
+            what: What it is, for the error message.
 
         Raises:
             RuntimeError: If they have not.
@@ -57,8 +61,8 @@ class Placement:
         values = self.strategy.experimental_local_results(self.strategy.run(mean))
         if float(values[0]) != number:
             raise RuntimeError(
-                "Expected all workers to start from the same step. Received: "
-                f"{number} here, {float(values[0])} on average. Do they share --out?"
+                f"Expected all workers to have the same {what}. Received: {number} "
+                f"here, {float(values[0])} on average. Do they share --out?"
             )
 
     def separate_seeds(self, model):
