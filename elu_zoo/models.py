@@ -98,7 +98,10 @@ def _documented(function):
         dropout=architecture.dropout,
         extra_args=_PYRAMID_ARGS if pyramid else "",
     )
-    function.__doc__ = function.__doc__.replace("    {arguments}\n", arguments)
+    # Python 3.13 takes the indentation off docstrings, the versions before leave it.
+    text = inspect.cleandoc(function.__doc__)
+    arguments = f"\n{inspect.cleandoc(arguments)}\n"
+    function.__doc__ = text.replace("{arguments}", arguments)
     return function
 
 
