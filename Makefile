@@ -11,13 +11,16 @@ test: .venv-test/installed
 	.venv-test/bin/ruff format --check
 	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
 
+# Older versions of pip take a quarter of an hour to choose the versions.
 .venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/*)
 	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=24'
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check .
 	touch $@
 
 .venv-test/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=24'
 	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable '.[training,test]'
 	# By itself: solved together with TensorFlow, pip takes a quarter of an hour.
