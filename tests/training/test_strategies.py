@@ -109,3 +109,20 @@ def test_a_batch_that_cannot_be_shared(data_dir, tmp_path):
     log = (tmp_path / "worker0.log").read_text()
     assert "3 replicas" in log and "batch_size=40" in log
     assert "Traceback" not in log
+
+
+def test_workers_whose_weights_differ_are_noticed(data_dir, tmp_path):
+    text = RECIPE.replace("OPTIMIZER", "ConvMuon") + (
+        "import dataclasses, json, os\n"
+        "def differ(model, images):\n"
+        "    index = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+        "    weights = model.trainable_variables[0]\n"
+        "    weights.assign(weights * (1 + 1e-6 * index))\n"
+        "recipe = dataclasses.replace(recipe, initialize=differ)\n"
+    )
+    (tmp_path / "tiny.py").write_text(text)
+    command = launch.command(tmp_path / "tiny.py", data_dir, tmp_path / "run")
+    processes = launch.start(command, tmp_path, workers=2)
+    assert all([process.wait(300) for process in processes])
+    log = (tmp_path / "worker1.log").read_text()
+    assert "the same bits in their weights" in log
