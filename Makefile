@@ -11,7 +11,7 @@ test: .venv-test/installed
 	.venv-test/bin/ruff format --check
 	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-# Older versions of pip take a quarter of an hour to choose the versions.
+# The pip of Python 3.10 takes more than ten minutes to resolve the extras.
 .venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/*)
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=24'

@@ -238,13 +238,9 @@ TERMS = {
         "educational use.",
         "url": "https://www.image-net.org/download.php",
     },
-    "imagenet2012_256": {
-        "terms": "ImageNet's terms of access allow non-commercial research and "
-        "educational use.",
-        "url": "https://www.image-net.org/download.php",
-    },
     "image_folder": {
         "terms": "A folder of images; its terms are its owner's to state.",
         "url": "none",
     },
 }
+TERMS["imagenet2012_256"] = TERMS["imagenet2012"]

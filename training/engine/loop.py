@@ -146,7 +146,9 @@ class _Run:
             adapt_preprocessing(self.model, images)
             if self.recipe.initialize:
                 self.recipe.initialize(self.model, images)
-        self.placement.check_equal(self.state["step"], "step to start from")
+        self.placement.check_equal(
+            self.state["step"], "step to start from, that of the --out they share"
+        )
         self.placement.separate_seeds(self.model)
         self.log = runlog.RunLog(
             self.out / "log.csv", self.state["step"], write=self.placement.is_chief

@@ -62,7 +62,7 @@ class Placement:
         if float(values[0]) != number:
             raise RuntimeError(
                 f"Expected all workers to have the same {what}. Received: {number} "
-                f"here, {float(values[0])} on average. Do they share --out?"
+                f"here, {float(values[0])} on average."
             )
 
     def separate_seeds(self, model):

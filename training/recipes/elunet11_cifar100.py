@@ -30,6 +30,7 @@ def dropout(factor):
 
 
 def learning_rate(steps):
+    """Two triangles, a warm restart (Loshchilov & Hutter, 2017)."""
     restart = 2 * steps // 3
     return Consecutive(
         {
