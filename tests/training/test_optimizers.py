@@ -34,6 +34,21 @@ def test_muon_on_a_convolution_kernel_follows_the_formula():
     np.testing.assert_allclose(np.asarray(kernel), expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("shape", [(200, 40), (40, 200), (50, 40), (3, 3, 30, 40)])
+def test_updates_are_those_of_keras_of_any_shape(shape):
+    matrix = np.random.default_rng(0).normal(size=(np.prod(shape[:-1]), shape[-1]))
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    # As gradients are: most of their singular values are close to 0.
+    values = np.exp(-np.linspace(0, 12, min(matrix.shape)))
+    gradient = (left * values) @ right
+    update = ConvMuon().zeropower_via_newtonschulz5(
+        keras.ops.array(gradient.reshape(shape), "float32"), 5
+    )
+    assert tuple(update.shape) == shape
+    error = np.asarray(update).reshape(gradient.shape) - orthogonalized(gradient)
+    assert np.linalg.norm(error) < 1e-3 * np.linalg.norm(orthogonalized(gradient))
+
+
 def test_an_orthogonal_update_has_singular_values_near_one():
     gradient = np.random.default_rng(0).normal(size=(2, 2, 16, 24)).astype("float32")
     update = ConvMuon().zeropower_via_newtonschulz5(

@@ -42,8 +42,32 @@ class ConvMuon(keras.optimizers.Muon):
 
     def zeropower_via_newtonschulz5(self, x, steps):
         matrix = ops.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-        update = super().zeropower_via_newtonschulz5(matrix, steps)
+        if matrix.shape[0] < matrix.shape[1]:
+            update = ops.transpose(self._orthogonalized(ops.transpose(matrix), steps))
+        else:
+            update = self._orthogonalized(matrix, steps)
         return ops.reshape(update, x.shape)
+
+    def _orthogonalized(self, matrix, steps):
+        """Keras's iteration, of matrices that are not wide.
+
+        A step multiplies the matrix by a polynomial of its Gram matrix. All of these
+        commute, so a tall matrix is needed at the beginning and the end only, and the
+        steps are products of matrices as small as its number of columns.
+        """
+        rows, columns = matrix.shape
+        if rows < 1.5 * columns:  # Then Keras's way has fewer operations.
+            return super().zeropower_via_newtonschulz5(matrix, steps)
+        matrix = matrix / (ops.norm(matrix) + 1e-7)
+        gram = ops.matmul(ops.transpose(matrix), matrix)
+        identity = ops.eye(columns, dtype=matrix.dtype)
+        product = identity
+        for _ in range(steps):
+            factor = self.muon_a * identity + self.muon_b * gram
+            factor = factor + self.muon_c * ops.matmul(gram, gram)
+            product = ops.matmul(product, factor)
+            gram = ops.matmul(factor, ops.matmul(gram, factor))
+        return ops.matmul(matrix, product)
 
     def get_config(self):
         config = super().get_config()
