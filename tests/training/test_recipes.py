@@ -106,7 +106,8 @@ def total_steps(recipe):
 
 
 def sizes_of_epochs(recipe):
-    sizes = {0: SIZES.get(recipe.dataset), **recipe.image_sizes}
+    firsts = {k % recipe.epochs: size for k, size in recipe.image_sizes.items()}
+    sizes = {0: SIZES.get(recipe.dataset), **firsts}
     return [
         sizes[max(first for first in sizes if first <= epoch)]
         for epoch in range(recipe.epochs)

@@ -9,6 +9,7 @@ from training.data.batch import Batch, one_hot, worker_rows
 from training.data.encoded import EncodedStream, eval_batches
 from training.data.records import RecordDataset
 from training.data.stream import Stream
+from training.engine.recipe import counted_from_start
 
 # Data sets on disk: the folder that training.prepare makes.
 RECORDS = {"imagenet2012": "imagenet", "imagenet2012_256": "imagenet-256"}
@@ -59,7 +60,7 @@ def make_stream(dataset, recipe, placement, on_corrupt="skip", service=None):
         dataset,
         recipe.batch_size,
         recipe.augmentation,
-        recipe.image_sizes,
+        counted_from_start(recipe.image_sizes, recipe.epochs),
         recipe.seed,
         placement.worker,
         placement.workers,

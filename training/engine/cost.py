@@ -5,6 +5,7 @@ import math
 import keras
 
 from elu_zoo.models import get_model_function
+from training.engine.recipe import counted_from_start
 
 
 def multiply_adds(model):
@@ -43,8 +44,8 @@ def training_flop(settings, input_shape, classes):
     Returns:
         An integer.
     """
-    firsts = {0: input_shape[0]}
-    firsts |= {int(first): size for first, size in settings["image_sizes"].items()}
+    sizes = {int(first): size for first, size in settings["image_sizes"].items()}
+    firsts = {0: input_shape[0]} | counted_from_start(sizes, settings["epochs"])
     sizes = [
         firsts[max(first for first in firsts if first <= epoch)]
         for epoch in range(settings["epochs"])

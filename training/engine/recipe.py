@@ -25,7 +25,8 @@ class Recipe:
             before the first step; see `training.engine.initialization`.
         augmentation: Functions of `training.data.augmentation`, applied in order.
         image_sizes: Side of the training images, by the first epoch that has it, such
-            as `{0: 24, 14: 32}`; evaluation is always at the size of the data set.
+            as `{0: 24, 14: 32}`; negative epochs count from the end. Evaluation is
+            always at the size of the data set.
         label_smoothing: Share of the target spread over all classes.
         dropout: Dropout rates by the first step that has them, such as
             `{0: rates, 85_000: higher_rates}`, with rates as in the model functions'
@@ -63,6 +64,30 @@ class Recipe:
     seed: int = 0
 
 
+def counted_from_start(image_sizes, epochs):
+    """A recipe's image sizes without epochs that count from the end.
+
+    Args:
+        image_sizes: Field of a `Recipe`.
+        epochs: Epochs of the run.
+
+    Returns:
+        A dict with the epochs in order. A size that a shorter run has no epochs left
+        for gives way to those that count from the end.
+
+    Example:
+
+    >>> counted_from_start({0: 24, 4: 32, -2: 48}, epochs=10)
+    {0: 24, 4: 32, 8: 48}
+    >>> counted_from_start({0: 24, 4: 32, -2: 48}, epochs=5)
+    {0: 24, 3: 48}
+    """
+    ends = {max(0, epochs + k): v for k, v in image_sizes.items() if k < 0}
+    last = min(ends, default=epochs)
+    begins = {k: v for k, v in image_sizes.items() if 0 <= k < last}
+    return dict(sorted((begins | ends).items()))
+
+
 def smoke(recipe):
     """The recipe in small, to see in seconds that all its parts run.
 
@@ -75,7 +100,7 @@ def smoke(recipe):
     Returns:
         Another `Recipe`.
     """
-    sizes = [recipe.image_sizes[first] for first in sorted(recipe.image_sizes)]
+    sizes = list(counted_from_start(recipe.image_sizes, recipe.epochs).values())
     phases = [recipe.dropout[first] for first in sorted(recipe.dropout)]
     batch_size = 8 * recipe.accumulation
     return dataclasses.replace(
