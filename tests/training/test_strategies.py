@@ -10,7 +10,7 @@ import pytest
 
 RECIPE = """
 import keras
-from training.data.augmentation import random_crop, random_flip
+from training.data.augmentation import keras_layer, random_crop, random_flip
 from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
 from training.engine.schedules import WarmupLinear
@@ -22,7 +22,11 @@ recipe = Recipe(
     batch_size=40,
     epochs=1,
     image_sizes={0: 16},
-    augmentation=[random_crop(4), random_flip()],
+    augmentation=[
+        random_crop(4),
+        random_flip(),
+        keras_layer(keras.layers.MixUp, rows=10),
+    ],
     label_smoothing=0.1,
     l2=0.0005,
     clip_norm=1.0,

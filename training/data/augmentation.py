@@ -1,15 +1,14 @@
-"""Augmentations in NumPy, each a pure function of the batch and its `draw`.
+"""Augmentations, each a pure function of the batch and its `draw`.
 
 An augmentation is called with a `training.data.batch.Batch` and returns one.
-
-Keras has layers for some of them. They draw other values on each backend and for each
-share of a batch, its RandAugment not even from the seed that it is given. For workers
-to share a batch they would have to be called on few rows at a time, and are slow then.
 """
 
 import functools
+import threading
 
+import keras
 import numpy as np
+from keras import ops
 
 
 def random_crop(padding, mode="constant"):
@@ -69,139 +68,108 @@ def alternating_flip():
     return augment
 
 
-def random_erasing(probability=0.5, area=(0.02, 0.33), ratio=0.3):
-    """Fills a rectangle of an image with noise (Zhong et al., 2020).
+def keras_layer(layer, rows=8, **arguments):
+    """A preprocessing layer of Keras, such as `MixUp`, `CutMix` or `RandomErasing`.
+
+        augmentation=[
+            RandomResizedCrop(),
+            random_flip(),
+            keras_layer(keras.layers.RandomErasing, factor=(0.25, 0.25)),
+            keras_layer(keras.layers.MixUp, alpha=0.2),
+        ]
+
+    The layer is called on a few rows of the batch at a time, each time with seeds of
+    its own, so that workers get the same values as one alone. Layers that mix images do
+    so among these rows; their order is random already. TensorFlow and JAX give a layer
+    other values from the same seed. The images become float32.
 
     Args:
-        probability: Share of the images.
-        area: Smallest and largest share of the image that is erased.
-        ratio: Smallest ratio of the sides, drawn uniformly in its logarithm.
+        layer: Class of `keras.layers`, or a function that makes a layer. It is called
+            at the first batch: before, a recipe must not touch the devices.
+        rows: Rows of the global batch that one call gets.
+        **arguments: Arguments of the layer.
 
     Returns:
         An augmentation.
     """
+    prepared = []  # Once, by the first of the threads that make batches.
+    lock = threading.Lock()
 
     def augment(batch):
-        images = batch.images.copy()
-        height, width, channels = images.shape[1:]
-        chosen = batch.draw(lambda rng, n: rng.random(n)) < probability
-        shares = batch.draw(lambda rng, n: rng.uniform(*area, n))
-        limit = -np.log(ratio)
-        ratios = np.exp(batch.draw(lambda rng, n: rng.uniform(-limit, limit, n)))
-        # So that both sides fit.
-        ratios = np.clip(ratios, shares, 1 / shares)
-        places = batch.draw(lambda rng, n: rng.random((n, 2)))
-        seeds = batch.draw(lambda rng, n: rng.integers(0, 2**63, n))
-        rows = np.round(height * np.sqrt(shares * ratios)).astype(int)
-        columns = np.round(width * np.sqrt(shares / ratios)).astype(int)
-        top = np.floor(places[:, 0] * (height - rows + 1)).astype(int)
-        left = np.floor(places[:, 1] * (width - columns + 1)).astype(int)
-        for i in np.flatnonzero(chosen):
-            noise = np.random.default_rng(seeds[i]).integers(
-                0, 256, (rows[i], columns[i], channels)
-            )
-            bottom, right = top[i] + rows[i], left[i] + columns[i]
-            images[i, top[i] : bottom, left[i] : right] = noise
-        return batch.replace(images=images)
-
-    return augment
-
-
-def mixup(alpha=0.2):
-    """Blends images and targets of two examples (Zhang et al., 2018).
-
-    The two are neighbours in the batch, whose order is random already. The images
-    become float32.
-
-    Args:
-        alpha: The share of an image is drawn from Beta(alpha, alpha).
-
-    Returns:
-        An augmentation.
-    """
-
-    def augment(batch):
-        partners = _neighbours(batch)
-        shares = batch.draw(lambda rng, n: rng.beta(alpha, alpha, n)).astype("float32")
-
-        def blend(x):
-            share = shares.reshape(-1, *[1] * (x.ndim - 1))
-            return share * x + (1 - share) * x[partners]
-
+        _check_whole(batch, rows)
+        # Mixed like a class, it tells which images have to do with an unreadable one.
+        unreadable = 1 - batch.weights[:, None]
+        labels = np.concatenate([batch.targets, unreadable], -1)
+        with lock:
+            if not prepared:
+                made = layer(dtype="float32", **arguments)
+                prepared.append(_stateless(made, batch.images, labels))
+        call, states = prepared[0]
+        seeds = batch.draw(lambda rng, n: rng.integers(0, 2**31, (n, states, 2)))
+        starts = range(0, len(labels), rows)
+        images, labels = zip(
+            *[
+                call(seeds[i], batch.images[i : i + rows], labels[i : i + rows])
+                for i in starts
+            ],
+            strict=True,
+        )
+        labels = np.concatenate(labels)
         return batch.replace(
-            images=blend(batch.images),
-            targets=blend(batch.targets),
-            weights=batch.weights * batch.weights[partners],
+            images=np.concatenate(images),
+            targets=labels[:, :-1],
+            weights=(labels[:, -1] == 0).astype("float32"),
         )
 
     return augment
 
 
-def cutmix(alpha=1.0, probability=1.0):
-    """Pastes a rectangle of one image into another (Yun et al., 2019).
+def _stateless(layer, images, labels):
+    """A compiled function of a layer's seeds and inputs, and the number of seeds."""
 
-    Targets are mixed by the pixels pasted. The two examples are neighbours in the
-    batch, whose order is random already.
+    with keras.device("cpu"):  # Builds it.
+        layer({"images": images[:2], "labels": labels[:2]}, training=True)
+    states = layer.non_trainable_variables
+    dtype = states[0].dtype if states else "int32"
 
-    Args:
-        alpha: The rectangle's share, before its overhang is cut off, is drawn from
-            Beta(alpha, alpha).
-        probability: Share of the images that are pasted into.
+    def call(seeds, images, labels):
+        data, seeds = {"images": images, "labels": labels}, ops.unstack(seeds)
+        return layer.stateless_call([], seeds, data, training=True)[0]
 
-    Returns:
-        An augmentation.
-    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    def augment(batch):
-        partners = _neighbours(batch)
-        height, width = batch.images.shape[1:3]
-        shares = batch.draw(lambda rng, n: rng.beta(alpha, alpha, n))
-        centers = batch.draw(lambda rng, n: rng.random((n, 2)))
-        chosen = batch.draw(lambda rng, n: rng.random(n)) < probability
-        sides = np.sqrt(shares) * chosen
-        inside = (
-            _interval(centers[:, 0], sides, height)[:, :, None]
-            & _interval(centers[:, 1], sides, width)[:, None, :]
-        )
-        pasted = inside.mean((1, 2), dtype="float32")[:, None]
-        images = np.where(inside[..., None], batch.images[partners], batch.images)
-        targets = (1 - pasted) * batch.targets + pasted * batch.targets[partners]
-        readable = (pasted[:, 0] == 0) | (batch.weights[partners] > 0)
-        return batch.replace(
-            images=images,
-            targets=targets.astype("float32"),
-            weights=batch.weights * readable.astype("float32"),
-        )
+        compiled = tf.function(call, autograph=False)
+    else:
+        import jax
 
-    return augment
+        compiled = jax.jit(call)
+
+    def on_cpu(seeds, images, labels):
+        with keras.device("cpu"):
+            seeds = ops.convert_to_tensor(seeds, dtype)
+            inputs = map(ops.convert_to_tensor, (images, labels))
+            out = compiled(seeds, *inputs)
+            return tuple(ops.convert_to_numpy(out[x]) for x in ("images", "labels"))
+
+    return on_cpu, len(states)
 
 
-def _interval(centers, sides, length):
-    """Which of the pixels along an axis are inside: a row an image."""
-    center = np.floor(centers * length)
-    half = sides * length / 2
-    first, last = np.round(center - half), np.round(center + half)
-    pixels = np.arange(length)
-    return (pixels >= first[:, None]) & (pixels < last[:, None])
-
-
-def _neighbours(batch):
-    """The other row of each pair of rows of the global batch."""
-    if batch.rows.start % 2 or len(batch.images) % 2:
+def _check_whole(batch, rows):
+    if batch.rows.start % rows or len(batch.images) % rows:
         raise ValueError(
-            "Expected each worker's share of the batch to be whole pairs of images, "
-            f"which are mixed. Received: rows {batch.rows.start} to {batch.rows.stop} "
-            f"of {batch.global_size}. Change the batch size."
+            "Expected each worker's share of the batch to be a multiple of the "
+            f"{rows} rows that a Keras layer is called on. Received: rows "
+            f"{batch.rows.start} to {batch.rows.stop} of {batch.global_size}. Give "
+            "keras_layer other rows, or change the batch size."
         )
-    return np.arange(len(batch.images)) ^ 1
 
 
 def trivial_augment():
     """One random operation of random strength an image (Müller & Hutter, 2021).
 
-    Their wide space of operations, with Pillow. Keras has RandAugment, which does the
-    same operations to all images of a batch and computes all it knows each time. Images
-    have to be RGB and uint8: name it before `mixup`.
+    Their wide space of operations, with Pillow; Keras has no such layer. Images have to
+    be RGB and uint8: name it before a `keras_layer`.
 
     Returns:
         An augmentation.
