@@ -2,12 +2,11 @@
 
     python -m training.prepare imagenet --manual-dir D --data-dir T
 
-D holds the official ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar. T/imagenet
-receives TFRecord shards of the same JPEG files and an index. Stop it as you like and
-give the same command again: it goes on, and the files are the same.
-
-With `--resize 256`, T/imagenet-256 receives the images resized to 256×256 pixels, as
-the paper does: a quarter of the space, and several times as fast to train from.
+D holds the official ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
+T/imagenet-256 receives TFRecord shards of the images resized to 256×256 pixels, as in
+the paper, and an index: a quarter of the space of the originals, and twice as fast to
+train from. With `--resize 0`, T/imagenet receives the same JPEG files. Stop it as you
+like and give the same command again: it goes on, and the files are the same.
 
 `cifar10`, `cifar100` and `mnist` are prepared by TensorFlow Datasets, which takes the
 official archives from D or downloads them.
@@ -52,7 +51,11 @@ def main(argv=None):
         help="accept archives that lack classes or images",
     )
     parser.add_argument(
-        "--resize", type=int, metavar="SIDE", help="store square images of this side"
+        "--resize",
+        type=int,
+        default=256,
+        metavar="SIDE",
+        help="of the square images to store; 0: the files as they are (default: 256)",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -91,22 +94,28 @@ def prepare_tfds(name, manual_dir, data_dir):
     print(f"{name}: {builder.data_path}")
 
 
-def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=None):
+def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=256):
     """Makes the shards and the index of a split of ImageNet 2012.
 
     Args:
         manual_dir: Folder with the official archives.
-        data_dir: Folder that receives `imagenet/`, or `imagenet-256/` and so on.
+        data_dir: Folder that receives `imagenet-256/`, or `imagenet/` for the files as
+            they are.
         split: `"train"` or `"validation"`.
         allow_missing: Whether an archive may lack classes or images.
-        resize: Side in pixels of square images to store; default is the files as they
+        resize: Side in pixels of the square images to store; 0 for the files as they
             are.
 
     Raises:
         FileNotFoundError: If the archive is not there.
-        ValueError: If it is not the official archive, or not all of it.
+        ValueError: If it is not the official archive, or not all of it, or `resize` is
+            negative.
         OSError: If there is too little space.
     """
+    if resize < 0:
+        raise ValueError(
+            f"Expected resize to be a side in pixels, or 0. Received: {resize}"
+        )
     archive = pathlib.Path(manual_dir) / ARCHIVES[split]
     folder = pathlib.Path(data_dir) / (f"imagenet-{resize}" if resize else "imagenet")
     if (folder / f"{split}.index.npz").is_file():

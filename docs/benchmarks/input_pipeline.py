@@ -7,8 +7,8 @@ crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
 
     pillow  opens the file, decodes, resizes, crops, as PyTorch's data sets do
     plain   tf.io.read_file, tf.io.decode_jpeg, tf.image.resize, crop, in tf.data
-    here    training.data.encoded, from TFRecord shards
-    resized the same, from shards of `training.prepare --resize 256`
+    here    training.data.encoded, from the shards that `training.prepare` makes of them
+    whole   the same, from those of `training.prepare --resize 0`
 
 All take the same windows, and one thread. Printed are medians of images per second of
 processor time, which other work on the machine disturbs least. The photographs are made
@@ -39,25 +39,23 @@ def main(argv=None):
 
     facts, rows = machine(), []
     with tempfile.TemporaryDirectory() as folder:
-        files, dataset, small = write_photographs(
-            pathlib.Path(folder), arguments.images
-        )
+        files, small, whole = write_photographs(pathlib.Path(folder), arguments.images)
         kilobytes = statistics.mean(file.stat().st_size for file in files) / 1000
         print(
             f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds of "
             f"{len(files)} files of {kilobytes:.0f} KB; images/s of one core"
         )
         print(
-            f"{'crop':>18} {'pillow':>8} {'plain':>8} {'here':>8} {'resized':>8} "
-            f"{'here/better':>12} {'resized/better':>15}"
+            f"{'crop':>18} {'pillow':>8} {'plain':>8} {'here':>8} {'whole':>8} "
+            f"{'here/better':>12} {'whole/better':>13}"
         )
         for crop in (ResizedRandomCrop(256), RandomResizedCrop()):
             windows, draws = make_windows(crop, len(files))
             calls = {
                 "pillow": pillow(files, windows, crop),
                 "plain": plain(files, windows, crop),
-                "here": here(dataset, crop, draws),
-                "resized": here(small, crop, draws),
+                "here": here(small, crop, draws),
+                "whole": here(whole, crop, draws),
             }
             seconds = medians(calls, arguments.rounds, time.process_time)
             speeds = {name: len(files) / value for name, value in seconds.items()}
@@ -66,11 +64,11 @@ def main(argv=None):
                 "crop": type(crop).__name__,
                 **{name: round(speed, 1) for name, speed in speeds.items()},
                 "here_to_better": round(speeds["here"] / better, 3),
-                "resized_to_better": round(speeds["resized"] / better, 3),
+                "whole_to_better": round(speeds["whole"] / better, 3),
             }
             print(
-                "{crop:>18} {pillow:8.1f} {plain:8.1f} {here:8.1f} {resized:8.1f} "
-                "{here_to_better:12.3f} {resized_to_better:15.3f}".format(**row),
+                "{crop:>18} {pillow:8.1f} {plain:8.1f} {here:8.1f} {whole:8.1f} "
+                "{here_to_better:12.3f} {whole_to_better:13.3f}".format(**row),
                 flush=True,
             )
             rows.append({**facts, "file_kb": round(kilobytes), **row})
@@ -79,7 +77,7 @@ def main(argv=None):
 
 
 def write_photographs(folder, count):
-    """Eight photographs over and over: files, a shard, a shard of them resized."""
+    """Eight photographs over and over: files, a shard of them resized, a shard."""
     from training.data.records import RecordDataset, write_index, write_shard
     from training.prepare import resized
 
@@ -89,7 +87,7 @@ def write_photographs(folder, count):
         files.append(folder / f"{number}.jpg")
         files[-1].write_bytes(photographs[number % 8])
     datasets = []
-    for split, change in (("train", bytes), ("small", lambda x: resized(x, 256))):
+    for split, change in (("small", lambda x: resized(x, 256)), ("whole", bytes)):
         shard = folder / f"{split}-00000-of-00001.tfrecord"
         images = [change(photograph) for photograph in photographs]
         write_shard(shard, ((images[i % 8], 0, files[i].name) for i in range(count)))

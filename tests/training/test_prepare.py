@@ -82,7 +82,7 @@ def manual_dir(tmp_path_factory):
 def prepared(tmp_path_factory, manual_dir):
     folder = tmp_path_factory.mktemp("prepared")
     for split in ("train", "validation"):
-        prepare_imagenet(manual_dir, folder, split, allow_missing=True)
+        prepare_imagenet(manual_dir, folder, split, allow_missing=True, resize=0)
     return folder
 
 
@@ -124,13 +124,13 @@ def test_validation_labels_are_those_of_the_numbers(prepared):
 
 
 def test_what_was_done_is_said(manual_dir, tmp_path, capsys):
-    prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True)
+    prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
     output = capsys.readouterr().out
     size = sum(len(x) for images in train_images().values() for x in images.values())
     assert f"19 images, {size:,} bytes to write" in output
     assert "2 images were CMYK or no JPEG files" in output
     assert "left out: n01484850_92.JPEG, n01484850_93.JPEG" in output
-    prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True)
+    prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
     assert "17 images are in" in capsys.readouterr().out
 
 
@@ -138,7 +138,7 @@ def test_killed_and_started_again_it_gives_the_same_bytes(
     manual_dir, prepared, tmp_path
 ):
     arguments = ["imagenet", "--manual-dir", str(manual_dir), "--data-dir"]
-    arguments += [str(tmp_path), "--allow-missing"]
+    arguments += [str(tmp_path), "--allow-missing", "--resize", "0"]
     made = set()
     for renames in (1, 2):
         killed = subprocess.run(
@@ -153,7 +153,7 @@ def test_killed_and_started_again_it_gives_the_same_bytes(
         assert list((tmp_path / "imagenet").glob(".part.*"))
         made = {(path, stat.st_ino) for path, stat in shards.items()}
     for split in ("train", "validation"):
-        prepare_imagenet(manual_dir, tmp_path, split, allow_missing=True)
+        prepare_imagenet(manual_dir, tmp_path, split, allow_missing=True, resize=0)
     whole = {p.name: p.read_bytes() for p in (prepared / "imagenet").iterdir()}
     again = {p.name: p.read_bytes() for p in (tmp_path / "imagenet").iterdir()}
     assert again == whole
@@ -173,7 +173,9 @@ def test_archives_that_are_not_what_they_should_be(manual_dir, tmp_path):
     archive.write_bytes((manual_dir / "ILSVRC2012_img_val.tar").read_bytes())
     with pytest.raises(ValueError, match="n01440764.tar and the like"):
         prepare_imagenet(tmp_path, tmp_path, "train", allow_missing=True)
-    assert not list((tmp_path / "imagenet").glob("*.tfrecord"))
+    assert not list(tmp_path.glob("*/*.tfrecord"))
+    with pytest.raises(ValueError, match="side in pixels, or 0. Received: -1"):
+        prepare_imagenet(manual_dir, tmp_path, "train", resize=-1)
 
 
 def test_a_full_disk_is_said_before_the_start(manual_dir, tmp_path, monkeypatch):
@@ -182,15 +184,15 @@ def test_a_full_disk_is_said_before_the_start(manual_dir, tmp_path, monkeypatch)
     usage = prepare.shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="Received: 10"):
-        prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True)
+        prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
 
 
 def test_a_recipe_names_the_originals_or_those_of_256_pixels(manual_dir, tmp_path):
     for name, resize, size in (
-        ("imagenet2012", None, (40, 30)),
-        ("imagenet2012_256", 256, (256, 256)),
+        ("imagenet2012", {"resize": 0}, (40, 30)),
+        ("imagenet2012_256", {}, (256, 256)),
     ):
-        prepare_imagenet(manual_dir, tmp_path, "validation", True, resize=resize)
+        prepare_imagenet(manual_dir, tmp_path, "validation", True, **resize)
         dataset = sources.load(name, "test", tmp_path)
         file = dataset.read([0])["image"].numpy()[0]
         assert Image.open(io.BytesIO(file)).size == size

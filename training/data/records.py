@@ -154,21 +154,20 @@ class RecordDataset:
         """
         import tensorflow as tf
 
-        one = {"output_types": [tf.string], "output_shapes": [[]]}
-
         def record(path, offset):
+            # TFRecordDataset, but from a position of the file on.
             records = tf.raw_ops.TFRecordDatasetV2(
                 filenames=[path],
                 compression_type="",
                 buffer_size=0,
                 byte_offsets=[offset],
             )
-            first = tf.raw_ops.TakeDataset(input_dataset=records, count=1, **one)
-            return tf.raw_ops.DatasetToSingleElement(dataset=first, **one)[0]
+            record = tf.TensorSpec((), tf.string)
+            return tf.data.experimental.from_variant(records, record).take(1)
 
         paths = tf.gather(self._paths, tf.gather(self._shard, numbers))
         places = (paths, tf.gather(self._offset, numbers))
-        records = tf.data.Dataset.from_tensor_slices(places).map(record)
+        records = tf.data.Dataset.from_tensor_slices(places).flat_map(record)
         return tf.io.parse_example(
             records.batch(tf.size(numbers, tf.int64)).get_single_element(),
             {
