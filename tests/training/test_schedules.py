@@ -9,7 +9,6 @@ import pytest
 from training.engine.schedules import (
     Consecutive,
     WarmupLinear,
-    WarmupStableDecay,
     piecewise,
     warmup_cosine,
 )
@@ -56,25 +55,6 @@ def test_an_optimizer_does_the_first_step_at_iteration_0():
 def test_rates_outside_of_the_run(rates):
     with pytest.raises(ValueError, match="of=10"):
         piecewise(rates, of=10, steps=10)
-
-
-def test_warmup_stable_decay():
-    steps = np.arange(1001)
-    expected = 0.02 * np.interp(steps, [0, 50, 700, 1000], [0, 1, 1, 0])
-    schedule = WarmupStableDecay(0.02, 1000, warmup=50, decay=0.3)
-    np.testing.assert_allclose(rates_of(schedule, steps), expected, atol=1e-8)
-
-
-def test_runs_of_other_lengths_have_their_first_steps_in_common():
-    short, long = (WarmupStableDecay(1.0, steps, warmup=10) for steps in (80, 1000))
-    steps = range(61)
-    assert list(rates_of(short, steps)) == list(rates_of(long, steps))
-
-
-@pytest.mark.parametrize("arguments", [{"warmup": 0}, {"warmup": 5, "decay": 0.0}])
-def test_warmup_stable_decay_without_one_of_them(arguments):
-    with pytest.raises(ValueError, match="warmup="):
-        WarmupStableDecay(0.02, 1000, **arguments)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3])

@@ -90,7 +90,8 @@ def keras_layer(layer, rows=8, **arguments):
         **arguments: Arguments of the layer.
 
     Returns:
-        An augmentation.
+        An augmentation. It raises a ValueError if a worker's share of the batch is not
+        a multiple of `rows`.
     """
     prepared = []  # Once, by the first of the threads that make batches.
     lock = threading.Lock()

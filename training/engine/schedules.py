@@ -36,52 +36,6 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
 
 
-class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 linearly up to a peak, constant for most of the run, then down to 0.
-
-    Hu et al., "MiniCPM" (2024). Since the warmup is a number of steps, runs of any
-    lengths have their steps in common until the decay of the shorter one begins.
-
-    Args:
-        peak: The highest learning rate.
-        steps: Steps of the whole run.
-        warmup: Steps that go up. In a run too short for it, the peak is never
-            reached.
-        decay: Share of the steps that go down, linearly.
-
-    Raises:
-        ValueError: If there is no warmup or no decay.
-
-    Example:
-
-    >>> schedule = WarmupStableDecay(0.02, steps=1000, warmup=100, decay=0.2)
-    >>> [round(float(schedule(step)), 4) for step in (0, 50, 100, 800, 900, 1000)]
-    [0.0, 0.01, 0.02, 0.02, 0.01, 0.0]
-    """
-
-    def __init__(self, peak, steps, warmup, decay=0.25):
-        if warmup < 1 or not 0 < decay <= 1:
-            raise ValueError(
-                "Expected a warmup of one step or more, and a decay that is a share of "
-                f"all steps. Received: warmup={warmup!r}, decay={decay!r}"
-            )
-        self.peak, self.steps, self.warmup, self.decay = peak, steps, warmup, decay
-
-    def __call__(self, step):
-        step = ops.cast(step, "float32")
-        up = step / self.warmup
-        down = (self.steps - step) / (self.decay * self.steps)
-        return self.peak * ops.clip(ops.minimum(up, down), 0.0, 1.0)
-
-    def get_config(self):
-        return {
-            "peak": self.peak,
-            "steps": self.steps,
-            "warmup": self.warmup,
-            "decay": self.decay,
-        }
-
-
 def warmup_cosine(peak, steps, warmup=0.05):
     """From 0 linearly up to a peak, then half a cosine down to 0.
 
