@@ -17,7 +17,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "docs/benchmarks"
     "name, arguments, ratio",
     [
         ("elu_op", [], "elu_to_relu"),
-        ("input_pipeline", ["--images", "8"], "resized_to_better"),
+        ("input_pipeline", ["--images", "8"], "here_to_better"),
     ],
 )
 def test_a_short_run(name, arguments, ratio, tmp_path, monkeypatch, capsys):

@@ -37,7 +37,8 @@ def test_another_number_of_workers_after_a_restart(data_dir, tmp_path):
     def start(name, workers):
         logs = tmp_path / name
         logs.mkdir(exist_ok=True)
-        command = launch.command(tmp_path / "recipe.py", data_dir, logs / "run")
+        more = ["--precision", "float32"]
+        command = launch.command(tmp_path / "recipe.py", data_dir, logs / "run", *more)
         return logs, launch.start(command, logs, workers)
 
     logs, processes = start("one", 1)

@@ -69,6 +69,7 @@ def finished(data_dir, tmp_path_factory):
             logs = folder / name
             logs.mkdir()
             recipe = folder / f"{backend}.py"
+            more = [*more, "--precision", "float32"]
             command = launch.command(recipe, data_dir, logs / "run", *more)
             processes = launch.start(command, logs, workers, backend)
             done[name] = logs / "run", launch.finish(processes, logs)
