@@ -1,4 +1,4 @@
-"""Installs `elu_zoo`; the manifest and the small weights travel inside the package."""
+"""Installs `elu_zoo`; the manifest and the weights travel inside the package."""
 
 import pathlib
 import re
@@ -23,7 +23,7 @@ setup(
     package_data={
         "elu_zoo.pretrained": [
             "manifest.json",
-            "elunet11.*.weights.h5",
+            "*.weights.h5",
             "reference/*.json",
         ]
     },
