@@ -229,8 +229,10 @@ TERMS = {
         "url": "http://yann.lecun.com/exdb/mnist/",
     },
     "tiny_imagenet": {
-        "terms": "Tiny ImageNet is a subset of ImageNet; ImageNet's terms allow "
-        "non-commercial research and educational use.",
+        "terms": "Tiny ImageNet is 200 of ImageNet's 1,000 classes, 100,000 images "
+        "shrunk to 64×64; here it stands in for ImageNet. Its labelled val images are "
+        "the test split. ImageNet's terms allow non-commercial research and "
+        "educational use.",
         "url": "https://www.image-net.org/download.php",
     },
     "imagenet2012": {

@@ -18,10 +18,11 @@ def card(name, record, figures):
     training, machine = record["training"], record["training"]["machine"]
     low, high = figures["error_interval"]
     ranked = sorted(figures["class_error"].items(), key=lambda item: item[1])
+    times = training["starts"] - 1
     resumed = (
-        f"It was interrupted and resumed {training['starts'] - 1} times, each time "
-        "from its last checkpoint."
-        if training["starts"] > 1
+        f"It was interrupted and resumed {times} time{'s' * (times > 1)}, from its "
+        "last checkpoint."
+        if times
         else "It ran without interruption."
     )
     device = (

@@ -1,100 +1,173 @@
-"""Measures what pretrained weights are worth on a small set of new images.
+"""Measures what pretrained weights are worth on small sets of new images.
 
-    python docs/benchmarks/transfer.py --data DIR [--csv FILE]
+    python docs/benchmarks/transfer.py --data DIR --csv FILE [--candidates]
 
-Twenty classes of Tiny ImageNet whose names CIFAR-100 does not have, 10 and 50 images
-of each to learn from, 1,000 held out of its training split to measure on, 3 seeds.
-Compared at equal epochs: the output layer alone on the pretrained trunk, both stages of
-`elu_zoo.finetune` at several rates and decays by stack, and training from scratch.
+Each trunk on data that it has not seen: `elunet11.cifar100` on twenty classes of Tiny
+ImageNet that CIFAR-100 does not have, `elunet15.tiny_imagenet` on CIFAR-100, both on
+MNIST. Compared after equally many steps, from several seeds, each with its own images:
+`elu_zoo.finetune` with its defaults, the output layer alone on the frozen trunk (a
+linear probe), and the same network from scratch. Accuracies are of images held out of
+the training splits. All at 32×32 pixels.
+
+`--candidates` compares settings instead, on a seed that the study does not have;
+`finetune`'s defaults and the rate from scratch are those that did best. A run that was
+stopped goes on with what its CSV file lacks. PNG files beside it show the curves.
 """
 
 import argparse
+import csv
+import itertools
+import pathlib
 import statistics
 
 import numpy as np
-from measuring import write_csv
+from measuring import machine, write_csv
 
-CLASSES, HELD_OUT, SIZE = 20, 50, 32
-EPOCHS = 30
+SIZE, BATCH, STEPS, STEPS_PER_EPOCH = 32, 32, 320, 32
+SEEDS, CANDIDATES_SEED = (0, 1, 2), 100
 
-# name: (pretrained, epochs of the stages, rates, decay by stack)
+# trunk, data, images a class
+STUDY = [
+    ("elunet11.cifar100", "tiny_imagenet", 10),
+    ("elunet11.cifar100", "tiny_imagenet", 50),
+    ("elunet15.tiny_imagenet", "cifar100", 10),
+    ("elunet15.tiny_imagenet", "cifar100", 50),
+    ("elunet11.cifar100", "mnist", 10),
+    ("elunet15.tiny_imagenet", "mnist", 10),
+]
+CANDIDATES_STUDY = [STUDY[0], STUDY[2]]
+
+# name: (pretrained, share of the steps for the output layer alone, arguments)
 METHODS = {
-    "output layer alone": (True, (EPOCHS, 0), (1e-2, 0.0), 1.0),
-    "fine-tuned, 3e-5": (True, (10, EPOCHS - 10), (1e-2, 3e-5), 1.0),
-    "fine-tuned, 1e-4": (True, (10, EPOCHS - 10), (1e-2, 1e-4), 1.0),
-    "fine-tuned, 3e-4": (True, (10, EPOCHS - 10), (1e-2, 3e-4), 1.0),
-    "fine-tuned, 3e-4, decay 0.7": (True, (10, EPOCHS - 10), (1e-2, 3e-4), 0.7),
-    "fine-tuned, 1e-3": (True, (10, EPOCHS - 10), (1e-2, 1e-3), 1.0),
-    "from scratch, 1e-3": (False, (0, EPOCHS), (0.0, 1e-3), 1.0),
-    "from scratch, 3e-3": (False, (0, EPOCHS), (0.0, 3e-3), 1.0),
+    "fine-tuned": (True, 1 / 3, {}),
+    "linear probe": (True, 1.0, {}),
+    "from scratch": (False, 0.0, {"learning_rate": (0.0, 1e-3)}),
+}
+CANDIDATES = {
+    "fine-tuned, 3e-5": (True, 1 / 3, {"learning_rate": (1e-2, 3e-5)}),
+    "fine-tuned, 1e-4": (True, 1 / 3, {"learning_rate": (1e-2, 1e-4)}),
+    "fine-tuned, 3e-4": (True, 1 / 3, {"learning_rate": (1e-2, 3e-4)}),
+    "fine-tuned, 3e-4, decay 0.7": (
+        *(True, 1 / 3),
+        {"learning_rate": (1e-2, 3e-4), "rate_decay": 0.7},
+    ),
+    "fine-tuned, 1e-3, decay 0.7": (
+        *(True, 1 / 3),
+        {"learning_rate": (1e-2, 1e-3), "rate_decay": 0.7},
+    ),
+    "fine-tuned, 3e-4, one stage": (True, 0.0, {"learning_rate": (0.0, 3e-4)}),
+    "linear probe, 3e-3": (True, 1.0, {"learning_rate": (3e-3, 0.0)}),
+    "linear probe, 1e-2": (True, 1.0, {"learning_rate": (1e-2, 0.0)}),
+    "from scratch, 1e-3": (False, 0.0, {"learning_rate": (0.0, 1e-3)}),
+    "from scratch, 3e-3": (False, 0.0, {"learning_rate": (0.0, 3e-3)}),
+}
+
+# Kinds or parts of what CIFAR-100 has, by other names.
+KNOWN_TO_CIFAR100 = {
+    *("American_alligator", "alp", "bell_pepper", "boa_constrictor", "black_widow"),
+    *("bullfrog", "cash_machine", "cliff", "desk", "koala", "lampshade", "lakeside"),
+    *("monarch", "ladybug", "ox", "pay-phone", "seashore", "stopwatch", "tarantula"),
+    *("triumphal_arch", "trolleybus", "viaduct", "water_jug"),
 }
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the data sets")
-    parser.add_argument("--images", type=int, nargs="+", default=[10, 50])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--csv", help="also write the rows to this file")
+    parser.add_argument("--csv", required=True, type=pathlib.Path)
+    parser.add_argument("--candidates", action="store_true")
+    parser.add_argument("--trunks", nargs="+", help="these alone")
+    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args(argv)
+    study, methods, seeds = STUDY, METHODS, SEEDS
+    if arguments.candidates:
+        study, methods, seeds = CANDIDATES_STUDY, CANDIDATES, (CANDIDATES_SEED,)
+    if arguments.trunks:
+        study = [row for row in study if row[0] in arguments.trunks]
 
+    facts = machine()  # Sets the environment before Keras is loaded.
     import keras
 
+    from training.engine.device import default_precision
+
+    keras.config.set_dtype_policy(default_precision())
+    facts["precision"] = default_precision()
+    rows = []
+    if arguments.csv.is_file():
+        with arguments.csv.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    for task, seed in itertools.product(study, seeds):
+        trunk, data, images = task
+        part = None
+        for method in methods:
+            key = dict(
+                trunk=trunk,
+                data=data,
+                images_per_class=str(images),
+                seed=str(seed),
+                method=method,
+            )
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            part = part or choose(data, images, seed, arguments.data)
+            curve = measure(
+                *(trunk, part, methods[method], seed, arguments.steps),
+                augment=data != "mnist",  # A mirrored digit is none.
+            )
+            for step, accuracy in curve:
+                values = {"step": str(step), "accuracy": f"{accuracy:.4f}"}
+                rows.append({**facts, **key, **values})
+            write_csv(arguments.csv, rows)
+            print(*key.values(), f"{accuracy:.1%}", flush=True)
+    report(rows)
+    plot(rows, arguments.csv.with_suffix(".png"))
+
+
+def choose(name, images, seed, folder):
+    """`(images, labels)` to learn from and to measure on."""
+    data = load(name, folder)
+    rng = np.random.default_rng([seed, images])
+    classes = np.arange(len(data.class_names))
+    if name == "tiny_imagenet":
+        known = set(load("cifar100", folder).class_names)
+        new = [c for c in classes if not same(data.class_names[c], known)]
+        classes = rng.choice(new, 20, replace=False)
+    held_out = 1000 // len(classes)
+    train, rest = [], []
+    for label, number in enumerate(classes):
+        places = rng.permutation(np.flatnonzero(data.labels == number))
+        train += [(place, label) for place in places[:images]]
+        rest += [(place, label) for place in places[-held_out:]]
+    return [
+        (small_rgb(data.images[[place for place, _ in some]]), np.array(some)[:, 1])
+        for some in (train, rest)
+    ]
+
+
+_loaded = {}
+
+
+def load(name, folder):
     from elu_zoo import datasets
 
-    keras.config.disable_interactive_logging()
-    data = datasets.load("tiny_imagenet", "train", arguments.data)
-    known = set(datasets.load("cifar100", "test", arguments.data).class_names)
-    rows = []
-    for images in arguments.images:
-        for seed in range(arguments.seeds):
-            task = choose(data, known, images, seed)
-            for method in METHODS:
-                accuracies = measure(task, method, seed)
-                rows += [
-                    {
-                        "trunk": "elunet11.cifar100",
-                        "data": "tiny_imagenet",
-                        "images_per_class": images,
-                        "seed": seed,
-                        "method": method,
-                        "epoch": epoch,
-                        "accuracy": round(accuracy, 4),
-                    }
-                    for epoch, accuracy in enumerate(accuracies, start=1)
-                ]
-        report(rows, images)
-        if arguments.csv:
-            write_csv(arguments.csv, rows)
+    if name not in _loaded:
+        _loaded[name] = datasets.load(name, "train", folder)
+    return _loaded[name]
 
 
-def choose(data, known, images, seed):
-    """Images and labels to learn from and to measure on."""
-    rng = np.random.default_rng([seed, images])
-    new = [i for i, name in enumerate(data.class_names) if not known & words(name)]
-    parts = {"train": ([], []), "held_out": ([], [])}
-    for label, number in enumerate(rng.choice(new, CLASSES, replace=False)):
-        places = rng.permutation(np.flatnonzero(data.labels == number))
-        for part, chosen in (
-            ("train", places[:images]),
-            ("held_out", places[-HELD_OUT:]),
-        ):
-            parts[part][0].append(shrink(data.images[chosen]))
-            parts[part][1].append(np.full(len(chosen), label))
-    return {
-        part: (np.concatenate(x), np.concatenate(y)) for part, (x, y) in parts.items()
-    }
+def same(name, known):
+    """Whether CIFAR-100 has a class of Tiny ImageNet, or one of its words."""
+    words = {name.lower(), *name.lower().split("_")}
+    return name in KNOWN_TO_CIFAR100 or bool(words & known)
 
 
-def words(name):
-    """The name of a class and its words, as CIFAR-100 would write them."""
-    name = name.lower()
-    return {name, *name.split("_")}
-
-
-def shrink(images):
+def small_rgb(images):
     from PIL import Image
 
+    if images.shape[-1] == 1:  # MNIST, 28×28
+        images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, -1)
+    if images.shape[1] == SIZE:
+        return images
     return np.stack(
         [
             Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -103,46 +176,107 @@ def shrink(images):
     )
 
 
-def measure(task, method, seed):
-    """Held-out accuracy after each epoch."""
+def measure(trunk, part, method, seed, steps, augment):
+    """`(step, held-out accuracy)` after each epoch of about `STEPS_PER_EPOCH`."""
     import keras
 
     import elu_zoo
+    from elu_zoo.models import get_model_function
+    from elu_zoo.weights import get_record
 
-    pretrained, epochs, rates, decay = METHODS[method]
+    pretrained, head, arguments = method
+    (images, labels), held_out = part
+    record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
-    model = elu_zoo.ELUNet11(
-        weights="cifar100" if pretrained else None, classes=CLASSES
-    )
-    if not pretrained:
-        model.get_layer("preprocessing").adapt(task["train"][0])
+    function = get_model_function(record["model"])
+    if pretrained:
+        model = function(weights=trunk, classes=classes)
+    else:
+        model = function(**{**record["arguments"], "classes": classes})
+        model.get_layer("preprocessing").adapt(images)
+    # Small sets several times an epoch, so that all have epochs of about one length.
+    times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
+    images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
+    per_epoch = -(-len(labels) // BATCH)
+    epochs = round(steps / per_epoch)
+    first = round(head * epochs)
     history = elu_zoo.finetune(
         model,
-        *task["train"],
-        task["held_out"],
-        epochs=epochs,
-        learning_rate=rates,
-        rate_decay=decay,
+        images,
+        labels,
+        held_out,
+        epochs=(first, epochs - first),
+        batch_size=BATCH,
+        augment=augment,
         seed=seed,
         verbose=0,
+        **arguments,
     )
-    return history["val_accuracy"]
+    return [
+        (per_epoch * epoch, accuracy)
+        for epoch, accuracy in enumerate(history["val_accuracy"], start=1)
+    ]
 
 
-def report(rows, images):
-    print(f"{images} images a class, accuracy after {EPOCHS} epochs, mean and range")
-    for method in METHODS:
-        last = [
-            row["accuracy"]
-            for row in rows
-            if (row["method"], row["images_per_class"]) == (method, images)
-            and row["epoch"] == EPOCHS
-        ]
-        print(
-            f"{method:>30} {statistics.mean(last):7.1%} "
-            f"({min(last):.1%} to {max(last):.1%})",
-            flush=True,
-        )
+def curves(rows):
+    """Accuracies by task and method: one dict of accuracies by step a seed."""
+    tasks = {}
+    for row in rows:
+        task = (row["trunk"], row["data"], int(row["images_per_class"]))
+        seeds = tasks.setdefault(task, {}).setdefault(row["method"], {})
+        curve = seeds.setdefault(row["seed"], {})
+        curve[int(row["step"])] = float(row["accuracy"])
+    return tasks
+
+
+def report(rows):
+    for (trunk, data, images), methods in curves(rows).items():
+        print(f"{trunk} on {data}, {images} images a class")
+        for method, seeds in methods.items():
+            last = [curve[max(curve)] for curve in seeds.values()]
+            print(
+                f"{method:>30} {statistics.mean(last):6.1%} "
+                f"({min(last):.1%} to {max(last):.1%})"
+            )
+
+
+def plot(rows, path):
+    """The mean of the seeds by step, a panel a task."""
+    import matplotlib.pyplot as plt
+
+    from elu_zoo.files import replacing
+
+    tasks = curves(rows)
+    columns = min(3, len(tasks))
+    figure, axes = plt.subplots(
+        *(-(-len(tasks) // columns), columns),
+        figsize=(4.2 * columns, 3.4 * -(-len(tasks) // columns)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis in axes.flat[len(tasks) :]:
+        axis.axis("off")
+    for axis, ((trunk, data, images), methods) in zip(
+        axes.flat, tasks.items(), strict=False
+    ):
+        for method, seeds in methods.items():
+            curve = list(seeds.values())
+            steps = sorted(curve[0])
+            values = 100 * np.array([[c[step] for step in steps] for c in curve])
+            (line,) = axis.plot(steps, values.mean(0), label=method)
+            color = line.get_color()
+            axis.fill_between(
+                steps, values.min(0), values.max(0), color=color, alpha=0.2
+            )
+        axis.set_title(f"{trunk}\non {data}, {images} images a class", fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylabel("held-out accuracy (%)")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend(fontsize=8)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
