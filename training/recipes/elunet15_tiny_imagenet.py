@@ -9,7 +9,10 @@ objects look larger than those of the whole images of the evaluation at 64, so t
 near 48 is the match.
 
 Cost: 1.30 GFLOP an image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 1.53
-PFLOP in all, without Muon. Result: not run yet.
+PFLOP in all, without Muon; 91 minutes on two cores of an AMD EPYC with AVX-512 BF16.
+Result: 39.8 % top-1 on the 10,000 val images at 64×64, 43.9 % on the last training
+batches at 48. The peak is too high: from a rate of 0.013 on, in the second epoch, the
+loss rose, and it was as low again only after the third.
 """
 
 from training.data.augmentation import random_flip
