@@ -44,7 +44,6 @@ METHODS = {
     "from scratch": (False, 0.0, {"learning_rate": (0.0, 1e-3)}),
 }
 CANDIDATES = {
-    "fine-tuned, 3e-5": (True, 1 / 3, {"learning_rate": (1e-2, 3e-5)}),
     "fine-tuned, 1e-4": (True, 1 / 3, {"learning_rate": (1e-2, 1e-4)}),
     "fine-tuned, 3e-4": (True, 1 / 3, {"learning_rate": (1e-2, 3e-4)}),
     "fine-tuned, 3e-4, decay 0.7": (
@@ -189,10 +188,11 @@ def measure(trunk, part, method, seed, steps, augment):
     record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
     function = get_model_function(record["model"])
+    changes = {"classes": classes, "input_shape": (SIZE, SIZE, 3)}
     if pretrained:
-        model = function(weights=trunk, classes=classes)
+        model = function(weights=trunk, **changes)
     else:
-        model = function(**{**record["arguments"], "classes": classes})
+        model = function(**{**record["arguments"], **changes})
         model.get_layer("preprocessing").adapt(images)
     # Small sets several times an epoch, so that all have epochs of about one length.
     times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
