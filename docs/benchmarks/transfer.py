@@ -29,13 +29,13 @@ SEEDS, CANDIDATES_SEED = (0, 1, 2), 100
 # trunk, data, images a class
 STUDY = [
     ("elunet11.cifar100", "tiny_imagenet", 10),
-    ("elunet11.cifar100", "tiny_imagenet", 50),
     ("elunet15.tiny_imagenet", "cifar100", 10),
-    ("elunet15.tiny_imagenet", "cifar100", 50),
     ("elunet11.cifar100", "mnist", 10),
     ("elunet15.tiny_imagenet", "mnist", 10),
+    ("elunet11.cifar100", "tiny_imagenet", 50),
+    ("elunet15.tiny_imagenet", "cifar100", 50),
 ]
-CANDIDATES_STUDY = [STUDY[0], STUDY[2]]
+CANDIDATES_STUDY = STUDY[:2]
 
 # name: (pretrained, share of the steps for the output layer alone, arguments)
 METHODS = {
