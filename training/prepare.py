@@ -4,9 +4,9 @@
 
 D holds the official ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
 T/imagenet-256 receives TFRecord shards of the images resized to 256×256 pixels, as in
-the paper, and an index: a quarter of the space of the originals, and twice as fast to
-train from. With `--resize 0`, T/imagenet receives the same JPEG files. Stop it as you
-like and give the same command again: it goes on, and the files are the same.
+the paper, and an index: smaller than the originals, and twice as fast to read. With
+`--resize 0`, T/imagenet receives the same JPEG files. Stop it as you like and give the
+same command again: it goes on, and the files are the same.
 
 `cifar10`, `cifar100` and `mnist` are prepared by TensorFlow Datasets, which takes the
 official archives from D or downloads them.

@@ -9,9 +9,9 @@ MNIST. Compared after equally many steps, from several seeds, each with its own 
 linear probe), and the same network from scratch. Accuracies are of images held out of
 the training splits. All at 32×32 pixels.
 
-`--candidates` compares settings instead, on a seed that the study does not have;
-`finetune`'s defaults and the rate from scratch are those that did best. A run that was
-stopped goes on with what its CSV file lacks. PNG files beside it show the curves.
+`--candidates` compares settings for `finetune`'s defaults instead, on a seed that the
+study does not have. Stopped and started again, it goes on with what the CSV file lacks.
+At its end it draws the curves to a PNG file beside that.
 """
 
 import argparse
@@ -75,14 +75,10 @@ def main(argv=None):
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--csv", required=True, type=pathlib.Path)
     parser.add_argument("--candidates", action="store_true")
-    parser.add_argument("--trunks", nargs="+", help="these alone")
-    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args(argv)
     study, methods, seeds = STUDY, METHODS, SEEDS
     if arguments.candidates:
         study, methods, seeds = CANDIDATES_STUDY, CANDIDATES, (CANDIDATES_SEED,)
-    if arguments.trunks:
-        study = [row for row in study if row[0] in arguments.trunks]
 
     facts = machine()  # Sets the environment before Keras is loaded.
     import keras
@@ -110,7 +106,10 @@ def main(argv=None):
                 continue
             part = part or choose(data, images, seed, arguments.data)
             curve = measure(
-                *(trunk, part, methods[method], seed, arguments.steps),
+                trunk,
+                part,
+                methods[method],
+                seed,
                 augment=data != "mnist",  # A mirrored digit is none.
             )
             for step, accuracy in curve:
@@ -175,7 +174,7 @@ def small_rgb(images):
     )
 
 
-def measure(trunk, part, method, seed, steps, augment):
+def measure(trunk, part, method, seed, augment):
     """`(step, held-out accuracy)` after each epoch of about `STEPS_PER_EPOCH`."""
     import keras
 
@@ -198,7 +197,7 @@ def measure(trunk, part, method, seed, steps, augment):
     times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
     images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
     per_epoch = -(-len(labels) // BATCH)
-    epochs = round(steps / per_epoch)
+    epochs = round(STEPS / per_epoch)
     first = round(head * epochs)
     history = elu_zoo.finetune(
         model,

@@ -188,11 +188,11 @@ def test_a_full_disk_is_said_before_the_start(manual_dir, tmp_path, monkeypatch)
 
 
 def test_a_recipe_names_the_originals_or_those_of_256_pixels(manual_dir, tmp_path):
-    for name, resize, size in (
+    for name, arguments, size in (
         ("imagenet2012", {"resize": 0}, (40, 30)),
         ("imagenet2012_256", {}, (256, 256)),
     ):
-        prepare_imagenet(manual_dir, tmp_path, "validation", True, **resize)
+        prepare_imagenet(manual_dir, tmp_path, "validation", True, **arguments)
         dataset = sources.load(name, "test", tmp_path)
         file = dataset.read([0])["image"].numpy()[0]
         assert Image.open(io.BytesIO(file)).size == size
