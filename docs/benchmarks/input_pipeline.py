@@ -2,13 +2,17 @@
 
     python docs/benchmarks/input_pipeline.py [--rounds 9] [--images 256] [--csv FILE]
 
-From a JPEG file of 500×375 pixels on disk to a 224×224 crop in a batch, for the paper's
-crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
+From JPEG photographs of 500×375 pixels on disk to 224×224 crops in a batch, for the
+paper's crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
 
     pillow  opens the file, decodes, resizes, crops, as PyTorch's data sets do
     plain   tf.io.read_file, tf.io.decode_jpeg, tf.image.resize, crop, in tf.data
-    here    training.data.encoded, from the shards that `training.prepare` makes of them
-    whole   the same, from those of `training.prepare --resize 0`
+    here    training.data.encoded, from shards made by training.prepare
+
+All three read the originals (`prepare --resize 0`), and all three read the images
+resized once to 256×256 (`prepare`'s default). `run` is what a run of as many epochs as
+the paper's recipe has gets from the originals here when the resizing is counted too;
+`run/better` compares it with the better of the other two from the originals.
 
 All take the same windows, and one thread. Printed are medians of images per second of
 processor time, which other work on the machine disturbs least. The photographs are made
@@ -23,9 +27,10 @@ import tempfile
 import time
 
 import numpy as np
-from measuring import machine, medians, write_csv
+from measuring import ROOT, machine, medians, write_csv
 
-SIZE, BATCH = 224, 256
+SIZE, BATCH, STORED = 224, 256, 256
+ORIGINALS, RESIZED = (375, 500), (STORED, STORED)
 
 
 def main(argv=None):
@@ -36,64 +41,87 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
 
     from training.data.crops import RandomResizedCrop, ResizedRandomCrop
+    from training.engine.recipe import load_recipe
+    from training.prepare import resized
 
-    facts, rows = machine(), []
+    recipe = ROOT / "training/recipes/elunet15_imagenet_paper.py"
+    epochs = load_recipe(recipe).epochs
+    facts, rows, count = machine(), [], arguments.images
+    photographs = [photograph(seed) for seed in range(8)]
+    kilobytes = statistics.mean(len(data) for data in photographs) / 1000
+    print(
+        f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds of {count} "
+        f"files of {kilobytes:.0f} KB; images/s of one core; runs of {epochs} epochs"
+    )
+    print(
+        f"{'crop':>18} {'from':>8} {'pillow':>7} {'plain':>7} {'here':>7} "
+        f"{'here/better':>12} {'run':>7} {'run/better':>11}"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        files, small, whole = write_photographs(pathlib.Path(folder), arguments.images)
-        kilobytes = statistics.mean(file.stat().st_size for file in files) / 1000
-        print(
-            f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds of "
-            f"{len(files)} files of {kilobytes:.0f} KB; images/s of one core"
-        )
-        print(
-            f"{'crop':>18} {'pillow':>8} {'plain':>8} {'here':>8} {'whole':>8} "
-            f"{'here/better':>12} {'whole/better':>13}"
-        )
-        for crop in (ResizedRandomCrop(256), RandomResizedCrop()):
-            windows, draws = make_windows(crop, len(files))
-            calls = {
-                "pillow": pillow(files, windows, crop),
-                "plain": plain(files, windows, crop),
-                "here": here(small, crop, draws),
-                "whole": here(whole, crop, draws),
-            }
+        folder = pathlib.Path(folder)
+        small = [resized(data, STORED) for data in photographs]
+        stored = {
+            ORIGINALS: write_photographs(folder, "originals", photographs, count),
+            RESIZED: write_photographs(folder, "resized", small, count),
+        }
+        for crop in (ResizedRandomCrop(STORED), RandomResizedCrop()):
+            calls = {"prepare": lambda: [resized(data, STORED) for data in photographs]}
+            for sides, (files, dataset) in stored.items():
+                windows, draws = make_windows(crop, count, sides)
+                calls[sides, "pillow"] = pillow(files, windows, crop, sides)
+                calls[sides, "plain"] = plain(files, windows, crop, sides)
+                calls[sides, "here"] = here(dataset, crop, draws)
             seconds = medians(calls, arguments.rounds, time.process_time)
-            speeds = {name: len(files) / value for name, value in seconds.items()}
-            better = max(speeds["pillow"], speeds["plain"])
-            row = {
-                "crop": type(crop).__name__,
-                **{name: round(speed, 1) for name, speed in speeds.items()},
-                "here_to_better": round(speeds["here"] / better, 3),
-                "whole_to_better": round(speeds["whole"] / better, 3),
+            once = seconds.pop("prepare") / len(photographs)
+            speeds = {call: count / value for call, value in seconds.items()}
+            bars = {
+                sides: max(speeds[sides, "pillow"], speeds[sides, "plain"])
+                for sides in stored
             }
-            print(
-                "{crop:>18} {pillow:8.1f} {plain:8.1f} {here:8.1f} {whole:8.1f} "
-                "{here_to_better:12.3f} {whole_to_better:13.3f}".format(**row),
-                flush=True,
-            )
-            rows.append({**facts, "file_kb": round(kilobytes), **row})
+            for sides in stored:
+                pillows, plains, heres = (
+                    speeds[sides, name] for name in ("pillow", "plain", "here")
+                )
+                preparing = once / epochs if sides == RESIZED else 0.0
+                run = 1 / (1 / heres + preparing)
+                row = {
+                    "crop": type(crop).__name__,
+                    "from": f"{sides[1]}x{sides[0]}",
+                    "pillow": round(pillows, 1),
+                    "plain": round(plains, 1),
+                    "here": round(heres, 1),
+                    "here_to_better": round(heres / bars[sides], 3),
+                    "epochs": epochs,
+                    "run": round(run, 1),
+                    "run_to_better": round(run / bars[ORIGINALS], 3),
+                }
+                print(
+                    "{crop:>18} {from:>8} {pillow:7.1f} {plain:7.1f} {here:7.1f} "
+                    "{here_to_better:12.3f} {run:7.1f} {run_to_better:11.3f}".format(
+                        **row
+                    ),
+                    flush=True,
+                )
+                rows.append({**facts, "file_kb": round(kilobytes), **row})
     if arguments.csv:
         write_csv(arguments.csv, rows)
 
 
-def write_photographs(folder, count):
-    """Eight photographs over and over: files, a shard of them resized, a shard."""
+def write_photographs(folder, split, photographs, count):
+    """The photographs over and over, as files and as a shard."""
     from training.data.records import RecordDataset, write_index, write_shard
-    from training.prepare import resized
 
-    photographs = [photograph(seed) for seed in range(8)]
-    files = []
-    for number in range(count):
-        files.append(folder / f"{number}.jpg")
-        files[-1].write_bytes(photographs[number % 8])
-    datasets = []
-    for split, change in (("small", lambda x: resized(x, 256)), ("whole", bytes)):
-        shard = folder / f"{split}-00000-of-00001.tfrecord"
-        images = [change(photograph) for photograph in photographs]
-        write_shard(shard, ((images[i % 8], 0, files[i].name) for i in range(count)))
-        write_index(folder, split, [shard], ["made up"])
-        datasets.append(RecordDataset(folder, split))
-    return files, *datasets
+    images = [photographs[number % len(photographs)] for number in range(count)]
+    files = [folder / f"{split}-{number}.jpg" for number in range(count)]
+    for file, image in zip(files, images, strict=True):
+        file.write_bytes(image)
+    shard = folder / f"{split}-00000-of-00001.tfrecord"
+    write_shard(
+        shard,
+        ((image, 0, file.name) for image, file in zip(images, files, strict=True)),
+    )
+    write_index(folder, split, [shard], ["made up"])
+    return files, RecordDataset(folder, split)
 
 
 def photograph(seed, height=375, width=500):
@@ -118,25 +146,23 @@ def photograph(seed, height=375, width=500):
     return file.getvalue()
 
 
-def make_windows(crop, count):
+def make_windows(crop, count, sides):
     draws = np.random.default_rng(0).random((count, crop.draws)).astype("float32")
-    sides = np.full(count, 375.0), np.full(count, 500.0)
-    windows = np.stack(crop.windows(draws.T, *sides, float(SIZE)), -1)
+    height, width = (np.full(count, float(side)) for side in sides)
+    windows = np.stack(crop.windows(draws.T, height, width, float(SIZE)), -1)
     return windows.astype("int32"), draws
 
 
-def pillow(files, windows, crop):
+def pillow(files, windows, crop, sides):
     from PIL import Image
 
     def load(file, window):
         top, left, height, width = (int(value) for value in window)
         image = Image.open(file).convert("RGB")
         if hasattr(crop, "resize"):
-            image = image.resize((crop.resize, crop.resize), Image.Resampling.BILINEAR)
-            top, left = (
-                round(top * crop.resize / 375),
-                round(left * crop.resize / 500),
-            )
+            if sides != RESIZED:
+                image = image.resize(RESIZED, Image.Resampling.BILINEAR)
+            top, left = round(top * STORED / sides[0]), round(left * STORED / sides[1])
             return np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
         image = image.crop((left, top, left + width, top + height))
         return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
@@ -149,19 +175,22 @@ def pillow(files, windows, crop):
     return run
 
 
-def plain(files, windows, crop):
+def plain(files, windows, crop, sides):
     import tensorflow as tf
 
     def load(file, window):
         image = tf.io.decode_jpeg(tf.io.read_file(file), channels=3)
         if hasattr(crop, "resize"):
-            image = tf.image.resize(image, (crop.resize, crop.resize))
-            start = window[:2] * crop.resize // tf.constant([375, 500])
+            if sides != RESIZED:
+                image = tf.image.resize(image, RESIZED)
+            start = window[:2] * STORED // tf.constant(sides)
             image = tf.slice(image, tf.pad(start, [[0, 1]]), (SIZE, SIZE, 3))
         else:
             end = window[:2] + window[2:]
             image = image[window[0] : end[0], window[1] : end[1]]
             image = tf.image.resize(image, (SIZE, SIZE))
+        if image.dtype == tf.uint8:
+            return image
         return tf.cast(tf.round(image), tf.uint8)
 
     paths = [str(file) for file in files]

@@ -20,6 +20,9 @@ MAX_EARLY = 64
 # serial, since it takes reading files for random.
 THREADS = min(32, os.cpu_count() or 1)
 
+# Pixels across the blocks that a JPEG file is made of, at most.
+BLOCK = 16
+
 # Of the sizes that a JPEG file can be decoded at.
 RATIOS = (1, 2, 4, 8)
 
@@ -286,12 +289,13 @@ def decode_all(dataset, numbers, crop, draws, size):
         tf.cast(tf.reduce_min(windows[:, 2:], -1) >= ratio * size, tf.int32)
         for ratio in RATIOS[1:]
     )
-    ways = [
-        (complete & (halvings == i), functools.partial(_decode_window, ratio=ratio))
-        for i, ratio in enumerate(RATIOS)
-    ]
+    same = tf.reduce_all(windows[:, 2:] == size, -1)
+    ways = [(complete & same, functools.partial(_decode_window, ratio=1))]
+    for i, ratio in enumerate(RATIOS):
+        decode = functools.partial(_decode_window, ratio=ratio, size=size)
+        ways.append((complete & ~same & (halvings == i), decode))
     # Decoding a window does not notice that a file ends too early below it.
-    ways.append((~complete, _decode_whole))
+    ways.append((~complete, functools.partial(_decode_whole, size=size)))
     rgb_or_grey = (shapes[:, 2] == 1) | (shapes[:, 2] == 3)
     # One more image, of zeros, for the places of those that cannot be decoded.
     spare = tf.data.Dataset.from_tensors((rows, tf.zeros((size, size, 3), tf.uint8)))
@@ -302,12 +306,7 @@ def decode_all(dataset, numbers, crop, draws, size):
             tf.data.Dataset.from_tensor_slices(
                 (chosen, tf.gather(files, chosen), tf.gather(windows, chosen))
             )
-            .map(
-                lambda row, file, window, decode=decode: (
-                    row,
-                    _resize(decode(file, window), size),
-                )
-            )
+            .map(lambda row, file, window, decode=decode: (row, decode(file, window)))
             .ignore_errors(log_warning=False)
         )
         images = images.concatenate(some) if images else some
@@ -358,20 +357,24 @@ def _windows(crop, draws, shapes, size):
     return tf.cast(tf.stack(windows, -1), tf.int32)
 
 
-def _decode_window(file, window, ratio):
+def _decode_window(file, window, ratio, size=None):
     import tensorflow as tf
 
     start = (window[:2] + ratio // 2) // ratio
     end = (window[:2] + window[2:] + ratio // 2) // ratio
-    part = tf.concat([start, end - start], 0)
-    return tf.io.decode_and_crop_jpeg(file, part, channels=3, ratio=ratio)
+    # The decoder is faster if a window begins where a block of pixels does.
+    first = start - [0, start[1] % BLOCK]
+    part = tf.concat([first, end - first], 0)
+    image = tf.io.decode_and_crop_jpeg(file, part, channels=3, ratio=ratio)
+    image = image[:, (start - first)[1] :]
+    return image if size is None else _resize(image, size)
 
 
-def _decode_whole(file, window):
+def _decode_whole(file, window, size):
     import tensorflow as tf
 
-    begin, size = tf.pad(window[:2], [[0, 1]]), tf.concat([window[2:], [3]], 0)
-    return tf.slice(tf.io.decode_jpeg(file, channels=3), begin, size)
+    begin, part = tf.pad(window[:2], [[0, 1]]), tf.concat([window[2:], [3]], 0)
+    return _resize(tf.slice(tf.io.decode_jpeg(file, channels=3), begin, part), size)
 
 
 def _resize(image, size):

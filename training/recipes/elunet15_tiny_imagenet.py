@@ -11,8 +11,8 @@ twice.
 
 Cost: 1.30 GFLOP an image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 3.26
 PFLOP in all, without Muon. The first peak of the rate is too high: from 0.013 on, in
-the second epoch, the loss rose, and it was as low again only after the third. Result: 39.8 % top-1 on the 10,000 val images at 64×64 after
-the first fall of the rate.
+the second epoch, the loss rose, and it was as low again only after the third.
+Result: 39.8 % top-1 on the 10,000 val images at 64×64 after the first fall of the rate.
 """
 
 from training.data.augmentation import random_flip
