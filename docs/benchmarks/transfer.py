@@ -10,8 +10,9 @@ linear probe), and the same network from scratch. Accuracies are of images held 
 the training splits. All at 32×32 pixels.
 
 `--candidates` compares settings for `finetune`'s defaults instead, on a seed that the
-study does not have. Stopped and started again, it goes on with what the CSV file lacks.
-At its end it draws the curves to a PNG file beside that.
+study does not have. Stopped and started again, it goes on with what the CSV file lacks;
+rows of weights that are no longer the published ones are left out. At its end it draws
+the curves to a PNG file beside that.
 """
 
 import argparse
@@ -83,6 +84,7 @@ def main(argv=None):
     facts = machine()  # Sets the environment before Keras is loaded.
     import keras
 
+    from elu_zoo.weights import get_record
     from training.engine.device import default_precision
 
     keras.config.set_dtype_policy(default_precision())
@@ -91,12 +93,14 @@ def main(argv=None):
     if arguments.csv.is_file():
         with arguments.csv.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    for task, seed in itertools.product(study, seeds):
-        trunk, data, images = task
+    files = {trunk: get_record(trunk)["file"] for trunk, _, _ in study}
+    rows = [row for row in rows if row["weights"] in files.values()]
+    for (trunk, data, images), seed in itertools.product(study, seeds):
         part = None
         for method in methods:
             key = dict(
                 trunk=trunk,
+                weights=files[trunk],
                 data=data,
                 images_per_class=str(images),
                 seed=str(seed),
