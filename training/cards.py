@@ -1,6 +1,42 @@
 """Model cards, made from a record of the manifest and its evaluation."""
 
+import statistics
 import textwrap
+
+
+def over_seeds(record):
+    """The test error of all seeds that were run.
+
+    Args:
+        record: Record of the manifest.
+
+    Returns:
+        `(mean, standard deviation, seeds)`; the deviation of a single seed is `None`.
+
+    Example:
+
+    >>> record = {"metrics": {"error": 0.3}, "training": {"seed": 0}}
+    >>> over_seeds(record)
+    (0.3, None, [0])
+    >>> mean, deviation, seeds = over_seeds(
+    ...     record | {"other_seeds": [{"seed": 1, "error": 0.2}]}
+    ... )
+    >>> round(mean, 4), round(deviation, 4), seeds
+    (0.25, 0.0707, [0, 1])
+    """
+    own = {"seed": record["training"]["seed"], "error": record["metrics"]["error"]}
+    runs = [own, *record.get("other_seeds", ())]
+    errors = [run["error"] for run in runs]
+    deviation = statistics.stdev(errors) if len(errors) > 1 else None
+    return statistics.mean(errors), deviation, [run["seed"] for run in runs]
+
+
+def hardware(record):
+    """What weights were trained on, by their record."""
+    machine = record["training"]["machine"]
+    return (
+        machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
+    )
 
 
 def card(name, record, figures):
@@ -25,10 +61,17 @@ def card(name, record, figures):
         if times
         else "It ran without interruption."
     )
-    device = (
-        machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
-    )
+    device = hardware(record)
     backend = machine["backend"]
+    mean, deviation, seeds = over_seeds(record)
+    if len(seeds) == 1:
+        runs = "One run with one seed: the interval says nothing of other seeds."
+    else:
+        runs = (
+            f"Test error of the runs with seeds {', '.join(map(str, seeds))}: "
+            f"{mean:.2%} ± {deviation:.2%} (mean ± standard deviation). The weights "
+            f"are those of seed {seeds[0]}, the first."
+        )
     text = f"""# {name}
 
 `elu_zoo.{record["model"]}(weights="{tag}")`
@@ -52,7 +95,7 @@ in float32.
 | cross-entropy | {figures["loss"]:.3f} |
 | expected calibration error (15 bins) | {figures["calibration_error"]:.2%} |
 
-One run with one seed: the interval says nothing of other seeds.
+{runs}
 
     elu-zoo evaluate {name} --data DIR
 

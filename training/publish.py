@@ -5,6 +5,11 @@
 The weights are rounded to bfloat16 and compressed, evaluated as rounded on the test
 split, and written with their record and card to the folder `pretrained`; log, curve,
 recipe and figures go to `docs/results/NAME`. Weights of the same name are replaced.
+
+    python -m training.publish RUN --name elunet15.imagenet --data DIR --another-seed
+
+adds the figures of a run that differs in its seed alone, so that the card states mean
+and standard deviation; its weights are not kept.
 """
 
 import argparse
@@ -16,6 +21,7 @@ import shutil
 import sys
 import tempfile
 
+from training.cards import card, over_seeds
 from training.engine import device
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,16 +45,24 @@ def main(argv=None):
         choices=["last", "best"],
         help="which of the run's weights; best only where it held images out",
     )
+    parser.add_argument(
+        "--another-seed",
+        action="store_true",
+        help="keep the figures alone, beside those of the published weights",
+    )
     parser.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
-    arguments = parser.parse_args(argv)
+    arguments = vars(parser.parse_args(argv))
+    another_seed = arguments.pop("another_seed")
     try:
-        record = publish(**vars(arguments))
+        record = (add_seed if another_seed else publish)(**arguments)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"training.publish: {error}")
+    mean, deviation, seeds = over_seeds(record)
     print(
-        f"{arguments.name}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
+        f"{arguments['name']}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
         f"error {record['metrics']['error']:.2%}"
+        + (f"; seeds {seeds}: {mean:.2%} ± {deviation:.2%}" if len(seeds) > 1 else "")
     )
 
 
@@ -73,8 +87,6 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
     from elu_zoo import datasets
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
-    from elu_zoo.weights import load_weights, save_weights
-    from training.cards import card
     from training.data import sources
     from training.engine.cost import multiply_adds, training_flop
     from training.engine.run import load_run
@@ -87,21 +99,8 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
             f"Expected a name like {settings['model'].lower()}.<tag> for this run. "
             f"Received: {name!r}"
         )
-    if weights == "best" and not settings["holdout"]:
-        raise ValueError(
-            "Expected a run with held-out images for its best weights; this one would "
-            "choose by the test set. Use the last ones."
-        )
     test = sources.load(settings["dataset"], "test", data)
-    model = run.build_model(weights)
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "rounded.weights.h5"
-        save_weights(model, file)
-        load_weights(model, file)
-        content = file.read_bytes()
-    figures = sources.evaluate(model, test)
-    logits = reference_logits(model)
-    figures = {"name": name, "split": "test", "machine": device.description()} | figures
+    model, content, figures = _evaluated(run, name, weights, test)
 
     digest = hashlib.sha256(content).hexdigest()
     record = {
@@ -150,32 +149,119 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
         "published": datetime.date.today().isoformat(),
     }
 
-    target = results / name
-    target.mkdir(parents=True, exist_ok=True)
-    for file in RUN_FILES:
-        shutil.copyfile(run.folder / file, target / file)
-    with replacing(target / "evaluation.json") as part:
-        part.write_text(json.dumps(figures) + "\n")
-    (pretrained / "cards").mkdir(parents=True, exist_ok=True)
-    with replacing(pretrained / record["file"]) as part:
-        part.write_bytes(content)
-    (pretrained / "reference").mkdir(exist_ok=True)
-    with replacing(pretrained / "reference" / f"{name}.json") as part:
-        part.write_text(json.dumps(logits) + "\n")
-    manifest_path = pretrained / "manifest.json"
-    manifest = {"format": 1, "base_url": None, "weights": {}}
-    if manifest_path.is_file():
-        manifest = json.loads(manifest_path.read_text())
+    manifest = _read_manifest(pretrained)
     before = manifest["weights"].get(name)
     manifest["weights"][name] = record
-    with replacing(manifest_path) as part:
-        part.write_text(json.dumps(manifest, indent=1) + "\n")
-    with replacing(pretrained / "cards" / f"{name}.md") as part:
-        part.write_text(card(name, record, figures))
-    # Last: until the new record is on the disk the old file is still the good one.
+    _write_results(run, figures, results / name)
+    (pretrained / "reference").mkdir(parents=True, exist_ok=True)
+    with replacing(pretrained / record["file"]) as part:
+        part.write_bytes(content)
+    with replacing(pretrained / "reference" / f"{name}.json") as part:
+        part.write_text(json.dumps(reference_logits(model)) + "\n")
+    _write_manifest(manifest, name, figures, pretrained)
+    # Last: until the new record is on the disk the old ones are still the good ones.
+    for seed in (results / name).glob("seed-*"):
+        shutil.rmtree(seed)
     if before and before["file"] != record["file"]:
         (pretrained / before["file"]).unlink(missing_ok=True)
     return record
+
+
+def add_seed(run, name, data, weights="last", pretrained=None, results=None):
+    """Adds a run's figures to the record of weights that differ in the seed alone.
+
+    Args:
+        run, name, data, weights, pretrained, results: As in `publish`.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: If no such weights are published, or the run differs in more than
+            its seed and precision, or has one of their seeds.
+    """
+    from training.data import sources
+    from training.engine.run import load_run
+
+    run = load_run(run)
+    manifest = _read_manifest(pretrained)
+    if name not in manifest["weights"]:
+        raise ValueError(
+            "Expected the name of published weights, one of "
+            f"{sorted(manifest['weights'])}. Received: {name!r}"
+        )
+    record = manifest["weights"][name]
+    published = json.loads((results / name / "run.json").read_text())["settings"]
+    differing = {
+        key: value
+        for key, value in run.settings.items()
+        if key not in ("seed", "precision") and published.get(key) != value
+    }
+    seed = run.settings["seed"]
+    if differing or seed in over_seeds(record)[2]:
+        raise ValueError(
+            f"Expected a run with the settings of {name} and another seed than "
+            f"{over_seeds(record)[2]}. Received: {differing | {'seed': seed}}"
+        )
+    test = sources.load(run.settings["dataset"], "test", data)
+    _, _, figures = _evaluated(run, name, weights, test)
+    _write_results(run, figures, results / name / f"seed-{seed}")
+    others = record.get("other_seeds", [])
+    record["other_seeds"] = sorted(
+        [*others, {"seed": seed, "error": figures["error"]}], key=lambda x: x["seed"]
+    )
+    figures = json.loads((results / name / "evaluation.json").read_text())
+    _write_manifest(manifest, name, figures, pretrained)
+    return record
+
+
+def _evaluated(run, name, weights, test):
+    """The model with rounded weights, their file's content, and their figures."""
+    from elu_zoo.weights import load_weights, save_weights
+    from training.data import sources
+
+    if weights == "best" and not run.settings["holdout"]:
+        raise ValueError(
+            "Expected a run with held-out images for its best weights; this one would "
+            "choose by the test set. Use the last ones."
+        )
+    model = run.build_model(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "rounded.weights.h5"
+        save_weights(model, file)
+        load_weights(model, file)
+        content = file.read_bytes()
+    figures = sources.evaluate(model, test)
+    facts = {"name": name, "split": "test", "machine": device.description()}
+    return model, content, facts | figures
+
+
+def _write_results(run, figures, folder):
+    from elu_zoo.files import replacing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in RUN_FILES:
+        shutil.copyfile(run.folder / file, folder / file)
+    with replacing(folder / "evaluation.json") as part:
+        part.write_text(json.dumps(figures) + "\n")
+
+
+def _read_manifest(pretrained):
+    path = pretrained / "manifest.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    return {"format": 1, "base_url": None, "weights": {}}
+
+
+def _write_manifest(manifest, name, figures, pretrained):
+    """The manifest, and the card that goes with it."""
+    from elu_zoo.files import replacing
+
+    (pretrained / "cards").mkdir(parents=True, exist_ok=True)
+    with replacing(pretrained / "manifest.json") as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n")
+    with replacing(pretrained / "cards" / f"{name}.md") as part:
+        part.write_text(card(name, manifest["weights"][name], figures))
 
 
 def reference_logits(model):

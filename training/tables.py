@@ -11,7 +11,7 @@ import io
 import json
 import pathlib
 
-from training.cards import card
+from training.cards import card, hardware, over_seeds
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The paper's figures, section 4.2, with the cost of its training from our recipes.
@@ -27,48 +27,54 @@ BEGIN, END = "<!-- weights: python -m training.tables -->\n", "<!-- end -->\n"
 def table(manifest):
     """The table of all weights of a manifest, as Markdown."""
     rows = [
-        "| weights | data | test error (95 % interval) | top-5 error | parameters "
-        "| file | trained for |",
-        "|---|---|---|---|---|---|---|",
+        "| weights | data | test error (95 % interval) | seeds | top-5 error "
+        "| parameters | multiply-adds | file | training |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, record in sorted(manifest["weights"].items()):
         metrics, training = record["metrics"], record["training"]
         low, high = metrics["error_interval"]
-        machine = training["machine"]
-        where = machine["accelerator"] or f"{machine['cores']} CPU cores"
+        mean, deviation, seeds = over_seeds(record)
+        runs = f"{len(seeds)}" + (
+            f": {mean:.1%} ± {deviation:.1%}" if len(seeds) > 1 else ""
+        )
         rows.append(
             f"| [`{name}`](pretrained/cards/{name}.md) | {record['dataset']['name']} "
-            f"| {metrics['error']:.2%} ({low:.1%}–{high:.1%}) "
+            f"| {metrics['error']:.2%} ({low:.1%}–{high:.1%}) | {runs} "
             f"| {metrics['top5_error']:.2%} | {record['parameters'] / 1e6:.2f} M "
-            f"| {record['bytes'] / 1e6:.1f} MB "
-            f"| {training['epochs']} epochs, {training['seconds'] / 60:.0f} min, "
-            f"{where} |"
+            f"| {record['multiply_adds'] / 1e6:.0f} M | {record['bytes'] / 1e6:.1f} MB "
+            f"| {training['epochs']} epochs, {training['flop'] / 1e15:.2f} PFLOP, "
+            f"{training['seconds'] / 60:.0f} min, {hardware(record)} |"
         )
     return "\n".join(rows) + "\n"
 
 
 def results_csv(manifest):
     """One row a weights file, best first, as text of a CSV file."""
-    rows = [
-        {
-            "weights": name,
-            "dataset": record["dataset"]["name"],
-            "top1_error": round(100 * record["metrics"]["error"], 2),
-            "top5_error": round(100 * record["metrics"]["top5_error"], 2),
-            "seed": record["training"]["seed"],
-            "parameters": record["parameters"],
-            "multiply_adds": record["multiply_adds"],
-            "image_size": record["input_shape"][0],
-            "file_bytes": record["bytes"],
-            "epochs": record["training"]["epochs"],
-            "train_seconds": record["training"]["seconds"],
-            "train_pflop": round(record["training"]["flop"] / 1e15, 3),
-            "hardware": record["training"]["machine"]["accelerator"]
-            or f"{record['training']['machine']['cores']} cores of "
-            f"{record['training']['machine']['processor']}",
-        }
-        for name, record in manifest["weights"].items()
-    ]
+    rows = []
+    for name, record in manifest["weights"].items():
+        metrics, training = record["metrics"], record["training"]
+        mean, deviation, seeds = over_seeds(record)
+        rows.append(
+            {
+                "weights": name,
+                "dataset": record["dataset"]["name"],
+                "top1_error": round(100 * metrics["error"], 2),
+                "top5_error": round(100 * metrics["top5_error"], 2),
+                "seed": training["seed"],
+                "seeds": len(seeds),
+                "top1_error_mean": round(100 * mean, 2),
+                "top1_error_sd": "" if deviation is None else round(100 * deviation, 2),
+                "parameters": record["parameters"],
+                "multiply_adds": record["multiply_adds"],
+                "image_size": record["input_shape"][0],
+                "file_bytes": record["bytes"],
+                "epochs": training["epochs"],
+                "train_seconds": training["seconds"],
+                "train_pflop": round(training["flop"] / 1e15, 3),
+                "hardware": hardware(record),
+            }
+        )
     rows.sort(key=lambda row: (row["dataset"], row["top1_error"]))
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")

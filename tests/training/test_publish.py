@@ -130,14 +130,45 @@ def test_a_stranger_loads_them_from_a_server(published, tmp_path):
     assert lines[-1] == "(None, 5)"
 
 
-def test_publishing_again_leaves_one_file(published):
-    arguments = (
-        *("-m", "training.publish", published / "run", "--name", "elunet15.imagenet"),
-        *("--data", published / "data", "--pretrained", published / "pretrained"),
-        *("--results", published / "results"),
-    )
-    assert python(*arguments).returncode == 0
+def test_another_seed_then_publishing_again(published):
+    def publish(run, *more):
+        return python(
+            *("-m", "training.publish", published / run, "--name", "elunet15.imagenet"),
+            *("--data", published / "data", "--pretrained", published / "pretrained"),
+            *("--results", published / "results", *more),
+        )
+
+    def record():
+        manifest = json.loads((published / "pretrained/manifest.json").read_text())
+        return manifest["weights"]["elunet15.imagenet"]
+
+    first = record()
+    again = publish("run", "--another-seed")
+    assert again.returncode == 1 and "another seed than [0]" in again.stderr
+    for out, more in (("run-1", ()), ("longer", ("--epochs", 7))):
+        result = python(
+            *("-m", "training.train", published / "tiny15.py", "--quiet", *more),
+            *("--data", published / "data", "--out", published / out, "--seed", 1),
+        )
+        assert result.returncode == 0, result.stderr
+    longer = publish("longer", "--another-seed")
+    assert longer.returncode == 1 and "'epochs': 7" in longer.stderr
+    assert record() == first
+
+    result = publish("run-1", "--another-seed")
+    assert result.returncode == 0, result.stderr
+    figures = published / "results/elunet15.imagenet/seed-1/evaluation.json"
+    errors = [first["metrics"]["error"], json.loads(figures.read_text())["error"]]
+    assert record() == first | {"other_seeds": [{"seed": 1, "error": errors[1]}]}
+    card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
+    stated = f"{np.mean(errors):.2%} ± {np.std(errors, ddof=1):.2%} (mean ± standard"
+    assert stated in " ".join(card.split())
+    assert f"| test error | {errors[0]:.2%} |" in card
+
+    assert publish("run").returncode == 0
+    assert record() == first
     assert len(list((published / "pretrained").glob("*.weights.h5"))) == 1
+    assert not figures.parent.exists()
 
 
 @pytest.mark.parametrize(
