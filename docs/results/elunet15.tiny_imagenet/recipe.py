@@ -6,17 +6,32 @@ r"""ELUNet15 at a quarter of its width on Tiny ImageNet: a recipe for few hours 
 No normalization and no stride in the first convolution, for images of 64 pixels. Muon,
 mild dropout, crops of random size, and images that grow from 32 to 48 pixels. Cropped
 objects look larger than those of the whole images of the evaluation at 64, so training
-near 48 is the match.
+near 48 is the match. The learning rate goes up and down twice, and the images grow
+twice.
 
-Cost: 1.30 GFLOP an image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 1.53
-PFLOP in all, without Muon. Result: not run yet.
+Cost: 1.30 GFLOP an image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 3.26
+PFLOP in all, without Muon. The first peak of the rate is too high: from 0.013 on, in
+the second epoch, the loss rose, and it was as low again only after the third. Result: 39.8 % top-1 on the 10,000 val images at 64×64 after
+the first fall of the rate.
 """
 
 from training.data.augmentation import random_flip
 from training.data.crops import RandomResizedCrop
 from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
-from training.engine.schedules import WarmupLinear
+from training.engine.schedules import Consecutive, WarmupLinear
+
+
+def learning_rate(steps):
+    """Two triangles, a warm restart (Loshchilov & Hutter, 2017)."""
+    restart = 10 * steps // 21
+    return Consecutive(
+        {
+            0: WarmupLinear(0.02, restart, warmup=0.2),
+            restart: WarmupLinear(0.008, steps - restart, warmup=0.1),
+        }
+    )
+
 
 recipe = Recipe(
     model="ELUNet15",
@@ -27,11 +42,11 @@ recipe = Recipe(
     },
     dataset="tiny_imagenet",
     batch_size=512,
-    epochs=10,
-    image_sizes={0: 32, -2: 40, -1: 48},
+    epochs=21,
+    image_sizes={0: 32, 8: 40, 9: 48, 10: 32, 18: 40, 20: 48},
     augmentation=[RandomResizedCrop(area=(0.35, 1.0)), random_flip()],
     label_smoothing=0.1,
-    learning_rate=lambda steps: WarmupLinear(0.02, steps, warmup=0.2),
+    learning_rate=learning_rate,
     optimizer=lambda schedule: ConvMuon(
         schedule, momentum=0.95, weight_decay=0.1, use_ema=True, ema_momentum=0.99
     ),
