@@ -42,11 +42,20 @@ CANDIDATES_STUDY = STUDY[:2]
 METHODS = {
     "fine-tuned": (True, 1 / 3, {}),
     "linear probe": (True, 1.0, {}),
-    "from scratch": (False, 0.0, {"learning_rate": (0.0, 1e-3)}),
+    "from scratch": (
+        *(False, 0.0),
+        {"learning_rate": (0.0, 1e-3), "rate_decay": 1.0},
+    ),
 }
 CANDIDATES = {
-    "fine-tuned, 1e-4": (True, 1 / 3, {"learning_rate": (1e-2, 1e-4)}),
-    "fine-tuned, 3e-4": (True, 1 / 3, {"learning_rate": (1e-2, 3e-4)}),
+    "fine-tuned, 1e-4": (
+        *(True, 1 / 3),
+        {"learning_rate": (1e-2, 1e-4), "rate_decay": 1.0},
+    ),
+    "fine-tuned, 3e-4": (
+        *(True, 1 / 3),
+        {"learning_rate": (1e-2, 3e-4), "rate_decay": 1.0},
+    ),
     "fine-tuned, 3e-4, decay 0.7": (
         *(True, 1 / 3),
         {"learning_rate": (1e-2, 3e-4), "rate_decay": 0.7},
@@ -55,11 +64,20 @@ CANDIDATES = {
         *(True, 1 / 3),
         {"learning_rate": (1e-2, 1e-3), "rate_decay": 0.7},
     ),
-    "fine-tuned, 3e-4, one stage": (True, 0.0, {"learning_rate": (0.0, 3e-4)}),
+    "fine-tuned, 3e-4, one stage": (
+        *(True, 0.0),
+        {"learning_rate": (0.0, 3e-4), "rate_decay": 1.0},
+    ),
     "linear probe, 3e-3": (True, 1.0, {"learning_rate": (3e-3, 0.0)}),
     "linear probe, 1e-2": (True, 1.0, {"learning_rate": (1e-2, 0.0)}),
-    "from scratch, 1e-3": (False, 0.0, {"learning_rate": (0.0, 1e-3)}),
-    "from scratch, 3e-3": (False, 0.0, {"learning_rate": (0.0, 3e-3)}),
+    "from scratch, 1e-3": (
+        *(False, 0.0),
+        {"learning_rate": (0.0, 1e-3), "rate_decay": 1.0},
+    ),
+    "from scratch, 3e-3": (
+        *(False, 0.0),
+        {"learning_rate": (0.0, 3e-3), "rate_decay": 1.0},
+    ),
 }
 
 # Kinds or parts of what CIFAR-100 has, by other names.
