@@ -10,6 +10,7 @@ examples:
 import importlib.metadata
 import json
 import pathlib
+import sys
 
 from elu_zoo.cli.common import load_model, print_json
 
@@ -38,7 +39,7 @@ def run(arguments):
         data.images,
         data.labels,
         class_names,
-        verbose=0 if arguments.json else "auto",
+        verbose="auto" if sys.stdout.isatty() and not arguments.json else 0,
     )
     result = {
         "weights": record["name"],

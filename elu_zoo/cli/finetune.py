@@ -11,6 +11,7 @@ examples:
 import csv
 import json
 import pathlib
+import sys
 
 from elu_zoo.cli.common import print_json
 
@@ -68,7 +69,8 @@ def run(arguments):
         weights=record["name"], classes=len(class_names)
     )
     out.mkdir(parents=True, exist_ok=True)
-    quiet = 0 if arguments.json else "auto"
+    # Keras's bars are for terminals; elsewhere a line an epoch.
+    verbose = 0 if arguments.json else "auto" if sys.stdout.isatty() else 2
     if not arguments.json:
         print(
             f"{len(train)} images of {len(class_names)} classes to learn from, "
@@ -83,7 +85,7 @@ def run(arguments):
         validation,
         epochs=epochs,
         seed=arguments.seed,
-        verbose=quiet,
+        verbose=verbose,
     )
     result = {
         "out": str(out),
