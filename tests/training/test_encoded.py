@@ -181,6 +181,34 @@ def test_crops_are_the_window_of_the_whole_image(dataset):
         assert min(errors) < limit, SIZES[number % len(SIZES)]
 
 
+def test_images_of_the_size_that_is_cropped_are_cut_out(tmp_path):
+    images = {
+        f"{n:02}": jpeg(photo(n).resize((80, 80)), quality=95, subsampling=0)
+        for n in range(20)
+    }
+    dataset = write(tmp_path, images)
+    batch = EncodedStream(dataset, 20, [ResizedRandomCrop(80)], image_sizes=48).batch(0)
+    lefts = set()
+    for image, number in zip(batch.images, batch.indices, strict=True):
+        name = dataset.file_name(number).removesuffix(".JPEG")
+        whole = np.asarray(Image.open(io.BytesIO(images[name])), "float64")
+        errors = {
+            (top, left): np.abs(image - whole[top : top + 48, left : left + 48]).mean()
+            for top in range(33)
+            for left in range(33)
+        }
+        window = min(errors, key=errors.get)
+        assert errors[window] < 1.5
+        lefts.add(window[1] % 16)
+    assert len(lefts) > 5
+
+    (batch,) = eval_batches(dataset, 20, 48, CenterCrop(80))
+    for image, number in zip(batch.images, batch.indices, strict=True):
+        name = dataset.file_name(number).removesuffix(".JPEG")
+        whole = np.asarray(Image.open(io.BytesIO(images[name])))
+        np.testing.assert_array_equal(image, whole[16:64, 16:64])
+
+
 def test_evaluation_is_the_center_crop_of_the_resized_image(dataset):
     batches = list(eval_batches(dataset, 10, 56, CenterCrop(64)))
     assert [b.weights.sum() for b in batches] == [10, 10, 3]
