@@ -8,11 +8,13 @@ paper's crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
     pillow  opens the file, decodes, resizes, crops, as PyTorch's data sets do
     plain   tf.io.read_file, tf.io.decode_jpeg, tf.image.resize, crop, in tf.data
     here    training.data.encoded, from shards made by training.prepare
+    decode  decoding and resizing the same windows alone, from memory: what `here`
+            would be if reading and all else took no time
 
 All three read the originals (`prepare --resize 0`), and all three read the images
 resized once to 256×256 (`prepare`'s default). `run` is what a run of as many epochs as
 the paper's recipe has gets from the originals here when the resizing is counted too;
-`run/better` compares it with the better of the other two from the originals.
+`run_to_better` compares it with the better of the other two from the originals.
 
 All take the same windows, and one thread. Printed are medians of images per second of
 processor time, which other work on the machine disturbs least. The photographs are made
@@ -41,21 +43,14 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
 
     from training.data.crops import RandomResizedCrop, ResizedRandomCrop
-    from training.engine.recipe import load_recipe
     from training.prepare import resized
 
-    recipe = ROOT / "training/recipes/elunet15_imagenet_paper.py"
-    epochs = load_recipe(recipe).epochs
     facts, rows, count = machine(), [], arguments.images
     photographs = [photograph(seed) for seed in range(8)]
     kilobytes = statistics.mean(len(data) for data in photographs) / 1000
     print(
         f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds of {count} "
-        f"files of {kilobytes:.0f} KB; images/s of one core; runs of {epochs} epochs"
-    )
-    print(
-        f"{'crop':>18} {'from':>8} {'pillow':>7} {'plain':>7} {'here':>7} "
-        f"{'here/better':>12} {'run':>7} {'run/better':>11}"
+        f"files of {kilobytes:.0f} KB; images/s of one core"
     )
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -65,46 +60,51 @@ def main(argv=None):
             RESIZED: write_photographs(folder, "resized", small, count),
         }
         for crop in (ResizedRandomCrop(STORED), RandomResizedCrop()):
-            calls = {"prepare": lambda: [resized(data, STORED) for data in photographs]}
-            for sides, (files, dataset) in stored.items():
-                windows, draws = make_windows(crop, count, sides)
-                calls[sides, "pillow"] = pillow(files, windows, crop, sides)
-                calls[sides, "plain"] = plain(files, windows, crop, sides)
-                calls[sides, "here"] = here(dataset, crop, draws)
-            seconds = medians(calls, arguments.rounds, time.process_time)
-            once = seconds.pop("prepare") / len(photographs)
-            speeds = {call: count / value for call, value in seconds.items()}
-            bars = {
-                sides: max(speeds[sides, "pillow"], speeds[sides, "plain"])
-                for sides in stored
-            }
-            for sides in stored:
-                pillows, plains, heres = (
-                    speeds[sides, name] for name in ("pillow", "plain", "here")
-                )
-                preparing = once / epochs if sides == RESIZED else 0.0
-                run = 1 / (1 / heres + preparing)
-                row = {
-                    "crop": type(crop).__name__,
-                    "from": f"{sides[1]}x{sides[0]}",
-                    "pillow": round(pillows, 1),
-                    "plain": round(plains, 1),
-                    "here": round(heres, 1),
-                    "here_to_better": round(heres / bars[sides], 3),
-                    "epochs": epochs,
-                    "run": round(run, 1),
-                    "run_to_better": round(run / bars[ORIGINALS], 3),
-                }
-                print(
-                    "{crop:>18} {from:>8} {pillow:7.1f} {plain:7.1f} {here:7.1f} "
-                    "{here_to_better:12.3f} {run:7.1f} {run_to_better:11.3f}".format(
-                        **row
-                    ),
-                    flush=True,
-                )
+            for row in measure(crop, stored, photographs, arguments.rounds):
+                if not rows:
+                    print(*(f"{name:>17}" for name in row))
+                print(*(f"{value:>17}" for value in row.values()), flush=True)
                 rows.append({**facts, "file_kb": round(kilobytes), **row})
     if arguments.csv:
         write_csv(arguments.csv, rows)
+
+
+def measure(crop, stored, photographs, rounds):
+    """A row for each kind of files, all timed in the same rounds."""
+    from training.engine.recipe import load_recipe
+    from training.prepare import resized
+
+    recipe = ROOT / "training/recipes/elunet15_imagenet_paper.py"
+    epochs = load_recipe(recipe).epochs
+    calls = {"prepare": lambda: [resized(data, STORED) for data in photographs]}
+    for sides, (files, dataset) in stored.items():
+        windows, draws = make_windows(crop, len(files), sides)
+        calls[sides, "pillow"] = pillow(files, windows, crop, sides)
+        calls[sides, "plain"] = plain(files, windows, crop, sides)
+        calls[sides, "here"] = here(dataset, crop, draws)
+        calls[sides, "decode"] = decode(files, windows)
+    seconds = medians(calls, rounds, time.process_time)
+    once = seconds.pop("prepare") / len(photographs)
+    for sides, (files, _) in stored.items():
+        speeds = {
+            name: len(files) / seconds[sides, name]
+            for name in ("pillow", "plain", "here", "decode")
+        }
+        better = max(speeds["pillow"], speeds["plain"])
+        if sides == ORIGINALS:
+            better_from_originals = better
+        preparing = once / epochs if sides == RESIZED else 0.0
+        run = 1 / (1 / speeds["here"] + preparing)
+        yield {
+            "crop": type(crop).__name__,
+            "from": f"{sides[1]}x{sides[0]}",
+            **{name: round(speed, 1) for name, speed in speeds.items()},
+            "here_to_better": round(speeds["here"] / better, 3),
+            "decode_to_better": round(speeds["decode"] / better, 3),
+            "epochs": epochs,
+            "run": round(run, 1),
+            "run_to_better": round(run / better_from_originals, 3),
+        }
 
 
 def write_photographs(folder, split, photographs, count):
@@ -206,6 +206,19 @@ def here(dataset, crop, draws):
     numbers = np.arange(len(dataset))
     batches = tf.data.Dataset.from_tensor_slices((numbers, draws)).batch(BATCH)
     return runner(batches.map(lambda n, d: decode_all(dataset, n, crop, d, SIZE)))
+
+
+def decode(files, windows):
+    import tensorflow as tf
+
+    from training.data import encoded
+
+    contents = [file.read_bytes() for file in files]
+    size = None if (windows[:, 2:] == SIZE).all() else SIZE
+    batches = tf.data.Dataset.from_tensor_slices((contents, windows)).map(
+        lambda file, window: encoded._decode_window(file, window, 1, encoded.FAST, size)
+    )
+    return runner(batches.batch(BATCH))
 
 
 def runner(batches):

@@ -11,8 +11,8 @@ the training splits. All at 32×32 pixels.
 
 `--candidates` compares settings for `finetune`'s defaults instead, on a seed that the
 study does not have. Stopped and started again, it goes on with what the CSV file lacks;
-rows of weights that are no longer the published ones are left out. At its end it draws
-the curves to a PNG file beside that.
+rows of weights that are no longer the published ones are left out. The study ends with
+curves in a PNG file beside that.
 """
 
 import argparse
@@ -38,46 +38,27 @@ STUDY = [
 ]
 CANDIDATES_STUDY = STUDY[:2]
 
-# name: (pretrained, share of the steps for the output layer alone, arguments)
+
+def method(pretrained, head, *rates, decay=1.0):
+    """Pretrained or not, share of the steps for the head alone, other arguments."""
+    return pretrained, head, {"learning_rate": rates, "rate_decay": decay}
+
+
 METHODS = {
     "fine-tuned": (True, 1 / 3, {}),
     "linear probe": (True, 1.0, {}),
-    "from scratch": (
-        *(False, 0.0),
-        {"learning_rate": (0.0, 1e-3), "rate_decay": 1.0},
-    ),
+    "from scratch": method(False, 0.0, 0.0, 1e-3),
 }
 CANDIDATES = {
-    "fine-tuned, 1e-4": (
-        *(True, 1 / 3),
-        {"learning_rate": (1e-2, 1e-4), "rate_decay": 1.0},
-    ),
-    "fine-tuned, 3e-4": (
-        *(True, 1 / 3),
-        {"learning_rate": (1e-2, 3e-4), "rate_decay": 1.0},
-    ),
-    "fine-tuned, 3e-4, decay 0.7": (
-        *(True, 1 / 3),
-        {"learning_rate": (1e-2, 3e-4), "rate_decay": 0.7},
-    ),
-    "fine-tuned, 1e-3, decay 0.7": (
-        *(True, 1 / 3),
-        {"learning_rate": (1e-2, 1e-3), "rate_decay": 0.7},
-    ),
-    "fine-tuned, 3e-4, one stage": (
-        *(True, 0.0),
-        {"learning_rate": (0.0, 3e-4), "rate_decay": 1.0},
-    ),
-    "linear probe, 3e-3": (True, 1.0, {"learning_rate": (3e-3, 0.0)}),
-    "linear probe, 1e-2": (True, 1.0, {"learning_rate": (1e-2, 0.0)}),
-    "from scratch, 1e-3": (
-        *(False, 0.0),
-        {"learning_rate": (0.0, 1e-3), "rate_decay": 1.0},
-    ),
-    "from scratch, 3e-3": (
-        *(False, 0.0),
-        {"learning_rate": (0.0, 3e-3), "rate_decay": 1.0},
-    ),
+    "fine-tuned, 1e-4": method(True, 1 / 3, 1e-2, 1e-4),
+    "fine-tuned, 3e-4": method(True, 1 / 3, 1e-2, 3e-4),
+    "fine-tuned, 3e-4, decay 0.7": method(True, 1 / 3, 1e-2, 3e-4, decay=0.7),
+    "fine-tuned, 1e-3, decay 0.7": method(True, 1 / 3, 1e-2, 1e-3, decay=0.7),
+    "fine-tuned, 3e-4, one stage": method(True, 0.0, 0.0, 3e-4),
+    "linear probe, 3e-3": method(True, 1.0, 3e-3, 0.0),
+    "linear probe, 1e-2": method(True, 1.0, 1e-2, 0.0),
+    "from scratch, 1e-3": method(False, 0.0, 0.0, 1e-3),
+    "from scratch, 3e-3": method(False, 0.0, 0.0, 3e-3),
 }
 
 # Kinds or parts of what CIFAR-100 has, by other names.
@@ -115,14 +96,14 @@ def main(argv=None):
     rows = [row for row in rows if row["weights"] in files.values()]
     for (trunk, data, images), seed in itertools.product(study, seeds):
         part = None
-        for method in methods:
+        for name, chosen in methods.items():
             key = dict(
                 trunk=trunk,
                 weights=files[trunk],
                 data=data,
                 images_per_class=str(images),
                 seed=str(seed),
-                method=method,
+                method=name,
             )
             if any(key.items() <= row.items() for row in rows):
                 continue
@@ -130,7 +111,7 @@ def main(argv=None):
             curve = measure(
                 trunk,
                 part,
-                methods[method],
+                chosen,
                 seed,
                 augment=data != "mnist",  # A mirrored digit is none.
             )
@@ -140,7 +121,8 @@ def main(argv=None):
             write_csv(arguments.csv, rows)
             print(*key.values(), f"{accuracy:.1%}", flush=True)
     report(rows)
-    plot(rows, arguments.csv.with_suffix(".png"))
+    if not arguments.candidates:
+        plot(rows, arguments.csv.with_suffix(".png"))
 
 
 def choose(name, images, seed, folder):
@@ -196,7 +178,7 @@ def small_rgb(images):
     )
 
 
-def measure(trunk, part, method, seed, augment):
+def measure(trunk, part, chosen, seed, augment):
     """`(step, held-out accuracy)` after each epoch of about `STEPS_PER_EPOCH`."""
     import keras
 
@@ -204,7 +186,7 @@ def measure(trunk, part, method, seed, augment):
     from elu_zoo.models import get_model_function
     from elu_zoo.weights import get_record
 
-    pretrained, head, arguments = method
+    pretrained, head, arguments = chosen
     (images, labels), held_out = part
     record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)

@@ -24,7 +24,7 @@ THREADS = min(32, os.cpu_count() or 1)
 BLOCK = 16
 
 # Ways to decode. The exact one, of evaluation, gives what Pillow and an export of this
-# package give; the fast one, of training, is off by about one of 255.
+# package give; the fast one, of training, is off by a few of 255.
 FAST, EXACT = "INTEGER_FAST", "INTEGER_ACCURATE"
 
 # Of the sizes that a JPEG file can be decoded at.
@@ -296,14 +296,14 @@ def decode_all(dataset, numbers, crop, draws, size, method=FAST):
         for ratio in RATIOS[1:]
     )
     same = tf.reduce_all(windows[:, 2:] == size, -1)
-    window = functools.partial(_decode_window, method=method)
-    ways = [(complete & same, functools.partial(window, ratio=1))]
+    decode_window = functools.partial(_decode_window, method=method)
+    ways = [(complete & same, functools.partial(decode_window, ratio=1))]
     for i, ratio in enumerate(RATIOS):
-        decode = functools.partial(window, ratio=ratio, size=size)
+        decode = functools.partial(decode_window, ratio=ratio, size=size)
         ways.append((complete & ~same & (halvings == i), decode))
     # Decoding a window does not notice that a file ends too early below it.
-    whole = functools.partial(_decode_whole, size=size, method=method)
-    ways.append((~complete, whole))
+    decode_whole = functools.partial(_decode_whole, size=size, method=method)
+    ways.append((~complete, decode_whole))
     rgb_or_grey = (shapes[:, 2] == 1) | (shapes[:, 2] == 3)
     # One more image, of zeros, for the places of those that cannot be decoded.
     spare = tf.data.Dataset.from_tensors((rows, tf.zeros((size, size, 3), tf.uint8)))
