@@ -72,6 +72,11 @@ def card(name, record, figures):
             f"{mean:.2%} ± {deviation:.2%} (mean ± standard deviation). The weights "
             f"are those of seed {seeds[0]}, the first."
         )
+    options = "".join(
+        f" --{option.replace('_', '-')} {value}"
+        for option, value in record["recipe_changes"].items()
+    )
+    limited = f"{record['limited_by']}\n\n" if record["limited_by"] else ""
     text = f"""# {name}
 
 `elu_zoo.{record["model"]}(weights="{tag}")`
@@ -110,7 +115,7 @@ figures: [`docs/results/{name}`](../../docs/results/{name}).
 
 ![Learning curve](../../docs/results/{name}/curve.png)
 
-    python -m training.train {record["recipe"]} --data DIR --out RUN
+    python -m training.train {record["recipe"]}{options} --data DIR --out RUN
     python -m training.publish RUN --name {name} --data DIR
 
 ## Data and terms
@@ -134,8 +139,8 @@ The most frequent confusions:
 
 ## Limits
 
-It knows its {len(record["class_names"])} classes and gives any other image one of
-them. Photographs that are larger or framed otherwise than those of
+{limited}It knows its {len(record["class_names"])} classes and gives any other image
+one of them. Photographs that are larger or framed otherwise than those of
 {record["dataset"]["name"]} are recognized less well: the figures above are for its own
 test images.
 """

@@ -23,6 +23,7 @@ import tempfile
 
 from training.cards import card, over_seeds
 from training.engine import device
+from training.engine.recipe import OPTIONS, load_recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUN_FILES = ("recipe.py", "run.json", "log.csv", "curve.png")
@@ -50,10 +51,15 @@ def main(argv=None):
         action="store_true",
         help="keep the figures alone, beside those of the published weights",
     )
+    parser.add_argument(
+        "--limited-by", metavar="TEXT", help="what limits the error, for the card"
+    )
     parser.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
     arguments = vars(parser.parse_args(argv))
     another_seed = arguments.pop("another_seed")
+    if another_seed and arguments.pop("limited_by"):
+        parser.error("--limited-by goes with the weights, not with another seed")
     try:
         record = (add_seed if another_seed else publish)(**arguments)
     except (ValueError, FileNotFoundError) as error:
@@ -66,7 +72,15 @@ def main(argv=None):
     )
 
 
-def publish(run, name, data, weights="last", pretrained=None, results=None):
+def publish(
+    run,
+    name,
+    data,
+    weights="last",
+    limited_by=None,
+    pretrained=ROOT / "pretrained",
+    results=ROOT / "docs/results",
+):
     """See the module's docstring.
 
     Args:
@@ -74,6 +88,7 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
         name: Name of the weights, `"<model>.<tag>"`.
         data: Folder of the data sets.
         weights: `"last"` or `"best"`.
+        limited_by: What limits the error, as a sentence of the card.
         pretrained: Folder of the manifest, the weights files and the cards.
         results: Folder of the results.
 
@@ -122,6 +137,7 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
         "dataset": {"name": settings["dataset"]} | datasets.TERMS[settings["dataset"]],
         "license": "Apache-2.0; see the terms of the training data",
         "recipe": f"training/recipes/{run.facts['recipe']}",
+        "recipe_changes": _changes(run),
         "metrics": {
             key: figures[key]
             for key in (
@@ -147,6 +163,7 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
             "machine": run.facts["machine"],
         },
         "published": datetime.date.today().isoformat(),
+        "limited_by": limited_by,
     }
 
     manifest = _read_manifest(pretrained)
@@ -167,7 +184,14 @@ def publish(run, name, data, weights="last", pretrained=None, results=None):
     return record
 
 
-def add_seed(run, name, data, weights="last", pretrained=None, results=None):
+def add_seed(
+    run,
+    name,
+    data,
+    weights="last",
+    pretrained=ROOT / "pretrained",
+    results=ROOT / "docs/results",
+):
     """Adds a run's figures to the record of weights that differ in the seed alone.
 
     Args:
@@ -213,6 +237,16 @@ def add_seed(run, name, data, weights="last", pretrained=None, results=None):
     figures = json.loads((results / name / "evaluation.json").read_text())
     _write_manifest(manifest, name, figures, pretrained)
     return record
+
+
+def _changes(run):
+    """Fields of the recipe that the run had otherwise, by options of the command."""
+    recipe = load_recipe(run.folder / "recipe.py")
+    return {
+        name: run.settings[name]
+        for name in OPTIONS
+        if run.settings[name] != getattr(recipe, name)
+    }
 
 
 def _evaluated(run, name, weights, test):

@@ -75,11 +75,11 @@ def main(argv=None):
     if arguments.cpu_devices:
         device.split_cpu(arguments.cpu_devices)
     from training.engine.loop import train
-    from training.engine.recipe import load_recipe, smoke
+    from training.engine.recipe import OPTIONS, load_recipe, smoke
 
     changes = {
         name: getattr(arguments, name)
-        for name in ("seed", "epochs", "holdout", "batch_size")
+        for name in OPTIONS
         if getattr(arguments, name) is not None
     }
     try:

@@ -170,6 +170,12 @@ def test_another_seed_then_publishing_again(published):
     assert len(list((published / "pretrained").glob("*.weights.h5"))) == 1
     assert not figures.parent.exists()
 
+    result = publish("longer", "--limited-by", "Its few images limit it.")
+    assert result.returncode == 0, result.stderr
+    card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
+    assert "## Limits\n\nIts few images limit it.\n" in card
+    assert "recipes/tiny15.py --seed 1 --epochs 7 --data DIR --out RUN\n" in card
+
 
 @pytest.mark.parametrize(
     "arguments, message",

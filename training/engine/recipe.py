@@ -5,6 +5,9 @@ import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+# Fields that `training.train` has an option for.
+OPTIONS = ("seed", "epochs", "holdout", "batch_size")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
