@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -151,34 +152,84 @@ def _tiny_imagenet(data_dir, split):
 
 
 def _image_folder(data_dir, split):
-    from PIL import Image
-
     folder = data_dir / split
-    names = (
-        sorted(p.name for p in folder.iterdir() if p.is_dir())
-        if folder.is_dir()
-        else []
-    )
-    files = [
-        (file, label)
-        for label, name in enumerate(names)
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in (".jpg", ".jpeg", ".png")
-    ]
-    if not files:
+    classes = class_folders(folder) if folder.is_dir() else []
+    images, labels = [], []
+    for label, (_, files) in enumerate(classes):
+        images += [np.asarray(open_image(file)) for file in files]
+        labels += [label] * len(files)
+    if not images:
         raise FileNotFoundError(
             f"Expected JPEG or PNG files in {folder}/<class>/. There are none."
         )
-    images = [np.asarray(Image.open(file).convert("RGB")) for file, _ in files]
     sizes = {image.shape[:2] for image in images}
     if len(sizes) > 1:
         raise ValueError(
             f"Expected the images in {folder} to have one size; resize them first. "
             f"Received: {len(sizes)} sizes, among them {sorted(sizes)[:3]}"
         )
-    return Dataset(
-        np.stack(images), np.array([label for _, label in files]), tuple(names)
-    )
+    names = tuple(path.name for path, _ in classes)
+    return Dataset(np.stack(images), np.array(labels), names)
+
+
+def class_folders(folder):
+    """The class folders of a folder and their JPEG and PNG files.
+
+    Warns of other files in them. What starts with a dot is passed over.
+
+    Args:
+        folder: `pathlib.Path`.
+
+    Returns:
+        A list of `(path, files)`, all in the order of their names.
+    """
+    classes, others = [], []
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if path.name[0] == ".":
+            continue
+        entries = sorted(f for f in path.iterdir() if f.name[0] != ".")
+        files = [f for f in entries if f.suffix.lower() in (".jpg", ".jpeg", ".png")]
+        others += [f for f in entries if f not in files]
+        classes.append((path, files))
+    warn_left_out("What is no .jpg, .jpeg or .png file", others)
+    return classes
+
+
+def warn_left_out(what, paths):
+    """Warns that paths are left out, if there are any."""
+    if paths:
+        warnings.warn(
+            f"{what}: {len(paths)} left out. {', '.join(map(str, paths[:5]))}"
+            + (", ..." if len(paths) > 5 else ""),
+            stacklevel=3,
+        )
+
+
+def open_image(file, mode="RGB"):
+    """Opens an image file.
+
+    Args:
+        file: Path of a JPEG or PNG file, with 8 bits a channel.
+        mode: PIL's mode of the result, `"RGB"` or `"L"`.
+
+    Returns:
+        A PIL image.
+
+    Raises:
+        ValueError: If the file cannot be read as such an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                # PIL would cut off their values at 255.
+                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
+            return image.convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"Expected a JPEG or PNG image. Received: {file} ({error})"
+        ) from error
 
 
 def _tfds(name, data_dir, split, expected):

@@ -8,6 +8,8 @@ import tempfile
 import keras
 import numpy as np
 
+from elu_zoo.labels import gives_logits, image_side
+
 MAX_PIXELS = 100_000_000
 """Of an image for `serve_bytes`: a few kilobytes can decode to gigabytes."""
 
@@ -72,23 +74,21 @@ def export_saved_model(
         )
     if top < 1:
         raise ValueError(f"Expected top to be 1 or more. Received: top={top!r}")
+    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+        raise ValueError(
+            "Expected a model with one output of shape (n, classes). Received: a model "
+            f"with output_shape={model.output_shape}"
+        )
     classes = model.output_shape[-1]
-    class_names = (
-        [str(i) for i in range(classes)] if class_names is None else class_names
-    )
+    class_names = [
+        str(name) for name in (range(classes) if class_names is None else class_names)
+    ]
     if len(class_names) != classes:
         raise ValueError(
             f"Expected {classes} class names, one for each output of the model. "
             f"Received: {len(class_names)}"
         )
-    height, width = model.input_shape[1:3]
-    side = resize or height
-    if side is None or (height, width) not in ((None, None), (side, side)):
-        raise ValueError(
-            "Expected square images: resize=SIDE for a model that takes any size, and "
-            "for another model its own size. Received: "
-            f"resize={resize!r}, model input {model.input_shape}"
-        )
+    side = image_side(model, resize)
     import tensorflow as tf
 
     served = _with_dtype(model, dtype)
@@ -122,8 +122,7 @@ def _module(model, class_names, top, side):
 
     channels = model.input_shape[-1]
     names = tf.constant(class_names)
-    activation = getattr(model.layers[-1], "activation", None)
-    logits = activation is keras.activations.linear
+    logits = gives_logits(model)
 
     def probabilities(images):
         outputs = tf.cast(model(images, training=False), tf.float32)

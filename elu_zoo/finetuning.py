@@ -1,13 +1,13 @@
 """Fine-tuning: freezing, two stages, folders of images."""
 
 import pathlib
-import warnings
 
 import keras
 import numpy as np
 
+from elu_zoo.datasets import class_folders, open_image, warn_left_out
 from elu_zoo.feature_extraction import stack_layers
-from elu_zoo.labels import resize_and_crop
+from elu_zoo.labels import gives_logits, resize_and_crop
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 
 
@@ -120,10 +120,7 @@ def finetune(
             f"Expected labels from 0 to {classes - 1}, the model's classes. "
             f"Received: {labels.min()} to {labels.max()}"
         )
-    head = getattr(model.layers[-1], "activation", None)
-    loss = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=head is keras.activations.linear
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model))
     history = {}
     for stage, (count, rate) in enumerate(zip(epochs, learning_rate, strict=True)):
         if not count:
@@ -139,8 +136,13 @@ def finetune(
             metrics=["accuracy"],
         )
         frozen = [(v, np.array(v)) for v in model.non_trainable_variables]
+        # The batches have their own order; Keras's would not be that of the seed.
         result = model.fit(
-            batches, epochs=count, validation_data=validation_data, verbose=verbose
+            batches,
+            epochs=count,
+            validation_data=validation_data,
+            verbose=verbose,
+            shuffle=False,
         )
         _check_unmoved(frozen)
         for name, values in result.history.items():
@@ -195,8 +197,9 @@ def load_image_folder(folder, size=32):
         folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
         size: Side in pixels. The shorter side is resized to it, the center cropped.
 
-    Files that cannot be read are left out, and a warning counts and names them. Folders
-    whose names start with a dot are no classes.
+    Files that cannot be read, or are no JPEG or PNG by their names, are left out, and
+    folders without an image are no classes; warnings count and name them. What starts
+    with a dot is passed over.
 
     Returns:
         `(images, labels, class_names)`: a uint8 array of shape `(n, size, size, 3)`, an
@@ -208,12 +211,8 @@ def load_image_folder(folder, size=32):
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise ValueError(f"Expected a folder of class folders. Received: {folder}")
-    images, labels, class_names, unreadable = [], [], [], []
-    classes = [p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]
-    for path in sorted(classes):
-        files = sorted(
-            f for f in path.iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png")
-        )
+    images, labels, class_names, unreadable, empty = [], [], [], [], []
+    for path, files in class_folders(folder):
         count = len(images)
         for file in files:
             try:
@@ -223,22 +222,19 @@ def load_image_folder(folder, size=32):
         if len(images) > count:
             labels += [len(class_names)] * (len(images) - count)
             class_names.append(path.name)
-    if unreadable:
-        warnings.warn(
-            f"Files left out because they cannot be read as images: {len(unreadable)}. "
-            + ", ".join(map(str, unreadable[:5]))
-            + (", ..." if len(unreadable) > 5 else ""),
-            stacklevel=2,
-        )
+        else:
+            empty.append(path)
+    warn_left_out("Files that cannot be read as images", unreadable)
+    warn_left_out("Folders without an image", empty)
     if len(class_names) < 2:
         raise ValueError(
             f"Expected {folder} to have at least two folders with JPEG or PNG files, "
             f"one a class. Received: {class_names or 'none'}"
         )
-    return np.stack(images).astype("uint8"), np.array(labels), class_names
+    return np.rint(images).astype("uint8"), np.array(labels), class_names
 
 
-def read_image(file, resize, crop, interpolation="bilinear"):
+def read_image(file, resize, crop, interpolation="bilinear", channels=3):
     """Reads an image file and brings it to a size, as `elu_zoo.preprocess_input` does.
 
     Args:
@@ -246,25 +242,16 @@ def read_image(file, resize, crop, interpolation="bilinear"):
         resize: Length of the shorter side in pixels.
         crop: Side in pixels of the square cropped from the center.
         interpolation: `"bilinear"` or another name of PIL's.
+        channels: 3 for RGB, 1 for gray.
 
     Returns:
-        A float32 array of shape `(crop, crop, 3)`, values from 0 to 255.
+        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
 
     Raises:
         ValueError: If the file cannot be read as such an image.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                # PIL would cut off their values at 255.
-                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-            return resize_and_crop(image.convert("RGB"), resize, crop, interpolation)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"Expected a JPEG or PNG image. Received: {file} ({error})"
-        ) from error
+    image = open_image(file, "L" if channels == 1 else "RGB")
+    return resize_and_crop(image, resize, crop, interpolation)
 
 
 def split_by_class(labels, share, seed=0):

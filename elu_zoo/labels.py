@@ -145,6 +145,29 @@ def _as_uint8(array):
     return np.rint(array).astype("uint8")
 
 
+def image_side(model, resize=None):
+    """Side in pixels of the square images that a model is to be given.
+
+    Raises:
+        ValueError: If it takes no square images, or any size and `resize` is missing.
+    """
+    height, width = model.input_shape[1:3]
+    side = resize or height
+    if side is None or (height, width) not in ((None, None), (side, side)):
+        raise ValueError(
+            "Expected square images: resize=SIDE for a model that takes any size, and "
+            "for another model its own size. Received: "
+            f"resize={resize!r}, model input {model.input_shape}"
+        )
+    return side
+
+
+def gives_logits(model):
+    """Whether a model ends without an activation, so that softmax is still to come."""
+    activation = getattr(model.layers[-1], "activation", None)
+    return getattr(activation, "__name__", None) == "linear"
+
+
 def resize_and_crop(image, resize, crop, interpolation="bilinear"):
     """Resizes the shorter side of a PIL image and crops a square from its center.
 

@@ -35,11 +35,14 @@ PREPROCESSING = {
 
 HEAD = "predictions"
 
+# Whatever keras.json says: weights and preprocessing are for this order.
+NHWC = "channels_last"
+
 _ARGUMENTS = """
     The arguments that `keras.applications` has mean the same here. The model takes raw
     images with values from 0 to 255 (`uint8` or float, NHWC); the preprocessing is a
     layer of the model, its statistics are part of the weights. With a `weights` tag,
-    the arguments that the weights were made with take the place of the defaults.
+    an argument with its default value becomes what the weights were made with.
 
     Args:
         include_top: Whether to include the output layer.
@@ -51,7 +54,8 @@ _ARGUMENTS = """
             layer as it is, `"avg"` or `"max"` for global pooling over the image.
         classes: Number of classes; default {classes}, or that of the weights. With
             pretrained weights and another number of classes everything but the output
-            layer is loaded, and the output layer starts anew.
+            layer is loaded, and the output layer starts anew; with the same number it
+            is loaded too.
         classifier_activation: Activation of the output layer, `None` for logits.
         name: Name of the model.
         activation: `"elu"`, `"relu"`, `"leaky_relu"` (slope 0.1) or `"shifted_relu"`.
@@ -340,6 +344,16 @@ def _build(key, arguments):
     return model
 
 
+def reset_head(model):
+    """Starts the output layer of a model anew, from its initializers."""
+    head = model.get_layer(HEAD)
+    for variable, initializer in (
+        (head.kernel, head.kernel_initializer),
+        (head.bias, head.bias_initializer),
+    ):
+        variable.assign(initializer(variable.shape, variable.dtype))
+
+
 def _say(message):
     if keras.config.is_interactive_logging_enabled():
         print(message, file=sys.stderr)
@@ -407,7 +421,7 @@ def _network(
             x = (
                 SpatialPyramidPooling(pyramid_levels, name="pyramid")(x)
                 if pyramid_levels
-                else keras.layers.Flatten(name="flatten")(x)
+                else keras.layers.Flatten(NHWC, name="flatten")(x)
             )
         next_field = architecture.stacks[index + 1][0][2]
         x = _stack(
@@ -423,9 +437,9 @@ def _network(
             kernel_initializer=kernel_initializer or "lecun_normal",
         )
     if x.ndim == 4 and (include_top or pooling == "avg"):
-        x = keras.layers.GlobalAveragePooling2D(name="average_pool")(x)
+        x = keras.layers.GlobalAveragePooling2D(NHWC, name="average_pool")(x)
     elif x.ndim == 4 and pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+        x = keras.layers.GlobalMaxPooling2D(NHWC, name="max_pool")(x)
     if include_top:
         # Logits and probabilities stay in float32 under mixed precision.
         x = keras.layers.Dense(
@@ -474,6 +488,7 @@ def _stack(
                 field,
                 strides=strides if number == 1 else 1,
                 padding="same",
+                data_format=NHWC,
                 name=f"{name}_conv{number}",
                 **common,
             )(x)
@@ -482,7 +497,9 @@ def _stack(
         if number == len(layers) and pool and x.shape[1:3] != (1, 1):
             # The activations increase, so they commute with the maximum: pooling first
             # gives the same output for a quarter of the activations.
-            x = keras.layers.MaxPooling2D(2, padding="same", name=f"{name}_pool")(x)
+            x = keras.layers.MaxPooling2D(
+                2, padding="same", data_format=NHWC, name=f"{name}_pool"
+            )(x)
         x = activation(name=f"{name}_activation{number}")(x)
         if rate := dropout[number - 1]:
             x = keras.layers.Dropout(rate, name=f"{name}_dropout{number}")(x)

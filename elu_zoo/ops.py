@@ -81,6 +81,8 @@ def elu(x, alpha=1.0):
     [-0.6321, 0.0, 2.0]
     """
     alpha = check_alpha(alpha)
+    if isinstance(x, keras.Variable):
+        x = x.value
     if not isinstance(x, keras.KerasTensor):
         x = keras.ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)

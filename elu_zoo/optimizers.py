@@ -17,8 +17,9 @@ class LayerwiseAdam(keras.optimizers.Adam):
     Args:
         learning_rate: As in `keras.optimizers.Adam`.
         rate_factors: Dict of regular expressions, searched in the paths of the weights,
-            and factors for the learning rate. The first that is found counts; a weight
-            with none has factor 1, one with factor 0 does not move.
+            and factors for the learning rate, weight decay included. The first that is
+            found counts; a weight with none has factor 1, one with factor 0 does not
+            move.
         **kwargs: As in `keras.optimizers.Adam`.
 
     Example:
@@ -53,8 +54,16 @@ class LayerwiseAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         factor = self._factors[self._get_variable_index(variable)]
-        if factor:
-            super().update_step(gradient, variable, learning_rate * factor)
+        if not factor:
+            return
+        learning_rate *= factor
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            rate = keras.ops.cast(learning_rate, variable.dtype)
+            self.assign_sub(variable, variable * (rate * self.weight_decay))
+        super().update_step(gradient, variable, learning_rate)
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: Keras would decay all weights at the one rate, here."""
 
     def get_config(self):
         return super().get_config() | {"rate_factors": self.rate_factors}

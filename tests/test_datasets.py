@@ -81,6 +81,20 @@ def test_image_folder(tmp_path):
         datasets.load("image_folder", "test", tmp_path)
 
 
+def test_image_folder_with_odd_things_in_it(tmp_path):
+    for name in ("red", "blue", ".checkpoints"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "test" / name / "1.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "test/red/2.webp")
+    with pytest.warns(UserWarning, match="1 left out. .*2.webp"):
+        data = datasets.load("image_folder", "test", tmp_path)
+    assert data.class_names == ("blue", "red") and list(data.labels) == [0, 1]
+    deep = np.full((4, 4), 20000, "uint16")
+    Image.fromarray(deep).save(tmp_path / "test/red/2.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        datasets.load("image_folder", "test", tmp_path)
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="cifar99"):
         datasets.load("cifar99", "train", ".")

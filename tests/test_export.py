@@ -340,3 +340,15 @@ def test_bad_arguments(model, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         elu_zoo.export_saved_model(model, tmp_path / "x", **arguments)
     assert not (tmp_path / "x").exists()
+
+
+def test_features_are_no_probabilities(tmp_path):
+    trunk = elu_zoo.ELUNet11(width=0.05, include_top=False)
+    with pytest.raises(ValueError, match="one output of shape"):
+        elu_zoo.export_saved_model(trunk, tmp_path)
+
+
+def test_numbers_as_class_names(tmp_path):
+    net = elu_zoo.ELUNet11(width=0.05, classes=2)
+    path = elu_zoo.export_saved_model(net, tmp_path, class_names=[3, 5])
+    assert (path / "assets.extra/class_names.txt").read_text() == "3\n5\n"

@@ -69,12 +69,24 @@ def test_factors_survive_saving_and_going_on(tmp_path):
             np.testing.assert_array_equal(value, start[path])
 
 
-def test_without_factors_it_is_adam():
-    one, other = compiled(LayerwiseAdam(1e-3)), compiled(keras.optimizers.Adam(1e-3))
-    fit(one)
-    fit(other)
+@pytest.mark.parametrize("decay", [None, 0.1])
+@pytest.mark.parametrize("factors, rate", [({}, 1e-3), ({"kernel|bias": 0.5}, 5e-4)])
+def test_at_one_rate_it_is_adam(factors, rate, decay):
+    one = compiled(LayerwiseAdam(1e-3, factors, weight_decay=decay))
+    other = compiled(keras.optimizers.Adam(rate, weight_decay=decay))
+    for model in (one, other):
+        model.optimizer.exclude_from_weight_decay(var_names=["bias"])
+        fit(model)
     for path, value in weights(one).items():
         np.testing.assert_allclose(value, weights(other)[path], atol=1e-7)
+
+
+def test_weight_decay_does_not_move_what_has_factor_0():
+    model = compiled(LayerwiseAdam(1e-2, {"^stack1_": 0}, weight_decay=0.1))
+    before = weights(model)
+    fit(model)
+    for path, value in weights(model).items():
+        assert np.array_equal(value, before[path]) == path.startswith("stack1_")
 
 
 def test_what_cannot_be():

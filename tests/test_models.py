@@ -212,6 +212,18 @@ def test_without_top(pooling, rank):
     assert model.output.shape[-1] == 30
 
 
+def test_images_are_nhwc_whatever_keras_is_set_to():
+    expected = [v.shape for v in small("ELUNet11").weights]
+    keras.config.set_image_data_format("channels_first")
+    try:
+        eleven, fifteen = small("ELUNet11"), small("ELUNet15", include_top=False)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert [v.shape for v in eleven.weights] == expected
+    assert eleven(images()).shape == (2, 100)
+    assert fifteen.output.ndim == 2
+
+
 def test_input_tensor():
     image = keras.Input((32, 32, 3))
     model = small("ELUNet11", input_tensor=image * 1.0)

@@ -313,6 +313,8 @@ def test_large_eager_tensors_are_compiled():
 @pytest.mark.parametrize("x", [[-1.0, 2.0], np.array([-1, 2], "float32"), -1.0])
 def test_array_likes(x):
     np.testing.assert_allclose(array(ops.elu(x)), reference(x, 1), rtol=1e-6)
+    if np.ndim(x):
+        np.testing.assert_allclose(ops.elu(keras.Variable(x)), reference(x, 1), 1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0, -1.0, math.nan, math.inf, True, None, "1", [1.0]])

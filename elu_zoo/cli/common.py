@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import tempfile
 
 
 def print_json(value):
@@ -29,22 +30,37 @@ def load_model(source):
     import keras
 
     from elu_zoo.models import get_model_function
-    from elu_zoo.weights import get_record
+    from elu_zoo.weights import get_record, list_weights
 
     path = pathlib.Path(source)
-    if path.is_dir():
+    # A folder that has the name of weights, such as their results, is "./NAME".
+    named = str(source) in list_weights()
+    if path.is_dir() and not named:
         path = path / "model.keras"
-    if path.suffix != ".keras":
+    if named or path.suffix != ".keras":
         record = get_record(str(source))
         model = get_model_function(record["model"])(weights=record["name"])
         return model, record["class_names"]
     if not path.is_file():
         raise FileNotFoundError(f"Expected a saved model. There is no {path}")
-    model = keras.saving.load_model(path, compile=False)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except TypeError as error:
+        # Keras's message is the whole configuration of the model.
+        raise ValueError(
+            f"Expected a model of layers of Keras and elu_zoo. Received: {path}, whose "
+            f"layers Keras cannot make: {str(error).splitlines()[0][:200]}"
+        ) from error
     names = path.with_name("class_names.json")
     if names.is_file():
         return model, json.loads(names.read_text())
     return model, [str(i) for i in range(model.output_shape[-1])]
+
+
+def check_writable(folder):
+    """Raises an OSError now, not after hours, if no file can be made in a folder."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 SOURCE_HELP = (

@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from elu_zoo.cli.common import print_json
+from elu_zoo.cli.common import check_writable, print_json
 
 
 def add_arguments(parser):
@@ -44,7 +44,7 @@ def run(arguments):
 
     from elu_zoo.files import replacing
     from elu_zoo.finetuning import finetune, load_image_folder, split_by_class
-    from elu_zoo.models import get_model_function
+    from elu_zoo.models import get_model_function, reset_head
     from elu_zoo.weights import get_record
 
     out = pathlib.Path(arguments.out)
@@ -68,7 +68,11 @@ def run(arguments):
     model = get_model_function(record["model"])(
         weights=record["name"], classes=len(class_names)
     )
+    if len(class_names) == len(record["class_names"]):
+        # They are other classes, though there are as many.
+        reset_head(model)
     out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     # Keras's bars are for terminals; elsewhere a line an epoch.
     verbose = 0 if arguments.json else "auto" if sys.stdout.isatty() else 2
     if not arguments.json:
@@ -95,6 +99,10 @@ def run(arguments):
         "accuracy_before": before,
         "accuracy": _accuracy(model, validation),
     }
+    with replacing(out / "model.keras") as part:
+        model.save(part)
+    with replacing(out / "class_names.json") as part:
+        part.write_text(json.dumps(class_names, indent=1) + "\n")
     with replacing(out / "history.csv") as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", *history])
@@ -102,10 +110,6 @@ def run(arguments):
             [epoch, *row]
             for epoch, row in enumerate(zip(*history.values(), strict=True), start=1)
         )
-    with replacing(out / "class_names.json") as part:
-        part.write_text(json.dumps(class_names, indent=1) + "\n")
-    with replacing(out / "model.keras") as part:
-        model.save(part)
     if arguments.json:
         print_json(result)
         return

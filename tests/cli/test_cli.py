@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -108,13 +109,62 @@ def test_finetune_frozen_leaves_the_trunk_as_it_was(zoo, tmp_path, capsys):
         )
 
 
+def test_as_many_classes_as_the_weights_have_are_other_classes(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos", ("e", "f", "g"), 2)
+    shutil.copytree(tmp_path / "photos/g", tmp_path / "photos/h")
+    out = tmp_path / "out"
+    arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos")]
+    assert main([*arguments, "--out", str(out), "--epochs", "0", "0"]) == 0
+    capsys.readouterr()
+    tuned = keras.saving.load_model(out / "model.keras")
+    published = elu_zoo.ELUNet11(weights="cifar100")
+    for name, same in (("stack6_conv1", True), ("predictions", False)):
+        kernels = (np.array(x.get_layer(name).kernel) for x in (tuned, published))
+        assert np.array_equal(*kernels) == same
+
+
+def test_models_of_logits_gray_images_and_any_size(zoo, tmp_path, capsys):
+    image = str(tmp_path / "image.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28)).astype("uint8")
+    Image.fromarray(pixels).save(image)
+    gray = elu_zoo.MNISTClassifier(classifier_activation=None)
+    gray.save(tmp_path / "gray.keras")
+    predict = ["predict", image, "--json", "--model"]
+    assert main([*predict, str(tmp_path / "gray.keras"), "--top", "10"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    logits = np.asarray(gray(pixels[None, ..., None]), "float64")[0]
+    expected = np.exp(logits - logits.max())
+    np.testing.assert_allclose(
+        [c["probability"] for c in answer["classes"]],
+        np.sort(expected / expected.sum())[::-1],
+        atol=1e-6,
+    )
+    model = elu_zoo.ELUNet15(width=0.02, classes=3, input_shape=(None, None, 3))
+    model.save(tmp_path / "any.keras")
+    assert main([*predict, str(tmp_path / "any.keras")]) == 1
+    assert "resize=SIDE" in capsys.readouterr().err
+    assert main([*predict, str(tmp_path / "any.keras"), "--resize", "40"]) == 0
+
+
+def test_a_folder_named_like_weights_does_not_hide_them(
+    zoo, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elunet11.cifar100").mkdir()
+    Image.new("RGB", (32, 32)).save("image.png")
+    assert main(["predict", "image.png", "--json"]) == 0
+    assert "bee" in capsys.readouterr().out
+    assert main(["predict", "image.png", "--model", "./elunet11.cifar100"]) == 1
+    assert "model.keras" in capsys.readouterr().err
+
+
 def test_evaluate_counts_against_predict_and_the_card(zoo, tmp_path, capsys):
     write_test_split(tmp_path)
     arguments = ["evaluate", "elunet11.cifar100", "--data", str(tmp_path)]
     out = tmp_path / "figures.json"
-    code = main([*arguments, "--json", "--out", str(out)])
+    main([*arguments, "--json", "--out", str(out)])
     figures = json.loads(capsys.readouterr().out)
-    assert code == 0 and json.loads(out.read_text()) == figures
+    assert json.loads(out.read_text()) == figures
     model = elu_zoo.ELUNet11(weights="cifar100")
     wrong = 0
     for label, name in enumerate(["ant", "bee", "cat", "dog"]):
@@ -123,7 +173,9 @@ def test_evaluate_counts_against_predict_and_the_card(zoo, tmp_path, capsys):
             wrong += int(np.asarray(model(pixels)).argmax()) != label
     assert figures["n"] == 16
     assert figures["error"] == pytest.approx(wrong / 16)
-    # The made-up card says 50 %, which these 16 images are not.
+    # The made-up card says 50 %, which these 16 images may not be.
+    assert (main([*arguments, "--json"]) == 0) == (wrong == 8)
+    assert ("the card says" in capsys.readouterr().err) == (wrong != 8)
     code = main(arguments)
     printed = capsys.readouterr()
     assert f"{wrong / 16:7.2%}" in printed.out
@@ -141,6 +193,8 @@ def test_evaluate_counts_against_predict_and_the_card(zoo, tmp_path, capsys):
         (["evaluate", "elunet11.cifar100", "--data", "nowhere"], "nowhere"),
         (["finetune", "elunet11.cifar100", "nowhere", "--out", "o"], "nowhere"),
         (["export", "nothing", "--out", "o"], "nothing"),
+        (["list", "--model", "elunet12"], "elunet12"),
+        (["evaluate", "elunet11.cifar100", "--data", ".", "--out", "a/b"], "a"),
     ],
 )
 def test_failures_are_one_line_and_exit_code_1(
@@ -176,7 +230,7 @@ def test_unreadable_files_are_one_line_and_training_goes_on(zoo, tmp_path, capsy
     assert main(arguments) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "bad.jpg" in line] == [
-        "elu-zoo finetune: Files left out because they cannot be read as images: 1. "
+        "elu-zoo finetune: Files that cannot be read as images: 1 left out. "
         f"{tmp_path / 'photos/red/bad.jpg'}"
     ]
 
