@@ -28,14 +28,16 @@ def main(argv=None):
     parser.add_argument("--out", help="file to write, default: print")
     arguments = parser.parse_args(argv)
 
+    from elu_zoo.cli.common import check_writable
     from elu_zoo.files import replacing
     from training.data import sources
 
     try:
-        model, dataset = _load(arguments.source, arguments.weights)
-        data = sources.load(dataset, arguments.split, arguments.data)
+        if arguments.out:
+            check_writable(pathlib.Path(arguments.out).parent)
+        model, dataset, data = _load(arguments)
         figures = sources.evaluate(model, data)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"training.evaluate: {error}")
     result = {
         "source": arguments.source,
@@ -58,18 +60,22 @@ def main(argv=None):
     )
 
 
-def _load(source, which):
+def _load(arguments):
+    """The model, the name of its data set and the split."""
+    from elu_zoo.models import get_model_function
     from elu_zoo.weights import get_record
+    from training.data import sources
     from training.engine.run import load_run
 
+    source, split = arguments.source, arguments.split
     if pathlib.Path(source).is_dir():
         run = load_run(source)
-        return run.build_model(which), run.settings["dataset"]
-    from elu_zoo.models import get_model_function
-
+        data = run.load_data(split, arguments.data)
+        return run.build_model(arguments.weights), run.settings["dataset"], data
     record = get_record(source)
+    data = sources.load(record["dataset"]["name"], split, arguments.data)
     model = get_model_function(record["model"])(weights=source)
-    return model, record["dataset"]["name"]
+    return model, record["dataset"]["name"], data
 
 
 if __name__ == "__main__":

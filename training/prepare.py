@@ -127,10 +127,11 @@ def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=25
             "https://image-net.org/download-images"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for half_written in folder.glob(".part.*"):
+    # Those of the other split may be another process's.
+    for half_written in folder.glob(f".part.*.{split}[-.]*"):
         half_written.unlink()
     classes = _lines("labels.txt")
-    with tarfile.open(archive, "r:") as tar:
+    with _opened(archive) as tar:
         members = _members(tar, archive)
         if split == "train":
             groups = _classes(tar, members, classes, archive)
@@ -199,6 +200,13 @@ def _lines(name):
 
     path = tfds.core.tfds_path(f"datasets/imagenet2012/{name}")
     return pathlib.Path(path).read_text().split()
+
+
+def _opened(archive):
+    try:
+        return tarfile.open(archive, "r:")
+    except tarfile.ReadError as error:
+        raise ValueError(_cut_short(archive, error)) from error
 
 
 def _members(tar, archive):

@@ -24,6 +24,7 @@ import tempfile
 from training.cards import card, over_seeds
 from training.engine import device
 from training.engine.recipe import OPTIONS, load_recipe
+from training.train import RATE_SCALING
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUN_FILES = ("recipe.py", "run.json", "log.csv", "curve.png")
@@ -96,17 +97,15 @@ def publish(
         The new record of the manifest.
 
     Raises:
-        ValueError: If the name is not one of the run's model, or `"best"` would choose
-            by the test set.
+        ValueError: If the run is not finished, the name is not one of its model, or
+            `"best"` would choose by the test set.
     """
     from elu_zoo import datasets
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
-    from training.data import sources
     from training.engine.cost import multiply_adds, training_flop
-    from training.engine.run import load_run
 
-    run = load_run(run)
+    run = _finished(run)
     settings = run.settings
     model_name, _, tag = name.partition(".")
     if get_model_function(model_name).__name__ != settings["model"] or not tag:
@@ -114,7 +113,7 @@ def publish(
             f"Expected a name like {settings['model'].lower()}.<tag> for this run. "
             f"Received: {name!r}"
         )
-    test = sources.load(settings["dataset"], "test", data)
+    test = run.load_data("test", data)
     model, content, figures = _evaluated(run, name, weights, test)
 
     digest = hashlib.sha256(content).hexdigest()
@@ -136,7 +135,7 @@ def publish(
         "class_names": list(test.class_names),
         "dataset": {"name": settings["dataset"]} | datasets.TERMS[settings["dataset"]],
         "license": "Apache-2.0; see the terms of the training data",
-        "recipe": f"training/recipes/{run.facts['recipe']}",
+        "recipe": _recipe(run, name),
         "recipe_changes": _changes(run),
         "metrics": {
             key: figures[key]
@@ -204,10 +203,7 @@ def add_seed(
         ValueError: If no such weights are published, or the run differs in more than
             its seed and precision, or has one of their seeds.
     """
-    from training.data import sources
-    from training.engine.run import load_run
-
-    run = load_run(run)
+    run = _finished(run)
     manifest = _read_manifest(pretrained)
     if name not in manifest["weights"]:
         raise ValueError(
@@ -227,7 +223,7 @@ def add_seed(
             f"Expected a run with the settings of {name} and another seed than "
             f"{over_seeds(record)[2]}. Received: {differing | {'seed': seed}}"
         )
-    test = sources.load(run.settings["dataset"], "test", data)
+    test = run.load_data("test", data)
     _, _, figures = _evaluated(run, name, weights, test)
     _write_results(run, figures, results / name / f"seed-{seed}")
     others = record.get("other_seeds", [])
@@ -239,14 +235,41 @@ def add_seed(
     return record
 
 
+def _finished(folder):
+    from training.engine.run import load_run
+
+    run = load_run(folder)
+    if not run.facts["finished"]:
+        raise ValueError(
+            f"Expected a finished run. Received: {folder}, which was stopped after "
+            f"step {run.rows[-1]['step'] if run.rows else 0}. Give its command again."
+        )
+    return run
+
+
+def _recipe(run, name):
+    """Path of the run's recipe: ours, or else the one kept with the results."""
+    path = f"training/recipes/{run.facts['recipe']}"
+    return path if (ROOT / path).is_file() else f"docs/results/{name}/recipe.py"
+
+
 def _changes(run):
-    """Fields of the recipe that the run had otherwise, by options of the command."""
+    """Options of the command that the run had, by the fields of its recipe."""
     recipe = load_recipe(run.folder / "recipe.py")
-    return {
+    changes = {
         name: run.settings[name]
         for name in OPTIONS
         if run.settings[name] != getattr(recipe, name)
     }
+    ratio = run.settings["batch_size"] / recipe.batch_size
+    factor = run.settings["rate_factor"]
+    for scaling in ("linear", "none", "sqrt"):
+        if RATE_SCALING[scaling](ratio) == factor:
+            return changes | ({} if scaling == "linear" else {"rate_scaling": scaling})
+    raise ValueError(
+        f"Expected the learning rate to be scaled by one of {list(RATE_SCALING)}. "
+        f"Received: a factor of {factor} for a batch {ratio} times as large"
+    )
 
 
 def _evaluated(run, name, weights, test):

@@ -17,6 +17,13 @@ from training.engine.strategy import NAMES
 
 UNMENDABLE, LOST_WORKER = 2, 75
 
+# Factor of the learning rate for a batch so many times as large.
+RATE_SCALING = {
+    "none": lambda ratio: 1.0,
+    "linear": lambda ratio: ratio,
+    "sqrt": lambda ratio: ratio**0.5,
+}
+
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
@@ -27,10 +34,10 @@ def main(argv=None):
     parser.add_argument("recipe", help="path of a recipe file")
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--out", required=True, help="folder of the run")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=natural, help="instead of the recipe's")
+    parser.add_argument("--epochs", type=positive, help="instead of the recipe's")
     parser.add_argument(
-        "--holdout", type=int, help="training images to validate on instead"
+        "--holdout", type=natural, help="training images to validate on instead"
     )
     parser.add_argument(
         "--strategy", choices=NAMES, help="default: by the devices and the environment"
@@ -48,16 +55,16 @@ def main(argv=None):
     )
     parser.add_argument(
         "--cpu-devices",
-        type=int,
+        type=positive,
         metavar="N",
         help="split the processor into N devices, to try a strategy",
     )
     parser.add_argument(
-        "--batch-size", type=int, help="global batch over all devices, instead"
+        "--batch-size", type=positive, help="global batch over all devices, instead"
     )
     parser.add_argument(
         "--rate-scaling",
-        choices=["none", "linear", "sqrt"],
+        choices=list(RATE_SCALING),
         default="linear",
         help="of the learning rate with another --batch-size (default: linear)",
     )
@@ -67,13 +74,16 @@ def main(argv=None):
     parser.add_argument(
         "--smoke", action="store_true", help="the recipe in small, for a try in seconds"
     )
-    parser.add_argument("--log-every", type=int, default=50, metavar="STEPS")
-    parser.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS")
+    parser.add_argument("--log-every", type=positive, default=50, metavar="STEPS")
+    parser.add_argument(
+        "--checkpoint-every", type=positive, default=100, metavar="STEPS"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)
 
     if arguments.cpu_devices:
         device.split_cpu(arguments.cpu_devices)
+    from training.engine.checkpoint import find
     from training.engine.loop import train
     from training.engine.recipe import OPTIONS, load_recipe, smoke
 
@@ -88,7 +98,7 @@ def main(argv=None):
             recipe = smoke(recipe)
         result = train(
             arguments.recipe,
-            with_changes(recipe, changes),
+            dataclasses.replace(recipe, **changes),
             arguments.data,
             arguments.out,
             strategy=arguments.strategy,
@@ -103,7 +113,8 @@ def main(argv=None):
     except (ValueError, FileNotFoundError) as error:
         fail(error, UNMENDABLE)
     except OSError as error:
-        fail(f"{error}. The last checkpoint in {arguments.out} is whole.", UNMENDABLE)
+        kept = f". The last checkpoint in {arguments.out} is whole."
+        fail(f"{error}{kept if find(arguments.out) else ''}", UNMENDABLE)
     except Exception as error:
         if not lost_worker(error):
             raise
@@ -117,17 +128,26 @@ def main(argv=None):
     )
 
 
-def with_changes(recipe, changes):
-    """The recipe with other fields; another batch size moves the steps of dropout."""
-    ratio = changes.get("batch_size", recipe.batch_size) / recipe.batch_size
-    dropout = {round(step / ratio): rates for step, rates in recipe.dropout.items()}
-    return dataclasses.replace(recipe, dropout=dropout, **changes)
+def positive(text):
+    """An option's integer of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, received {text}")
+    return number
+
+
+def natural(text):
+    """An option's integer of 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, received {text}")
+    return number
 
 
 def rate_factor(recipe, arguments):
     """Factor for the learning rate that goes with `--batch-size`."""
     ratio = (arguments.batch_size or recipe.batch_size) / recipe.batch_size
-    return {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[arguments.rate_scaling]
+    return RATE_SCALING[arguments.rate_scaling](ratio)
 
 
 def lost_worker(error):

@@ -173,9 +173,23 @@ def test_archives_that_are_not_what_they_should_be(manual_dir, tmp_path):
     archive.write_bytes((manual_dir / "ILSVRC2012_img_val.tar").read_bytes())
     with pytest.raises(ValueError, match="n01440764.tar and the like"):
         prepare_imagenet(tmp_path, tmp_path, "train", allow_missing=True)
+    for content in (b"", b"<html>log in</html>" * 99):
+        archive.write_bytes(content)
+        with pytest.raises(ValueError, match="Copy or download it again"):
+            prepare_imagenet(tmp_path, tmp_path, "train", allow_missing=True)
     assert not list(tmp_path.glob("*/*.tfrecord"))
     with pytest.raises(ValueError, match="side in pixels, or 0. Received: -1"):
         prepare_imagenet(manual_dir, tmp_path, "train", resize=-1)
+
+
+def test_what_another_process_is_writing_is_left_alone(manual_dir, tmp_path):
+    (tmp_path / "imagenet").mkdir()
+    own = tmp_path / "imagenet/.part.x.validation-00000-of-00001.tfrecord"
+    other = tmp_path / "imagenet/.part.x.train-00000-of-00002.tfrecord"
+    for file in (own, other):
+        file.write_bytes(b"begun")
+    prepare_imagenet(manual_dir, tmp_path, "validation", True, resize=0)
+    assert not own.exists() and other.exists()
 
 
 def test_a_full_disk_is_said_before_the_start(manual_dir, tmp_path, monkeypatch):

@@ -174,7 +174,9 @@ def test_another_seed_then_publishing_again(published):
     assert result.returncode == 0, result.stderr
     card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
     assert "## Limits\n\nIts few images limit it.\n" in card
-    assert "recipes/tiny15.py --seed 1 --epochs 7 --data DIR --out RUN\n" in card
+    assert (
+        "elunet15.imagenet/recipe.py --seed 1 --epochs 7 --data DIR --out RUN\n" in card
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES, FC
-from training.engine.recipe import load_recipe
+from training.engine.recipe import dropout_steps, load_recipe
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATHS = sorted((ROOT / "training/recipes").glob("*.py"))
@@ -197,6 +197,19 @@ def test_the_papers_training(name, iterations, rates):
     assert not optimizer.weight_decay and not optimizer.use_ema
 
 
+def test_dropout_and_learning_rate_restart_together_in_a_run_of_any_length():
+    recipe = recipe_of("elunet11_cifar100")
+    for steps in (100, 5_265, 8_775):
+        first, restart = dropout_steps(recipe.dropout, steps)
+        rates = [float(recipe.learning_rate(steps)(n)) for n in range(steps)]
+        assert first == 0 and rates[restart] < rates[restart - 20]
+        assert rates[restart] == min(rates[: restart + 1])
+    with pytest.raises(ValueError, match="from 0 on"):
+        dropout_steps({0.5: 0.1}, 100)
+    with pytest.raises(ValueError, match="75000"):
+        dropout_steps({0: 0.1, 75000: 0.2}, 100_000)
+
+
 def test_the_papers_dropout_of_the_11_layers():
     dropout = recipe_of("elunet11_cifar100_paper").model_arguments["dropout"]
     assert list(dropout) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0]
@@ -206,8 +219,9 @@ def test_the_papers_dropout_of_the_11_layers():
 def test_the_papers_fine_tuning_of_the_18_layers(name):
     recipe = recipe_of(name)
     layers, rates = [1, 4, 4, 3, 3, 2, 1], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0]
-    (_, before), (tuned, during), (stronger, end) = sorted(recipe.dropout.items())
-    assert (stronger - tuned, total_steps(recipe) - stronger) == (50_000, 40_000)
+    steps = dropout_steps(recipe.dropout, total_steps(recipe))
+    (_, before), (tuned, during), (stronger, end) = steps.items()
+    assert (tuned, stronger, total_steps(recipe)) == (75_000, 125_000, 165_000)
     assert before == rates
     for stack, (count, rate) in enumerate(zip(layers, rates, strict=True)):
         assert during[stack] == [rate] * count

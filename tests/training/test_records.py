@@ -67,13 +67,11 @@ def test_what_is_missing_is_said(folder, tmp_path):
 
 
 def test_a_damaged_shard_is_noticed(tmp_path, examples):
-    import tensorflow as tf
-
     shard = tmp_path / "train-00000-of-00001.tfrecord"
     write_shard(shard, examples)
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(tf.errors.DataLossError):
+    with pytest.raises(ValueError, match="train-00000-of-00001.tfrecord.* damaged"):
         write_index(tmp_path, "train", [shard], ["ant"])
     assert not (tmp_path / "train.index.npz").exists()

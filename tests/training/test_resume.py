@@ -7,10 +7,15 @@ import subprocess
 import sys
 import time
 
+import filelock
 import numpy as np
 import pytest
+from PIL import Image
 
+from training.engine import checkpoint, loop, runlog
 from training.engine.checkpoint import find
+from training.engine.recipe import Recipe
+from training.train import main
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -126,6 +131,113 @@ def test_another_recipe_in_the_same_folder(uninterrupted, recipe_path, data_dir)
     assert result.returncode == 2
     assert "seed=3, there 0" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_recipe_with_another_rate_in_the_same_folder(
+    uninterrupted, recipe_path, data_dir, tmp_path
+):
+    other = tmp_path / "tiny.py"
+    text = recipe_path.read_text()
+    other.write_text(text.replace("WarmupLinear(0.02", "WarmupLinear(0.03"))
+    result = run(other, data_dir, uninterrupted)
+    assert result.returncode == 2 and "whose code is not that of" in result.stderr
+    other.write_text(f'"""Another docstring."""\n# And a comment.\n{text}')
+    assert run(other, data_dir, uninterrupted).returncode == 0
+
+
+def test_a_second_process_in_the_same_folder(uninterrupted, recipe_path, data_dir):
+    with filelock.FileLock(uninterrupted / ".lock"):
+        result = run(recipe_path, data_dir, uninterrupted)
+    assert result.returncode == 2 and "Another process is at work" in result.stderr
+
+
+def test_what_was_lost_between_the_last_checkpoint_and_the_end_is_made(
+    uninterrupted, recipe_path, data_dir, tmp_path
+):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["finished"]
+    (out / "run.json").write_text(json.dumps(facts | {"finished": False}))
+    for file in (out / "curve.png", *out.glob("events*")):
+        file.unlink()
+    published = [sys.executable, "-m", "training.publish", str(out), "--name", "x.y"]
+    result = subprocess.run(
+        [*published, "--data", str(data_dir)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert "which was stopped after step 80" in result.stderr
+    result = run(recipe_path, data_dir, out)
+    assert result.returncode == 0, result.stderr
+    assert (out / "curve.png").is_file() and list(out.glob("events*"))
+    assert json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_any_torn_last_line_of_the_log_is_passed_over(uninterrupted, tmp_path):
+    whole = (uninterrupted / "log.csv").read_text()
+    *_, last = whole.splitlines(keepends=True)
+    rows = runlog.read(uninterrupted / "log.csv")
+    for length in range(1, len(last)):
+        (tmp_path / "log.csv").write_text(whole[: -len(last)] + last[:length])
+        assert runlog.read(tmp_path / "log.csv") == rows[:-1]
+    (tmp_path / "log.csv").write_text(whole + "85,4.25\n")
+    assert runlog.read(tmp_path / "log.csv") == rows
+
+
+def test_no_git_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert loop._commit() is None
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(("--epochs", "0"), ("--batch-size", "-8"), ("--holdout", "-5")),
+        *(("--log-every", "0"), ("--checkpoint-every", "0"), ("--cpu-devices", "-1")),
+    ],
+)
+def test_numbers_that_cannot_be(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["recipe.py", "--data", "x", "--out", "y", *option])
+    assert stop.value.code == 2 and option[1] in capsys.readouterr().err
+
+
+def test_splits_that_do_not_fit_each_other(tmp_path):
+    def write(split, classes, size=(8, 8)):
+        for name in classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", size).save(tmp_path / split / name / "1.png")
+
+    recipe = Recipe(
+        model="ELUNet11",
+        model_arguments={},
+        dataset="image_folder",
+        batch_size=1,
+        epochs=1,
+        optimizer=None,
+        learning_rate=None,
+    )
+    write("train", ("apple", "grass", "sky"))
+    write("test", ("Sky", "apple", "grass"))
+    with pytest.raises(ValueError, match=r"differ in \['Sky', 'sky'\]"):
+        loop.load_data(recipe, tmp_path)
+    shutil.rmtree(tmp_path / "test")
+    write("test", ("apple", "grass", "sky"), (8, 6))
+    with pytest.raises(ValueError, match=r"\(6, 8, 3\) to evaluate on"):
+        loop.load_data(recipe, tmp_path)
+
+
+def test_a_checkpoint_with_a_damaged_directory_is_damaged(tmp_path):
+    path = checkpoint.save(tmp_path, {"model": [np.arange(3)]}, {"step": 1})
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    # The method of compression, and the bit that says "encrypted".
+    for place, value in ((entry + 10, 99), (entry + 8, data[entry + 8] | 1)):
+        damaged = bytearray(data)
+        damaged[place] = value
+        path.write_bytes(damaged)
+        with pytest.raises(checkpoint.DamagedCheckpoint):
+            checkpoint.restore(tmp_path, {"model": []})
 
 
 def damage(path):

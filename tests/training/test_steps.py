@@ -136,7 +136,7 @@ def test_the_average_follows_its_formula():
 def test_dropout_changes_during_training():
     per_stack = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     every_layer = [[0.0], [0.1, 0.1], [0.2, 0.2], [0.3, 0.3], [0.4, 0.4], [0.5]]
-    run = Run(dropout={0: per_stack, 3: every_layer})
+    run = Run(dropout={0: per_stack, 0.5: every_layer})
     rates = {
         layer.name: layer
         for layer in run.model.layers

@@ -55,16 +55,24 @@ def write_index(folder, split, shards, class_names, progress=None):
         The file names of the records.
 
     Raises:
-        tf.errors.DataLossError: If a shard is damaged.
+        ValueError: If a shard is damaged.
     """
+    import tensorflow as tf
+
     folder = pathlib.Path(folder)
     rows, file_names = [], []
     for number, shard in enumerate(shards):
         offset = 0
-        for length, label, file_name in _records(shard):
-            rows.append((number, offset, label))
-            file_names.append(file_name)
-            offset += length + FRAME
+        try:
+            for length, label, file_name in _records(shard):
+                rows.append((number, offset, label))
+                file_names.append(file_name)
+                offset += length + FRAME
+        except tf.errors.DataLossError as error:
+            raise ValueError(
+                f"Expected {shard} to be a whole shard. It is damaged "
+                f"({error.message}); remove it and make it again."
+            ) from error
         if progress:
             progress(offset)
     columns = np.array(rows, np.int64).reshape(-1, 3)

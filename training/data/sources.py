@@ -54,7 +54,15 @@ def make_stream(dataset, recipe, placement, on_corrupt="skip", service=None):
 
     Returns:
         A `Stream` or an `EncodedStream`.
+
+    Raises:
+        ValueError: If there is a service, but the data set is in memory.
     """
+    if service and not on_disk(dataset):
+        raise ValueError(
+            "Expected a data set on disk for a tf.data service. Received: "
+            f"service={service!r} for {recipe.dataset}, which is in memory"
+        )
     more = {"on_corrupt": on_corrupt, "service": service} if on_disk(dataset) else {}
     return (EncodedStream if on_disk(dataset) else Stream)(
         dataset,

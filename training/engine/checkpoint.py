@@ -92,7 +92,11 @@ def _read(path):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(META).tobytes())
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, EOFError) as error:
+    except (
+        *(zipfile.BadZipFile, OSError, KeyError, ValueError, EOFError),
+        # What zipfile says of a damaged directory.
+        *(NotImplementedError, RuntimeError),
+    ) as error:
         raise DamagedCheckpoint(
             f"Expected {path} to be a checkpoint; it is damaged ({error})."
         ) from error

@@ -1,5 +1,6 @@
 """The training loop, the same for every strategy, resumable to the same end."""
 
+import ast
 import contextlib
 import dataclasses
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 import zlib
 
+import filelock
 import keras
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +21,7 @@ from elu_zoo.files import replacing
 from elu_zoo.models import MODELS, dropout_rates, get_model_function
 from training.data import sources
 from training.engine import checkpoint, device, runlog
+from training.engine.recipe import dropout_steps
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement
@@ -67,8 +70,9 @@ def train(
         workers other than the chief.
 
     Raises:
-        ValueError: If the folder holds a run of another recipe, or the batch cannot be
-            shared evenly.
+        ValueError: If the folder holds a run of another recipe, another process is at
+            work in it, the splits of the data do not fit each other, or the batch
+            cannot be shared evenly.
         OSError: If the folder cannot be written to. The checkpoints there stay.
     """
     if checkpoint_every % log_every:
@@ -91,8 +95,9 @@ def train(
     stream = sources.make_stream(train_set, recipe, placement, on_corrupt, service)
     settings = _settings(recipe, precision, rate_factor, len(train_set))
     run = _Run(recipe, placement, train_set, eval_set, stream, settings, out)
-    run.open(recipe_path)
-    result = run.finish(log_every, checkpoint_every, progress)
+    with run.locked():
+        run.open(recipe_path)
+        result = run.finish(log_every, checkpoint_every, progress)
     return result if placement.is_chief else None
 
 
@@ -102,9 +107,10 @@ class _Run:
     def __init__(self, recipe, placement, train_set, eval_set, stream, settings, out):
         self.recipe, self.placement, self.out = recipe, placement, out
         self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
-        self.settings = settings
         self.image_shape = sources.image_shape(self.train_set, recipe.image_sizes)
         self.total = recipe.epochs * self.stream.steps_per_epoch
+        self.dropout = dropout_steps(recipe.dropout, self.total)
+        self.settings = json.loads(json.dumps(settings | {"dropout": self.dropout}))
         with placement.scope():
             self.model = build_model(
                 recipe, len(self.train_set.class_names), self.image_shape
@@ -130,17 +136,40 @@ class _Run:
     def groups(self):
         return {"model": self.model.variables, "optimizer": self.optimizer.variables}
 
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps other processes from writing to the run's folder, until it ends."""
+        if not self.placement.is_chief:
+            yield
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.out / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise ValueError(
+                f"Expected to be alone in {self.out}. Another process is at work "
+                "there; wait for its end, or use another folder for --out."
+            ) from error
+        except NotImplementedError:
+            # A file system of a cluster without locks.
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
+
     def open(self, recipe_path):
         """Goes on from the folder's checkpoint, or begins."""
         self.recipe_name = pathlib.Path(recipe_path).name
         if self.placement.is_chief:
-            self.out.mkdir(parents=True, exist_ok=True)
             for half_written in self.out.glob(".part.*"):
                 half_written.unlink()
         found = checkpoint.restore(self.out, self.groups)
         if found:
             self.state |= found
             _check_same(self.state["settings"], self.settings, self.out)
+            _check_same_code(recipe_path, self.out)
         else:
             images = sources.sample_images(self.train_set, self.image_shape[0])
             adapt_preprocessing(self.model, images)
@@ -198,9 +227,10 @@ class _Run:
                     # Only where the log's window is empty too.
                     if done or state["step"] % checkpoint_every == 0:
                         checkpoint.save(self.out, self.groups, state)
-                    if evaluated:
+                    if evaluated and not done:
                         self._draw()
         if self.placement.is_chief and not _is_finished(self.out):
+            self._draw()
             _write_facts(self)
         # Nobody leaves before the chief has written everything.
         self.placement.check_equal(self._checksum(), "bits in their weights")
@@ -213,10 +243,10 @@ class _Run:
         return checksum
 
     def _set_dropout(self):
-        phases, step = self.recipe.dropout, self.state["step"]
-        begun = [first for first in phases if first <= step]
+        begun = [first for first in self.dropout if first <= self.state["step"]]
         if begun:
-            set_dropout(self.model, layered_dropout(self.recipe, phases[max(begun)]))
+            rates = self.dropout[begun[-1]]
+            set_dropout(self.model, layered_dropout(self.recipe, rates))
 
     def _is_evaluated(self):
         every = self.recipe.evaluate_every * self.stream.steps_per_epoch
@@ -316,10 +346,31 @@ def load_data(recipe, data_dir):
         train_set, eval_set = split_holdout(train_set, recipe.holdout)
     else:
         eval_set = sources.load(recipe.dataset, "test", data_dir)
+    _check_data(recipe, train_set, eval_set)
     if recipe.examples:
         train_set = _some(train_set, recipe.examples)
         eval_set = _some(eval_set, recipe.examples)
     return train_set, eval_set
+
+
+def _check_data(recipe, train_set, eval_set):
+    names = [tuple(dataset.class_names) for dataset in (train_set, eval_set)]
+    if names[0] != names[1]:
+        differing = sorted(set(names[0]) ^ set(names[1])) or "their order"
+        raise ValueError(
+            f"Expected the same classes in both splits of {recipe.dataset}. Received: "
+            f"{len(names[0])} to train on and {len(names[1])} to evaluate on, which "
+            f"differ in {differing}"
+        )
+    if sources.on_disk(train_set):
+        return
+    shapes = [dataset.images.shape[1:] for dataset in (train_set, eval_set)]
+    if shapes[0] != shapes[1] or shapes[0][0] != shapes[0][1]:
+        raise ValueError(
+            "Expected square images, of the same size in both splits of "
+            f"{recipe.dataset}. Received: images of shape {shapes[0]} to train on and "
+            f"{shapes[1]} to evaluate on"
+        )
 
 
 def split_holdout(dataset, count):
@@ -377,8 +428,6 @@ def _settings(recipe, precision, rate_factor, examples):
         for field in dataclasses.fields(recipe)
         if not callable(getattr(recipe, field.name)) and field.name != "augmentation"
     }
-    for name in ("image_sizes", "dropout"):
-        fields[name] = {str(k): v for k, v in fields[name].items()}
     fields["model_arguments"] = dict(recipe.model_arguments)
     fields["eval_split"] = "holdout" if recipe.holdout else "test"
     fields |= {
@@ -399,6 +448,25 @@ def _check_same(before, now, out):
             )
             + ". Use another folder for --out."
         )
+
+
+def _check_same_code(recipe_path, out):
+    """Settings do not tell of optimizer, learning rate and augmentation; code does."""
+    kept = out / "recipe.py"
+    if kept.is_file() and _code(kept) != _code(recipe_path):
+        raise ValueError(
+            f"Expected the recipe that the run in {out} began with. Received: "
+            f"{recipe_path}, whose code is not that of {kept}. Use another folder for "
+            f"--out; or, if the change is of no matter, copy the recipe to {kept}."
+        )
+
+
+def _code(path):
+    """The code of a file, without its docstring and comments."""
+    tree = ast.parse(pathlib.Path(path).read_bytes())
+    if ast.get_docstring(tree) is not None:
+        del tree.body[0]
+    return ast.dump(tree)
 
 
 def _placement_facts(run):
@@ -451,6 +519,8 @@ def _is_finished(out):
 
 
 def _commit():
+    if not shutil.which("git"):
+        return None
     folder = pathlib.Path(__file__).parent
     result = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True

@@ -31,9 +31,9 @@ class Recipe:
             as `{0: 24, 14: 32}`; negative epochs count from the end. Evaluation is
             always at the size of the data set.
         label_smoothing: Share of the target spread over all classes.
-        dropout: Dropout rates by the first step that has them, such as
-            `{0: rates, 85_000: higher_rates}`, with rates as in the model functions'
-            argument `dropout`, which it takes the place of.
+        dropout: Dropout rates by the share of the run's steps after which they begin,
+            such as `{0: rates, 0.5: higher_rates}`, with rates as in the model
+            functions' argument `dropout`, which it takes the place of.
         l2: Factor of half the sum of the squared kernels in the loss, the paper's
             weight decay; biases have none.
         clip_norm: Longest gradient over all weights together; longer ones are scaled.
@@ -91,6 +91,32 @@ def counted_from_start(image_sizes, epochs):
     return dict(sorted((begins | ends).items()))
 
 
+def dropout_steps(dropout, total):
+    """A recipe's dropout rates by the first step that has them.
+
+    Args:
+        dropout: Field of a `Recipe`.
+        total: Steps of the run.
+
+    Returns:
+        A dict with the steps in order.
+
+    Raises:
+        ValueError: If the keys are no shares of the run, or none is 0.
+
+    Example:
+
+    >>> dropout_steps({0: 0.1, 0.75: 0.2}, total=200)
+    {0: 0.1, 150: 0.2}
+    """
+    if dropout and (min(dropout) != 0 or max(dropout) >= 1):
+        raise ValueError(
+            "Expected the dropout of a recipe to have rates from 0 on, and others from "
+            f"shares of the run below 1 on. Received: {list(dropout)}"
+        )
+    return {round(share * total): dropout[share] for share in sorted(dropout)}
+
+
 def smoke(recipe):
     """The recipe in small, to see in seconds that all its parts run.
 
@@ -104,7 +130,6 @@ def smoke(recipe):
         Another `Recipe`.
     """
     sizes = list(counted_from_start(recipe.image_sizes, recipe.epochs).values())
-    phases = [recipe.dropout[first] for first in sorted(recipe.dropout)]
     batch_size = 8 * recipe.accumulation
     return dataclasses.replace(
         recipe,
@@ -112,7 +137,6 @@ def smoke(recipe):
         batch_size=batch_size,
         epochs=max(2, len(sizes)),
         image_sizes=dict(enumerate(sizes)),
-        dropout=dict(enumerate(phases)),
         examples=2 * batch_size,
         holdout=0,
     )
@@ -140,6 +164,8 @@ def load_recipe(path, **changes):
             + ", ".join(f"training/recipes/{p.name}" for p in known)
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None:
+        raise ValueError(f"Expected a recipe, a Python file. Received: {path}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe = getattr(module, "recipe", None)

@@ -6,6 +6,7 @@ import pathlib
 
 from elu_zoo.models import get_model_function
 from elu_zoo.weights import load_weights
+from training.data import sources
 from training.engine import runlog
 
 
@@ -44,6 +45,21 @@ class Run:
         )
         load_weights(model, self.folder / f"{which}.weights.h5")
         return model
+
+    def load_data(self, split, data_dir):
+        """A split of the run's data set.
+
+        Raises:
+            ValueError: If its classes are not those that the run was trained on.
+        """
+        data = sources.load(self.settings["dataset"], split, data_dir)
+        if list(data.class_names) != self.facts["class_names"]:
+            raise ValueError(
+                f"Expected the {len(self.facts['class_names'])} classes of the run in "
+                f"{self.folder}. Received: the {len(data.class_names)} of {data_dir}, "
+                "which are others"
+            )
+        return data
 
 
 def load_run(folder):

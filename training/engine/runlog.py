@@ -69,14 +69,16 @@ def read(path):
     if not path.is_file():
         return []
     rows = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                row = {key: float(value) if value else "" for key, value in row.items()}
-                for key in ("step", "skipped_images"):
-                    row[key] = int(row[key]) if row.get(key, "") != "" else ""
-            except (TypeError, ValueError):
-                continue
+    lines = path.read_text().splitlines(keepends=True)
+    for line in csv.DictReader(line for line in lines if line.endswith("\n")):
+        try:
+            row = {key: float(value) if value else "" for key, value in line.items()}
+            for key in ("step", "skipped_images"):
+                row[key] = int(row[key]) if row[key] != "" else ""
+            whole = None not in line.values() and row["step"] != ""
+        except (KeyError, TypeError, ValueError):
+            continue
+        if whole:
             rows.append(row)
     return rows
 

@@ -20,8 +20,7 @@ from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
 from training.engine.schedules import Consecutive, WarmupLinear
 
-# Two thirds of the epochs, of 195 steps each.
-RESTART = 30 * 195
+RESTART = 2 / 3
 
 
 def dropout(factor):
@@ -31,7 +30,7 @@ def dropout(factor):
 
 def learning_rate(steps):
     """Two triangles, a warm restart (Loshchilov & Hutter, 2017)."""
-    restart = 2 * steps // 3
+    restart = round(RESTART * steps)
     return Consecutive(
         {
             0: WarmupLinear(0.015, restart, warmup=0.15),

@@ -47,8 +47,8 @@ recipe = Recipe(
     augmentation=[random_crop(4), random_flip()],
     dropout={
         0: list(DROPOUT),
-        75_000: after_all_layers(1.0),
-        125_000: after_all_layers(1.5),
+        75_000 / ITERATIONS: after_all_layers(1.0),
+        125_000 / ITERATIONS: after_all_layers(1.5),
     },
     l2=0.0005,
     learning_rate=lambda steps: piecewise(RATES, of=ITERATIONS, steps=steps),
