@@ -188,8 +188,10 @@ def class_folders(folder):
         if path.name[0] == ".":
             continue
         entries = sorted(f for f in path.iterdir() if f.name[0] != ".")
-        files = [f for f in entries if f.suffix.lower() in (".jpg", ".jpeg", ".png")]
-        others += [f for f in entries if f not in files]
+        files = []
+        for entry in entries:
+            image = entry.suffix.lower() in (".jpg", ".jpeg", ".png")
+            (files if image else others).append(entry)
         classes.append((path, files))
     warn_left_out("What is no .jpg, .jpeg or .png file", others)
     return classes

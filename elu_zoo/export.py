@@ -92,7 +92,7 @@ def export_saved_model(
     import tensorflow as tf
 
     served = _with_dtype(model, dtype)
-    module = _module(served, list(class_names), min(top, classes), side)
+    module = _module(served, class_names, min(top, classes), side)
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path))

@@ -74,9 +74,10 @@ def card(name, record, figures):
         )
     options = "".join(
         f" --{option.replace('_', '-')} {value}"
-        for option, value in record["recipe_changes"].items()
+        for option, value in record.get("recipe_changes", {}).items()
     )
-    limited = f"{record['limited_by']}\n\n" if record["limited_by"] else ""
+    limited_by = record.get("limited_by")
+    limited = f"{limited_by}\n\n" if limited_by else ""
     text = f"""# {name}
 
 `elu_zoo.{record["model"]}(weights="{tag}")`

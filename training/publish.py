@@ -23,7 +23,7 @@ import tempfile
 
 from training.cards import card, over_seeds
 from training.engine import device
-from training.engine.recipe import OPTIONS, load_recipe
+from training.engine.recipe import OPTIONS, load_recipe, read_code
 from training.train import RATE_SCALING
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -58,11 +58,16 @@ def main(argv=None):
     parser.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
     arguments = vars(parser.parse_args(argv))
-    another_seed = arguments.pop("another_seed")
-    if another_seed and arguments.pop("limited_by"):
+    another_seed, limited_by = (
+        arguments.pop(name) for name in ("another_seed", "limited_by")
+    )
+    if another_seed and limited_by:
         parser.error("--limited-by goes with the weights, not with another seed")
     try:
-        record = (add_seed if another_seed else publish)(**arguments)
+        if another_seed:
+            record = add_seed(**arguments)
+        else:
+            record = publish(**arguments, limited_by=limited_by)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"training.publish: {error}")
     mean, deviation, seeds = over_seeds(record)
@@ -250,7 +255,10 @@ def _finished(folder):
 def _recipe(run, name):
     """Path of the run's recipe: ours, or else the one kept with the results."""
     path = f"training/recipes/{run.facts['recipe']}"
-    return path if (ROOT / path).is_file() else f"docs/results/{name}/recipe.py"
+    ours = ROOT / path
+    if ours.is_file() and read_code(ours) == read_code(run.folder / "recipe.py"):
+        return path
+    return f"docs/results/{name}/recipe.py"
 
 
 def _changes(run):

@@ -4,7 +4,7 @@
 
 Started again with the same arguments it goes on from its last checkpoint and ends with
 the same bits as if it had not been stopped. Exit status 2: starting again is of no use;
-75: another worker is gone, start all again.
+75: another worker is gone, or another process at work in RUN; start all again.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from training.engine import device  # noqa: F401  sets the environment before Keras
 from training.engine.strategy import NAMES
 
-UNMENDABLE, LOST_WORKER = 2, 75
+UNMENDABLE, START_AGAIN = 2, 75
 
 # Factor of the learning rate for a batch so many times as large.
 RATE_SCALING = {
@@ -84,7 +84,7 @@ def main(argv=None):
     if arguments.cpu_devices:
         device.split_cpu(arguments.cpu_devices)
     from training.engine.checkpoint import find
-    from training.engine.loop import train
+    from training.engine.loop import FolderInUse, train
     from training.engine.recipe import OPTIONS, load_recipe, smoke
 
     changes = {
@@ -115,11 +115,13 @@ def main(argv=None):
     except OSError as error:
         kept = f". The last checkpoint in {arguments.out} is whole."
         fail(f"{error}{kept if find(arguments.out) else ''}", UNMENDABLE)
+    except FolderInUse as error:
+        fail(error, START_AGAIN)
     except Exception as error:
         if not lost_worker(error):
             raise
         message = str(error).splitlines()[0]
-        fail(f"Another worker is gone ({message}). Start all again.", LOST_WORKER)
+        fail(f"Another worker is gone ({message}). Start all again.", START_AGAIN)
     if result is None:
         return
     print(

@@ -46,10 +46,11 @@ def load_model(source):
     try:
         model = keras.saving.load_model(path, compile=False)
     except TypeError as error:
-        # Keras's message is the whole configuration of the model.
+        # Keras's message has the whole configuration of the model before the cause.
+        cause = str(error).rsplit("Exception encountered: ", 1)[-1]
         raise ValueError(
-            f"Expected a model of layers of Keras and elu_zoo. Received: {path}, whose "
-            f"layers Keras cannot make: {str(error).splitlines()[0][:200]}"
+            f"Expected a model of layers of Keras and elu_zoo. Received: {path}, which "
+            f"Keras cannot load: {cause.splitlines()[0][:200]}"
         ) from error
     names = path.with_name("class_names.json")
     if names.is_file():

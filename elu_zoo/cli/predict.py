@@ -25,11 +25,10 @@ def run(arguments):
     from elu_zoo.weights import get_record, list_weights
 
     model, class_names = load_model(arguments.model)
+    side = image_side(model, arguments.resize)
+    how = {"resize": side, "crop": side}
     if arguments.model in list_weights():
         how = get_record(arguments.model)["preprocessing"]
-    else:
-        side = image_side(model, arguments.resize)
-        how = {"resize": side, "crop": side}
     images = [
         read_image(file, **how, channels=model.input_shape[-1])
         for file in arguments.images

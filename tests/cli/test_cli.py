@@ -146,6 +146,23 @@ def test_models_of_logits_gray_images_and_any_size(zoo, tmp_path, capsys):
     assert main([*predict, str(tmp_path / "any.keras"), "--resize", "40"]) == 0
 
 
+@keras.saving.register_keras_serializable("elsewhere")
+class Unknown(keras.layers.ReLU):
+    """A layer that a new process does not know."""
+
+
+def test_a_model_with_an_unknown_layer_is_one_line(zoo, tmp_path, capsys, monkeypatch):
+    inputs = keras.Input((8, 8, 3))
+    keras.Model(inputs, Unknown()(inputs)).save(tmp_path / "model.keras")
+    monkeypatch.delitem(keras.saving.get_custom_objects(), "elsewhere>Unknown")
+    monkeypatch.delattr(sys.modules[__name__], "Unknown")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    files = [str(tmp_path / name) for name in ("image.png", "model.keras")]
+    assert main(["predict", files[0], "--model", files[1]]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "'Unknown'" in error and "\n" not in error
+
+
 def test_a_folder_named_like_weights_does_not_hide_them(
     zoo, tmp_path, capsys, monkeypatch
 ):
@@ -194,7 +211,7 @@ def test_evaluate_counts_against_predict_and_the_card(zoo, tmp_path, capsys):
         (["finetune", "elunet11.cifar100", "nowhere", "--out", "o"], "nowhere"),
         (["export", "nothing", "--out", "o"], "nothing"),
         (["list", "--model", "elunet12"], "elunet12"),
-        (["evaluate", "elunet11.cifar100", "--data", ".", "--out", "a/b"], "a"),
+        (["evaluate", "elunet11.cifar100", "--data", ".", "--out", "a/b"], "a/"),
     ],
 )
 def test_failures_are_one_line_and_exit_code_1(

@@ -1,6 +1,5 @@
 """The training loop, the same for every strategy, resumable to the same end."""
 
-import ast
 import contextlib
 import dataclasses
 import json
@@ -11,7 +10,6 @@ import sys
 import time
 import zlib
 
-import filelock
 import keras
 import numpy as np
 from tqdm import tqdm
@@ -21,10 +19,17 @@ from elu_zoo.files import replacing
 from elu_zoo.models import MODELS, dropout_rates, get_model_function
 from training.data import sources
 from training.engine import checkpoint, device, runlog
-from training.engine.recipe import dropout_steps
+from training.engine.recipe import dropout_steps, read_code
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement
+
+# Seconds to wait for another process to leave the folder.
+PATIENCE = 10
+
+
+class FolderInUse(RuntimeError):
+    """Another process is at work in the run's folder."""
 
 
 def train(
@@ -70,9 +75,9 @@ def train(
         workers other than the chief.
 
     Raises:
-        ValueError: If the folder holds a run of another recipe, another process is at
-            work in it, the splits of the data do not fit each other, or the batch
-            cannot be shared evenly.
+        ValueError: If the folder holds a run of another recipe, the splits of the data
+            do not fit each other, or the batch cannot be shared evenly.
+        FolderInUse: If another process is at work in the folder.
         OSError: If the folder cannot be written to. The checkpoints there stay.
     """
     if checkpoint_every % log_every:
@@ -93,24 +98,56 @@ def train(
         tf.config.experimental.enable_op_determinism()
     train_set, eval_set = load_data(recipe, data_dir)
     stream = sources.make_stream(train_set, recipe, placement, on_corrupt, service)
-    settings = _settings(recipe, precision, rate_factor, len(train_set))
-    run = _Run(recipe, placement, train_set, eval_set, stream, settings, out)
-    with run.locked():
+    dropout = dropout_steps(recipe.dropout, recipe.epochs * stream.steps_per_epoch)
+    settings = _settings(recipe, precision, rate_factor, len(train_set), dropout)
+    run = _Run(recipe, placement, train_set, eval_set, stream, settings, out, dropout)
+    with _locked(out) if placement.is_chief else contextlib.nullcontext():
         run.open(recipe_path)
         result = run.finish(log_every, checkpoint_every, progress)
     return result if placement.is_chief else None
 
 
+@contextlib.contextmanager
+def _locked(folder):
+    """Keeps other processes out, by a lock that the kernel releases after a kill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        give_up = time.monotonic() + PATIENCE
+        while not _lock(file):
+            if time.monotonic() > give_up:
+                raise FolderInUse(
+                    f"Expected to be alone in {folder}. Another process is at work "
+                    "there; wait for its end, or use another folder for --out."
+                )
+            time.sleep(0.1)
+        yield
+
+
+def _lock(file):
+    """Whether no other process has the lock; yes where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        # Windows, and file systems of some clusters.
+        pass
+    return True
+
+
 class _Run:
     """The parts of a run and its state."""
 
-    def __init__(self, recipe, placement, train_set, eval_set, stream, settings, out):
+    def __init__(
+        self, recipe, placement, train_set, eval_set, stream, settings, out, dropout
+    ):
         self.recipe, self.placement, self.out = recipe, placement, out
         self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
+        self.settings, self.dropout = settings, dropout
         self.image_shape = sources.image_shape(self.train_set, recipe.image_sizes)
         self.total = recipe.epochs * self.stream.steps_per_epoch
-        self.dropout = dropout_steps(recipe.dropout, self.total)
-        self.settings = json.loads(json.dumps(settings | {"dropout": self.dropout}))
         with placement.scope():
             self.model = build_model(
                 recipe, len(self.train_set.class_names), self.image_shape
@@ -135,29 +172,6 @@ class _Run:
     @property
     def groups(self):
         return {"model": self.model.variables, "optimizer": self.optimizer.variables}
-
-    @contextlib.contextmanager
-    def locked(self):
-        """Keeps other processes from writing to the run's folder, until it ends."""
-        if not self.placement.is_chief:
-            yield
-            return
-        self.out.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.out / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise ValueError(
-                f"Expected to be alone in {self.out}. Another process is at work "
-                "there; wait for its end, or use another folder for --out."
-            ) from error
-        except NotImplementedError:
-            # A file system of a cluster without locks.
-            pass
-        try:
-            yield
-        finally:
-            lock.release()
 
     def open(self, recipe_path):
         """Goes on from the folder's checkpoint, or begins."""
@@ -422,7 +436,7 @@ def _check_batch(recipe, placement):
         )
 
 
-def _settings(recipe, precision, rate_factor, examples):
+def _settings(recipe, precision, rate_factor, examples, dropout):
     fields = {
         field.name: getattr(recipe, field.name)
         for field in dataclasses.fields(recipe)
@@ -431,6 +445,7 @@ def _settings(recipe, precision, rate_factor, examples):
     fields["model_arguments"] = dict(recipe.model_arguments)
     fields["eval_split"] = "holdout" if recipe.holdout else "test"
     fields |= {
+        "dropout": dropout,
         "precision": precision,
         "rate_factor": rate_factor,
         "train_examples": examples,
@@ -453,20 +468,12 @@ def _check_same(before, now, out):
 def _check_same_code(recipe_path, out):
     """Settings do not tell of optimizer, learning rate and augmentation; code does."""
     kept = out / "recipe.py"
-    if kept.is_file() and _code(kept) != _code(recipe_path):
+    if kept.is_file() and read_code(kept) != read_code(recipe_path):
         raise ValueError(
             f"Expected the recipe that the run in {out} began with. Received: "
             f"{recipe_path}, whose code is not that of {kept}. Use another folder for "
             f"--out; or, if the change is of no matter, copy the recipe to {kept}."
         )
-
-
-def _code(path):
-    """The code of a file, without its docstring and comments."""
-    tree = ast.parse(pathlib.Path(path).read_bytes())
-    if ast.get_docstring(tree) is not None:
-        del tree.body[0]
-    return ast.dump(tree)
 
 
 def _placement_facts(run):

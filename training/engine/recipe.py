@@ -1,5 +1,6 @@
 """A recipe: everything that decides what a training run computes."""
 
+import ast
 import dataclasses
 import importlib.util
 import pathlib
@@ -102,7 +103,8 @@ def dropout_steps(dropout, total):
         A dict with the steps in order.
 
     Raises:
-        ValueError: If the keys are no shares of the run, or none is 0.
+        ValueError: If the keys are no shares of the run, none is 0, or the run is too
+            short for all of them.
 
     Example:
 
@@ -114,7 +116,13 @@ def dropout_steps(dropout, total):
             "Expected the dropout of a recipe to have rates from 0 on, and others from "
             f"shares of the run below 1 on. Received: {list(dropout)}"
         )
-    return {round(share * total): dropout[share] for share in sorted(dropout)}
+    steps = {round(share * total): dropout[share] for share in sorted(dropout)}
+    if len(steps) < len(dropout) or total in steps:
+        raise ValueError(
+            f"Expected a run of more steps than {total}, for {len(dropout)} phases of "
+            "dropout to have their turn. Give it more epochs."
+        )
+    return steps
 
 
 def smoke(recipe):
@@ -135,11 +143,19 @@ def smoke(recipe):
         recipe,
         model_arguments={**recipe.model_arguments, "width": 0.03},
         batch_size=batch_size,
-        epochs=max(2, len(sizes)),
+        epochs=max(2, len(sizes), len(recipe.dropout)),
         image_sizes=dict(enumerate(sizes)),
         examples=2 * batch_size,
         holdout=0,
     )
+
+
+def read_code(path):
+    """The code of a recipe file, to compare: without its docstring and comments."""
+    tree = ast.parse(pathlib.Path(path).read_bytes())
+    if ast.get_docstring(tree) is not None:
+        del tree.body[0]
+    return ast.dump(tree)
 
 
 def load_recipe(path, **changes):
