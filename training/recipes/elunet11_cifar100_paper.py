@@ -9,7 +9,9 @@ images with a border of four zeros, flips, and four learning rates in the course
 165,000 iterations. It reports ten runs: `--seed 0` to `--seed 9`.
 
 Cost: 0.945 GFLOP an image and training step at 32 pixels, 94.5 GFLOP a step, 15.6 PFLOP
-in all. Result: not run here; the paper reports 28.75 ± 0.24 % test error.
+in all. Result: the paper reports 28.75 ± 0.24 % test error. Not run to its end here;
+with `--epochs 14`, 7,000 iterations and the schedule compressed, 64.4 % after 0.66
+PFLOP, 126 minutes on two AVX2 cores of an AMD EPYC in float32, pauses included.
 """
 
 import keras
