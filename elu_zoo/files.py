@@ -37,6 +37,12 @@ def replacing(path):
         part.unlink(missing_ok=True)
 
 
+def check_writable(folder):
+    """Raises an OSError now, not after hours, if no file can be made in a folder."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

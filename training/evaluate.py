@@ -28,8 +28,7 @@ def main(argv=None):
     parser.add_argument("--out", help="file to write, default: print")
     arguments = parser.parse_args(argv)
 
-    from elu_zoo.cli.common import check_writable
-    from elu_zoo.files import replacing
+    from elu_zoo.files import check_writable, replacing
     from training.data import sources
 
     try:

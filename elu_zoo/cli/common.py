@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import tempfile
 
 
 def print_json(value):
@@ -56,12 +55,6 @@ def load_model(source):
     if names.is_file():
         return model, json.loads(names.read_text())
     return model, [str(i) for i in range(model.output_shape[-1])]
-
-
-def check_writable(folder):
-    """Raises an OSError now, not after hours, if no file can be made in a folder."""
-    with tempfile.TemporaryFile(dir=folder):
-        pass
 
 
 SOURCE_HELP = (

@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 
-from elu_zoo.cli.common import check_writable, load_model, print_json
+from elu_zoo.cli.common import load_model, print_json
 
 
 def add_arguments(parser):
@@ -28,7 +28,7 @@ def run(arguments):
 
     from elu_zoo import datasets
     from elu_zoo.evaluation import evaluate
-    from elu_zoo.files import replacing
+    from elu_zoo.files import check_writable, replacing
     from elu_zoo.weights import get_record
 
     out = pathlib.Path(arguments.out) if arguments.out else None

@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from elu_zoo.cli.common import check_writable, print_json
+from elu_zoo.cli.common import print_json
 
 
 def add_arguments(parser):
@@ -42,7 +42,7 @@ def run(arguments):
     import keras
     import numpy as np
 
-    from elu_zoo.files import replacing
+    from elu_zoo.files import check_writable, replacing
     from elu_zoo.finetuning import finetune, load_image_folder, split_by_class
     from elu_zoo.models import get_model_function, reset_head
     from elu_zoo.weights import get_record

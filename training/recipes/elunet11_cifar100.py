@@ -20,6 +20,7 @@ from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
 from training.engine.schedules import Consecutive, WarmupLinear
 
+# Share of the run after which the rate rises again and dropout doubles.
 RESTART = 2 / 3
 
 
