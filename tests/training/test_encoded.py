@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from elu_zoo.datasets import Dataset
 from training.data.augmentation import random_flip
 from training.data.crops import CenterCrop, RandomResizedCrop, ResizedRandomCrop
 from training.data.encoded import EncodedStream, eval_batches, in_order
 from training.data.records import RecordDataset, write_index, write_shard
+from training.data.sources import make_stream
+from training.engine.recipe import load_recipe
+from training.engine.strategy import make_placement
 
 SIZES = [(80, 120), (128, 128), (180, 100), (260, 400), (600, 560)]
 COUNT = 23
@@ -303,6 +307,14 @@ def test_arguments_that_cannot_be():
         EncodedStream(dataset, 2, image_sizes={1: 16})
     with pytest.raises(ValueError, match="Received: 300"):
         EncodedStream(dataset, 2, image_sizes=300)
+
+
+def test_a_service_is_for_images_on_disk():
+    recipe = load_recipe(ROOT / "training/recipes/elunet11_cifar100.py")
+    images = np.zeros((4, 8, 8, 3), "uint8")
+    in_memory = Dataset(images, np.arange(4), tuple("abcd"))
+    with pytest.raises(ValueError, match="in memory"):
+        make_stream(in_memory, recipe, make_placement("none"), service="grpc://x:1")
 
 
 def test_batches_that_arrive_early_wait_and_lost_ones_are_an_error():

@@ -202,3 +202,13 @@ def test_no_run_no_weights(tmp_path):
     )
     assert result.returncode == 1
     assert "log.csv" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_evaluation_finds_out_first_that_it_cannot_be_written(tmp_path):
+    result = python(
+        *("-m", "training.evaluate", tmp_path, "--data", tmp_path),
+        *("--out", tmp_path / "no folder/figures.json"),
+    )
+    assert result.returncode == 1
+    assert "no folder" in result.stderr and "log.csv" not in result.stderr
+    assert "Traceback" not in result.stderr
