@@ -13,7 +13,8 @@ class Dataset:
     """Images of one split.
 
     Attributes:
-        images: uint8 array of shape `(examples, height, width, channels)`.
+        images: Array of shape `(examples, height, width, channels)`, values from 0 to
+            255; uint8 unless they were resized.
         labels: int64 array of shape `(examples,)`.
         class_names: One name a class.
     """
@@ -38,6 +39,30 @@ class Dataset:
     def __getitem__(self, index):
         return dataclasses.replace(
             self, images=self.images[index], labels=self.labels[index]
+        )
+
+    def resized(self, side):
+        """The examples with square images of another side.
+
+        Args:
+            side: In pixels.
+
+        Returns:
+            A `Dataset`, its images float32 and resized as by
+            `elu_zoo.preprocess_input`; the same one if they have that side already.
+        """
+        if self.images.shape[1:3] == (side, side):
+            return self
+        from PIL import Image
+
+        from elu_zoo.labels import resize_and_crop
+
+        images = self.images[..., 0] if self.channels == 1 else self.images
+        return dataclasses.replace(
+            self,
+            images=np.stack(
+                [resize_and_crop(Image.fromarray(x), side, side) for x in images]
+            ),
         )
 
 

@@ -102,6 +102,23 @@ def test_unknown_names():
         datasets.load("mnist", "validation", ".")
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [12, 40])
+def test_resized_as_pil_does(channels, side):
+    shape = (3, 24, 24, channels)
+    images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+    data = datasets.Dataset(images, np.arange(3), tuple("abc"))
+    assert data.resized(24) is data
+    resized = data.resized(side)
+    assert resized.images.shape == (3, side, side, channels)
+    assert resized.image_size == side and (resized.labels == data.labels).all()
+    for image, before in zip(resized.images, images, strict=True):
+        before = Image.fromarray(before if channels == 3 else before[..., 0])
+        expected = np.asarray(before.resize((side, side), Image.Resampling.BILINEAR))
+        # PIL rounds after each of its two passes.
+        np.testing.assert_allclose(image, expected.reshape(image.shape), atol=1.01)
+
+
 @needs_data
 @pytest.mark.parametrize(
     "name, train, test, classes",

@@ -76,6 +76,13 @@ def card(name, record, figures):
         f" --{option.replace('_', '-')} {value}"
         for option, value in record.get("recipe_changes", {}).items()
     )
+    side = record["input_shape"][0]
+    resized_from = record.get("resized_from")
+    resized, image_size, curve = "", "", ""
+    if resized_from:
+        curve = f"\n\nThe evaluations of the run were at {resized_from}×{resized_from}."
+        resized = f", resized from {resized_from}×{resized_from} to {side}×{side}"
+        image_size = f" --image-size {side}"
     limited_by = record.get("limited_by")
     limited = f"{limited_by}\n\n" if limited_by else ""
     text = f"""# {name}
@@ -89,9 +96,9 @@ architecture and the absence of normalization are those of Clevert et al. (2016)
 
 ## Results
 
-{figures["n"]:,} images of the test split of {record["dataset"]["name"]}, one view of
-each, no test-time augmentation, weights as published (rounded to bfloat16), evaluated
-in float32.
+{figures["n"]:,} images of the test split of {record["dataset"]["name"]}{resized}, one
+view of each, no test-time augmentation, weights as published (rounded to bfloat16),
+evaluated in float32.
 
 | measure | value |
 |---|---|
@@ -114,10 +121,10 @@ in float32.
 [`{record["recipe"]}`](../../{record["recipe"]}); the recipe as run, the log and all
 figures: [`docs/results/{name}`](../../docs/results/{name}).
 
-![Learning curve](../../docs/results/{name}/curve.png)
+![Learning curve](../../docs/results/{name}/curve.png){curve}
 
     python -m training.train {record["recipe"]}{options} --data DIR --out RUN
-    python -m training.publish RUN --name {name} --data DIR
+    python -m training.publish RUN --name {name} --data DIR{image_size}
 
 ## Data and terms
 

@@ -25,7 +25,7 @@ import tempfile
 from training.cards import card, over_seeds
 from training.engine import device
 from training.engine.recipe import OPTIONS, load_recipe, read_code
-from training.train import RATE_SCALING
+from training.train import RATE_SCALING, positive
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUN_FILES = ("recipe.py", "run.json", "log.csv", "curve.png")
@@ -54,21 +54,29 @@ def main(argv=None):
         help="keep the figures alone, beside those of the published weights",
     )
     parser.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="SIDE",
+        help="of the images that the weights are for, and the test images are resized "
+        "to (default: as they are); best chosen by docs/benchmarks/evaluation_size.py",
+    )
+    parser.add_argument(
         "--limited-by", metavar="TEXT", help="what limits the error, for the card"
     )
     parser.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
     arguments = vars(parser.parse_args(argv))
-    another_seed, limited_by = (
-        arguments.pop(name) for name in ("another_seed", "limited_by")
-    )
-    if another_seed and limited_by:
-        parser.error("--limited-by goes with the weights, not with another seed")
+    another_seed = arguments.pop("another_seed")
+    about_weights = {name: arguments.pop(name) for name in ("image_size", "limited_by")}
+    if another_seed and any(about_weights.values()):
+        parser.error(
+            "--image-size and --limited-by go with the weights, not with another seed"
+        )
     try:
         if another_seed:
             record = add_seed(**arguments)
         else:
-            record = publish(**arguments, limited_by=limited_by)
+            record = publish(**arguments, **about_weights)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"training.publish: {error}")
     mean, deviation, seeds = over_seeds(record)
@@ -84,6 +92,7 @@ def publish(
     name,
     data,
     weights="last",
+    image_size=None,
     limited_by=None,
     pretrained=ROOT / "pretrained",
     results=ROOT / "docs/results",
@@ -95,6 +104,8 @@ def publish(
         name: Name of the weights, `"<model>.<tag>"`.
         data: Folder of the data sets.
         weights: `"last"` or `"best"`.
+        image_size: Side in pixels of the images that the weights are for; default is
+            that of the run's data set, or of its largest images on disk.
         limited_by: What limits the error, as a sentence of the card.
         pretrained: Folder of the manifest, the weights files and the cards.
         results: Folder of the results.
@@ -109,6 +120,8 @@ def publish(
     from elu_zoo import datasets
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
+    from training.data import sources
+    from training.data.crops import CenterCrop
     from training.engine.cost import multiply_adds, training_flop
 
     run = _finished(run)
@@ -120,7 +133,9 @@ def publish(
             f"Received: {name!r}"
         )
     test = run.load_data("test", data)
-    model, content, figures = _evaluated(run, name, weights, test)
+    side, _, channels = run.facts["input_shape"]
+    shape = [image_size or side, image_size or side, channels]
+    model, content, figures = _evaluated(run, name, weights, test, shape)
 
     digest = hashlib.sha256(content).hexdigest()
     record = {
@@ -133,10 +148,13 @@ def publish(
         # Without the statistics of the preprocessing; a ZCA matrix has nine million.
         "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
         "multiply_adds": multiply_adds(model),
-        "input_shape": run.facts["input_shape"],
+        "input_shape": shape,
+        # Side of the data set's images, if those for the weights have another.
+        "resized_from": side if image_size not in (None, side) else None,
         "preprocessing": {
-            "resize": run.facts["input_shape"][0],
-            "crop": run.facts["input_shape"][0],
+            # As in the evaluation: images on disk are cropped, others taken as a whole.
+            "resize": CenterCrop().resize if sources.on_disk(test) else shape[0],
+            "crop": shape[0],
             "interpolation": "bilinear",
         },
         "class_names": list(test.class_names),
@@ -231,7 +249,7 @@ def add_seed(
             f"{over_seeds(record)[2]}. Received: {differing | {'seed': seed}}"
         )
     test = run.load_data("test", data)
-    _, _, figures = _evaluated(run, name, weights, test)
+    _, _, figures = _evaluated(run, name, weights, test, record["input_shape"])
     _write_results(run, figures, results / name / f"seed-{seed}")
     others = record.get("other_seeds", [])
     record["other_seeds"] = sorted(
@@ -282,7 +300,7 @@ def _changes(run):
     )
 
 
-def _evaluated(run, name, weights, test):
+def _evaluated(run, name, weights, test, shape):
     """The model with rounded weights, their file's content, and their figures."""
     from elu_zoo.weights import load_weights, save_weights
     from training.data import sources
@@ -292,7 +310,7 @@ def _evaluated(run, name, weights, test):
             "Expected a run with held-out images for its best weights; this one would "
             "choose by the test set. Use the last ones."
         )
-    model = run.build_model(weights)
+    model = run.build_model(weights, shape)
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "rounded.weights.h5"
         save_weights(model, file)

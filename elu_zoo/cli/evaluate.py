@@ -36,6 +36,7 @@ def run(arguments):
         check_writable(out.parent)
     record = get_record(arguments.name)
     data = datasets.load(record["dataset"]["name"], arguments.split, arguments.data)
+    data = data.resized(record["preprocessing"]["crop"])
     model, class_names = load_model(arguments.name)
     figures = evaluate(
         model,

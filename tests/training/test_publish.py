@@ -170,13 +170,26 @@ def test_another_seed_then_publishing_again(published):
     assert len(list((published / "pretrained").glob("*.weights.h5"))) == 1
     assert not figures.parent.exists()
 
-    result = publish("longer", "--limited-by", "Its few images limit it.")
+    result = publish(
+        *("longer", "--limited-by", "Its few images limit it.", "--image-size", 32)
+    )
     assert result.returncode == 0, result.stderr
+    assert record()["input_shape"] == [32, 32, 3]
+    result = python(
+        *("-m", "elu_zoo", "evaluate", "elunet15.imagenet", "--json"),
+        *("--data", published / "data"),
+        ELU_ZOO_MANIFEST=str(published / "pretrained/manifest.json"),
+        ELU_ZOO_MIRROR=str(published / "pretrained"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["input_shape"] == [32, 32, 3]
     card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
     assert "## Limits\n\nIts few images limit it.\n" in card
     assert (
         "elunet15.imagenet/recipe.py --seed 1 --epochs 7 --data DIR --out RUN\n" in card
     )
+    assert "resized from 24×24 to 32×32" in " ".join(card.split())
+    assert "--data DIR --image-size 32\n" in card
 
 
 @pytest.mark.parametrize(

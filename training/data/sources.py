@@ -135,8 +135,12 @@ def evaluation_batches(dataset, size, worker=0, workers=1, rows=250):
 
 
 def evaluate(model, dataset):
-    """Figures of a model of probabilities, see `elu_zoo.evaluation.evaluate`."""
+    """Figures of a model of probabilities, see `elu_zoo.evaluation.evaluate`.
+
+    The images are resized to the size that the model takes.
+    """
     if not on_disk(dataset):
+        dataset = dataset.resized(model.input_shape[1])
         return evaluation.evaluate(
             model, dataset.images, dataset.labels, dataset.class_names
         )

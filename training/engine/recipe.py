@@ -29,8 +29,8 @@ class Recipe:
             before the first step; see `training.engine.initialization`.
         augmentation: Functions of `training.data.augmentation`, applied in order.
         image_sizes: Side of the training images, by the first epoch that has it, such
-            as `{0: 24, 14: 32}`; negative epochs count from the end. Evaluation is
-            always at the size of the data set.
+            as `{0: 24, 14: 32}`; negative epochs count from the end. A run
+            evaluates at the size of the data set; see `training.publish --image-size`.
         label_smoothing: Share of the target spread over all classes.
         dropout: Dropout rates by the share of the run's steps after which they begin,
             such as `{0: rates, 0.5: higher_rates}`, with rates as in the model

@@ -38,10 +38,16 @@ class Run:
         arguments.pop("dropout", None)
         return arguments | {"classes": len(self.facts["class_names"])}
 
-    def build_model(self, which="last"):
-        """The model of probabilities with the run's `"last"` or `"best"` weights."""
+    def build_model(self, which="last", input_shape=None):
+        """The model of probabilities with the run's `"last"` or `"best"` weights.
+
+        Args:
+            which: `"last"` or `"best"`.
+            input_shape: Another shape of images than that of the data set.
+        """
         model = get_model_function(self.settings["model"])(
-            **{"input_shape": tuple(self.facts["input_shape"])} | self.arguments
+            **{"input_shape": tuple(input_shape or self.facts["input_shape"])}
+            | self.arguments
         )
         load_weights(model, self.folder / f"{which}.weights.h5")
         return model
