@@ -49,7 +49,8 @@ _ARGUMENTS = """
         weights: `None` (random initialization), a tag of published weights (see
             `elu_zoo.list_weights()`), or the path of a `.weights.h5` file.
         input_tensor: Optional Keras tensor to use as the image input.
-        input_shape: Optional `(height, width, channels)`; default `{input_shape}`.
+        input_shape: Optional `(height, width, channels)`; default `{input_shape}`, or
+            that of the weights.
         pooling: With `include_top=False`: `None` for the output of the last hidden
             layer as it is, `"avg"` or `"max"` for global pooling over the image.
         classes: Number of classes; default {classes}, or that of the weights. With
