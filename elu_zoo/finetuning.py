@@ -62,7 +62,7 @@ def finetune(
     validation_data=None,
     *,
     epochs=(10, 20),
-    learning_rate=(1e-2, 3e-4),
+    learning_rate=(3e-3, 3e-4),
     rate_decay=0.7,
     batch_size=32,
     augment=True,
@@ -72,8 +72,8 @@ def finetune(
     """Trains the output layer alone, then the whole network at a lower rate.
 
     Two calls of Keras's `fit` with Adam and a cosine schedule each. The first keeps the
-    random output layer from spoiling the pretrained ones. The rates of the second did
-    best in docs/results/transfer_candidates.csv.
+    random output layer from spoiling the pretrained ones. The rates did best in
+    docs/results/transfer_candidates.csv.
 
     Args:
         model: Keras model that gives probabilities or logits, such as
