@@ -9,7 +9,6 @@ finished run that left images out. They are resized as `elu_zoo.preprocess_input
 """
 
 import argparse
-import pathlib
 import sys
 
 from measuring import machine, write_csv
@@ -58,7 +57,7 @@ def main():
         print(*(f"{key} {value}  " for key, value in row.items()), flush=True)
         rows.append(facts | row)
     if arguments.csv:
-        write_csv(pathlib.Path(arguments.csv), rows)
+        write_csv(arguments.csv, rows)
 
 
 if __name__ == "__main__":
