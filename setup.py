@@ -40,8 +40,11 @@ setup(
     ],
     extras_require={
         "training": [
+            "google-crc32c>=1.5",
             "importlib_resources>=6.0",
             "matplotlib>=3.8",
+            "opencv-python-headless>=4.10",
+            "simplejpeg>=1.8",
             "tensorboard>=2.16",
             "tensorflow-datasets>=4.9.7",
         ],

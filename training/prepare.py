@@ -23,6 +23,7 @@ import tarfile
 
 from tqdm import tqdm
 
+from training.data.decoding import decode_jpeg, sides_of
 from training.data.records import RecordDataset, write_index, write_shard
 
 ARCHIVES = {
@@ -155,24 +156,24 @@ def rgb_jpeg(data):
         data: Bytes of the file.
 
     Returns:
-        Its own bytes, or those of a conversion if it is in CMYK or another format.
+        Its own bytes, or those of a conversion if it is in CMYK, in another format, or
+        a kind of JPEG that training does not read.
 
     Raises:
         ValueError: If it cannot be decoded to its end.
     """
-    import tensorflow as tf
     from PIL import Image
 
     try:
-        if data[:2] == b"\xff\xd8" and tf.io.extract_jpeg_shape(data)[2] <= 3:
+        if any(sides_of(data)):
             # Reads the whole file, but computes few pixels of it.
-            tf.io.decode_jpeg(data, ratio=8)
+            decode_jpeg(data, min_height=1, min_width=1)
             return data
         converted = io.BytesIO()
         image = Image.open(io.BytesIO(data)).convert("RGB")
         image.save(converted, "JPEG", quality=100, subsampling=0)
         return converted.getvalue()
-    except (tf.errors.InvalidArgumentError, OSError, SyntaxError) as error:
+    except (ValueError, OSError, SyntaxError) as error:
         raise ValueError(f"Expected a whole image. {error}") from error
 
 

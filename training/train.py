@@ -49,6 +49,12 @@ def main(argv=None):
         help="with training images on disk that cannot be decoded (default: skip)",
     )
     parser.add_argument(
+        "--decoder",
+        choices=["simplejpeg", "tensorflow"],
+        default="simplejpeg",
+        help="of images on disk (default: simplejpeg)",
+    )
+    parser.add_argument(
         "--data-service",
         metavar="ADDRESS",
         help="tf.data service that decodes images on disk, such as grpc://host:5050",
@@ -104,6 +110,7 @@ def main(argv=None):
             strategy=arguments.strategy,
             rate_factor=rate_factor(recipe, arguments),
             on_corrupt=arguments.on_corrupt,
+            decoder=arguments.decoder,
             service=arguments.data_service,
             precision=arguments.precision,
             log_every=arguments.log_every,

@@ -7,9 +7,8 @@ paper's crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
 
     pillow  opens the file, decodes, resizes, crops, as PyTorch's data sets do
     plain   tf.io.read_file, tf.io.decode_jpeg, tf.image.resize, crop, in tf.data
-    here    training.data.encoded, from shards made by training.prepare
-    decode  decoding and resizing the same windows alone, from memory: what `here`
-            would be if reading and all else took no time
+    here    training.data.decoding.decode, from shards made by training.prepare
+    ops     decode_ops in its place, as a worker of a tf.data service does
 
 All three read the originals (`prepare --resize 0`), and all three read the images
 resized once to 256×256 (`prepare`'s default). `run` is what a run of as many epochs as
@@ -17,7 +16,8 @@ the paper's recipe has gets from the originals here when the resizing is counted
 `run_to_better` compares it with the better of the other two from the originals.
 
 All take the same windows, and one thread. Printed are medians of images per second of
-processor time, which other work on the machine disturbs least. The photographs are made
+processor time, which other work on the machine disturbs least, and of their ratios in
+each round. The photographs are made
 up: noise of several octaves, about 70 KB a file. Pillow's resizing has a filter against
 aliasing, TensorFlow's has none.
 """
@@ -29,7 +29,7 @@ import tempfile
 import time
 
 import numpy as np
-from measuring import ROOT, machine, medians, write_csv
+from measuring import ROOT, machine, timings, write_csv
 
 SIZE, BATCH, STORED = 224, 256, 256
 ORIGINALS, RESIZED = (375, 500), (STORED, STORED)
@@ -82,28 +82,28 @@ def measure(crop, stored, photographs, rounds):
         calls[sides, "pillow"] = pillow(files, windows, crop, sides)
         calls[sides, "plain"] = plain(files, windows, crop, sides)
         calls[sides, "here"] = here(dataset, crop, draws)
-        calls[sides, "decode"] = decode(files, windows)
-    seconds = medians(calls, rounds, time.process_time)
-    once = seconds.pop("prepare") / len(photographs)
-    for sides, (files, _) in stored.items():
-        speeds = {
-            name: len(files) / seconds[sides, name]
-            for name in ("pillow", "plain", "here", "decode")
-        }
-        better = max(speeds["pillow"], speeds["plain"])
-        if sides == ORIGINALS:
-            better_from_originals = better
-        preparing = once / epochs if sides == RESIZED else 0.0
-        run = 1 / (1 / speeds["here"] + preparing)
+        calls[sides, "ops"] = ops(dataset, crop, draws)
+    seconds = timings(calls, rounds, time.process_time)
+    once = np.array(seconds.pop("prepare")) / len(photographs)
+    # Seconds an image, a row for each kind of files, a column for each round.
+    seconds = {
+        name: np.array([seconds[sides, name] for sides in stored]) / len(files)
+        for name in ("pillow", "plain", "here", "ops")
+    }
+    better = np.minimum(seconds["pillow"], seconds["plain"])
+    # The originals, first in `stored`, need no resizing.
+    run = seconds["here"] + [0 * once, once / epochs]
+    for i, sides in enumerate(stored):
+        speeds = {name: 1 / np.median(times[i]) for name, times in seconds.items()}
         yield {
             "crop": type(crop).__name__,
             "from": f"{sides[1]}x{sides[0]}",
             **{name: round(speed, 1) for name, speed in speeds.items()},
-            "here_to_better": round(speeds["here"] / better, 3),
-            "decode_to_better": round(speeds["decode"] / better, 3),
+            "here_to_better": round(np.median(better[i] / seconds["here"][i]), 3),
+            "ops_to_better": round(np.median(better[i] / seconds["ops"][i]), 3),
             "epochs": epochs,
-            "run": round(run, 1),
-            "run_to_better": round(run / better_from_originals, 3),
+            "run": round(1 / np.median(run[i]), 1),
+            "run_to_better": round(np.median(better[0] / run[i]), 3),
         }
 
 
@@ -199,26 +199,29 @@ def plain(files, windows, crop, sides):
 
 
 def here(dataset, crop, draws):
+    from training.data.decoding import decode
+
+    def run():
+        for start in range(0, len(dataset), BATCH):
+            part = draws[start : start + BATCH]
+            files = [dataset.image(start + number) for number in range(len(part))]
+            decode(files, crop, part, SIZE, fast=True)
+
+    return run
+
+
+def ops(dataset, crop, draws):
     import tensorflow as tf
 
-    from training.data.encoded import decode_all
+    from training.data.decoding import decode_ops
 
     numbers = np.arange(len(dataset))
     batches = tf.data.Dataset.from_tensor_slices((numbers, draws)).batch(BATCH)
-    return runner(batches.map(lambda n, d: decode_all(dataset, n, crop, d, SIZE)))
-
-
-def decode(files, windows):
-    import tensorflow as tf
-
-    from training.data import encoded
-
-    contents = [file.read_bytes() for file in files]
-    size = None if (windows[:, 2:] == SIZE).all() else SIZE
-    batches = tf.data.Dataset.from_tensor_slices((contents, windows)).map(
-        lambda file, window: encoded._decode_window(file, window, 1, encoded.FAST, size)
+    return runner(
+        batches.map(
+            lambda n, d: decode_ops(dataset.read_ops(n), crop, d, SIZE, fast=True)
+        )
     )
-    return runner(batches.batch(BATCH))
 
 
 def runner(batches):

@@ -9,8 +9,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 
-def medians(calls, rounds, clock):
-    """Median seconds of each call, without the first round, which compiles.
+def timings(calls, rounds, clock):
+    """Seconds of each call in each round, without a first round, which compiles.
 
     Every round makes all calls once, in an order that rotates from round to round, so
     that drifting clocks and other work hit all of them alike.
@@ -21,7 +21,7 @@ def medians(calls, rounds, clock):
         clock: `time.perf_counter` or `time.process_time`.
 
     Returns:
-        A dict with the names of `calls`.
+        A dict with the names of `calls`, a list for each.
     """
     seconds = {name: [] for name in calls}
     names = list(calls)
@@ -30,7 +30,13 @@ def medians(calls, rounds, clock):
             start = clock()
             calls[name]()
             seconds[name].append(clock() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def medians(calls, rounds, clock):
+    """Median of the `timings` of each call."""
+    seconds = timings(calls, rounds, clock)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def write_csv(path, rows):

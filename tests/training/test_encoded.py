@@ -11,6 +11,7 @@ from PIL import Image
 from elu_zoo.datasets import Dataset
 from training.data.augmentation import random_flip
 from training.data.crops import CenterCrop, RandomResizedCrop, ResizedRandomCrop
+from training.data.decoding import decode, decode_ops
 from training.data.encoded import EncodedStream, eval_batches, in_order
 from training.data.records import RecordDataset, write_index, write_shard
 from training.data.sources import make_stream
@@ -20,6 +21,7 @@ from training.engine.strategy import make_placement
 SIZES = [(80, 120), (128, 128), (180, 100), (260, 400), (600, 560)]
 COUNT = 23
 ROOT = pathlib.Path(__file__).parents[2]
+DECODERS = ["simplejpeg", "tensorflow"]
 
 # A tf.data service of one role in a process of its own, until its input ends.
 SERVER = """
@@ -64,6 +66,16 @@ def corrupt():
         "cmyk": jpeg(photo(3).convert("CMYK")),
         "empty": b"",
         "filled": whole[:-400] + bytes(400),
+    }
+
+
+def corrupt_inside():
+    """Files that begin and end well; Pillow and TensorFlow take them."""
+    whole = good(3)
+    half = len(whole) // 2
+    return {
+        "cut": whole[:half] + whole[-2:],
+        "hole": whole[:half] + bytes(40) + whole[half + 40 :],
     }
 
 
@@ -165,9 +177,10 @@ def test_image_sizes_by_epoch(dataset):
     assert [b.image_size for b in batches] == [16, 16, 24, 24]
 
 
-def test_crops_are_the_window_of_the_whole_image(dataset):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_crops_are_the_window_of_the_whole_image(dataset, decoder):
     crop, size = ResizedRandomCrop(80), 72
-    stream = EncodedStream(dataset, 20, [crop], image_sizes=size, seed=1)
+    stream = EncodedStream(dataset, 20, [crop], size, seed=1, decoder=decoder)
     batch = stream.batch(0)
     for image, number in zip(batch.images, batch.indices, strict=True):
         whole = np.asarray(photo(number), "float64")
@@ -185,13 +198,15 @@ def test_crops_are_the_window_of_the_whole_image(dataset):
         assert min(errors) < limit, SIZES[number % len(SIZES)]
 
 
-def test_images_of_the_size_that_is_cropped_are_cut_out(tmp_path):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_images_of_the_size_that_is_cropped_are_cut_out(tmp_path, decoder):
     images = {
         f"{n:02}": jpeg(photo(n).resize((80, 80)), quality=95, subsampling=0)
         for n in range(20)
     }
     dataset = write(tmp_path, images)
-    batch = EncodedStream(dataset, 20, [ResizedRandomCrop(80)], image_sizes=48).batch(0)
+    crop = ResizedRandomCrop(80)
+    batch = EncodedStream(dataset, 20, [crop], 48, decoder=decoder).batch(0)
     lefts = set()
     for image, number in zip(batch.images, batch.indices, strict=True):
         name = dataset.file_name(number).removesuffix(".JPEG")
@@ -244,9 +259,10 @@ def test_evaluation_counts_every_example_once(dataset, workers):
     assert sorted(seen) == list(range(COUNT))
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("crop", [ResizedRandomCrop(32), RandomResizedCrop()])
-def test_corrupt_images_have_weight_0(damaged, crop):
-    stream = EncodedStream(damaged, len(damaged), [crop], image_sizes=24)
+def test_corrupt_images_have_weight_0(damaged, crop, decoder):
+    stream = EncodedStream(damaged, len(damaged), [crop], 24, decoder=decoder)
     for batch in stream.batches(0, 3):
         names = [damaged.file_name(number) for number in batch.indices]
         expected = [float(name.startswith("good")) for name in names]
@@ -267,8 +283,10 @@ def test_corrupt_images_at_any_place_of_a_batch(damaged, size):
             assert weight == good and image.any() == good
 
 
-def test_nothing_but_corrupt_images(tmp_path):
-    stream = EncodedStream(write(tmp_path, corrupt()), 3, image_sizes=24)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_nothing_but_corrupt_images(tmp_path, decoder):
+    dataset = write(tmp_path, corrupt())
+    stream = EncodedStream(dataset, 3, image_sizes=24, decoder=decoder)
     batch = stream.batch(0)
     assert batch.images.shape == (3, 24, 24, 3)
     assert not batch.images.any() and not batch.weights.any()
@@ -284,19 +302,101 @@ def test_corrupt_images_can_be_fatal(damaged):
         EncodedStream(damaged, 2, on_corrupt="ignore")
 
 
-def test_a_lost_shard_is_an_error_not_a_skipped_image(tmp_path):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_lost_shard_is_an_error_not_a_skipped_image(tmp_path, decoder):
     import tensorflow as tf
 
     dataset = write(tmp_path, {str(i): good(i) for i in range(4)})
     (tmp_path / "train-00001-of-00002.tfrecord").unlink()
-    with pytest.raises(tf.errors.NotFoundError):
-        EncodedStream(dataset, 4, image_sizes=16).batch(0)
+    with pytest.raises((FileNotFoundError, tf.errors.NotFoundError), match="00001-of"):
+        EncodedStream(dataset, 4, image_sizes=16, decoder=decoder).batch(0)
 
 
-def test_grey_images_and_what_follows_a_file_are_fine(tmp_path):
-    images = {"grey": jpeg(photo(1).convert("L")), "trailing": good(1) + b"\0\n"}
-    batch = EncodedStream(write(tmp_path, images), 2, image_sizes=16).batch(0)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_grey_images_and_bytes_left_over_are_fine(tmp_path, decoder):
+    whole = good(1)
+    images = {
+        "grey": jpeg(photo(1).convert("L")),
+        "trailing": whole + b"\0\n",
+        "extraneous": whole[:-2] + b"\x12\x34" + whole[-2:],
+        "progressive": jpeg(photo(3), progressive=True),
+    }
+    dataset = write(tmp_path, images)
+    batch = EncodedStream(dataset, 4, image_sizes=16, decoder=decoder).batch(0)
     np.testing.assert_array_equal(batch.weights, 1)
+    assert all(image.std() > 1 for image in batch.images)
+
+
+def test_damage_inside_a_file_is_found(tmp_path):
+    files = corrupt_inside()
+    dataset = write(tmp_path, files)
+    assert not EncodedStream(dataset, 2, image_sizes=16).batch(0).weights.any()
+    with pytest.raises(ValueError, match="Received 2 in one batch"):
+        list(eval_batches(dataset, 2))
+
+
+class Window:
+    """A crop that takes one window of every image."""
+
+    draws = 0
+
+    def __init__(self, *window):
+        self.window = window
+
+    def windows(self, draws, height, width, size, xp=np):
+        return tuple(0 * height + value for value in self.window)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "window", [(37, 51, 60, 60), (13, 30, 75, 110), (0, 0, 119, 40), (100, 90, 20, 30)]
+)
+def test_pixels_are_those_of_pillow_resized(window, mode):
+    """Rough images with halved colour channels, on which decoders could differ."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (120, 170, 3), "uint8")).convert(mode)
+    file, size = jpeg(noise, quality=90), 60
+    whole = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    top, left, height, width = window
+    expected = bilinear(whole[top : top + height, left : left + width], size)
+    draws = np.zeros((1, 0), "float32")
+    images, good = decode([file], Window(*window), draws, size)
+    assert good.all()
+    np.testing.assert_allclose(images[0], expected, rtol=0, atol=1)
+    images, good = decode_ops([file], Window(*window), draws, size)
+    assert good.numpy().all()
+    # At the right edge of a window TensorFlow's decoder lacks the next column's colour.
+    images, expected = images[0][:, :-4], expected[:, :-4]
+    np.testing.assert_allclose(images, expected, rtol=0, atol=0.51)
+
+
+@pytest.mark.parametrize("function", [decode, decode_ops])
+def test_fast_decoding_gives_nearly_the_same(function):
+    files = [jpeg(photo(n), quality=90) for n in range(5)]
+    draws = np.random.default_rng(0).random((5, 2), "float32")
+    exact, fast = (
+        np.array(function(files, ResizedRandomCrop(80), draws, 72, fast)[0], int)
+        for fast in (False, True)
+    )
+    assert 0 < np.abs(exact - fast).mean() < 2
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+def test_large_windows_are_decoded_smaller(ratio):
+    """A half, a quarter, an eighth is what libjpeg's Pillow draft mode gives."""
+    file, size = jpeg(photo(4), quality=95), 20
+    image = Image.open(io.BytesIO(file))
+    image.draft("RGB", (560 // ratio, 600 // ratio))
+    whole = np.asarray(image)
+    assert whole.shape[:2] == (-(-600 // ratio), -(-560 // ratio))
+    side = ratio * (size + 3)
+    expected = bilinear(
+        whole[16 // ratio :, 32 // ratio :][: size + 3, : size + 3], size
+    )
+    draws = np.zeros((1, 0), "float32")
+    for function in (decode, decode_ops):
+        images, _ = function([file], Window(16, 32, side, side), draws, size)
+        np.testing.assert_allclose(images[0], expected, rtol=0, atol=1)
 
 
 def test_arguments_that_cannot_be():
@@ -307,6 +407,8 @@ def test_arguments_that_cannot_be():
         EncodedStream(dataset, 2, image_sizes={1: 16})
     with pytest.raises(ValueError, match="Received: 300"):
         EncodedStream(dataset, 2, image_sizes=300)
+    with pytest.raises(ValueError, match="Received: 'pillow'"):
+        EncodedStream(dataset, 2, decoder="pillow")
 
 
 def test_a_service_is_for_images_on_disk():
@@ -365,5 +467,6 @@ def test_a_service_of_two_workers_gives_the_same_batches(service, dataset):
 
     served = list(stream(service=service).batches(3, 33))
     assert len(served) == 30
-    for one, other in zip(served, stream().batches(3, 33), strict=True):
+    own = stream(decoder="tensorflow").batches(3, 33)
+    for one, other in zip(served, own, strict=True):
         same(one, other)

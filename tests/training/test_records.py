@@ -28,9 +28,9 @@ def test_any_record_by_its_number(folder, examples):
     np.testing.assert_array_equal(dataset.labels, np.arange(17) % 3)
     for number in (16, 0, 5, 6, 11, 12):
         image, label, name = examples[number]
-        record = dataset.read([number, 3])
-        assert list(record["image"].numpy()) == [image, examples[3][0]]
-        assert list(record["label"].numpy()) == [label, 0]
+        assert dataset.image(number) == image
+        assert list(dataset.read_ops([number, 3]).numpy()) == [image, examples[3][0]]
+        assert dataset.labels[number] == label
         assert dataset.file_name(number) == name
 
 
@@ -40,7 +40,7 @@ def test_inside_a_pipeline(folder, examples):
     dataset = RecordDataset(folder, "train")
     order = np.random.default_rng(1).permutation(17)
     images = tf.data.Dataset.from_tensor_slices(order).map(
-        lambda number: dataset.read(number[None])["image"][0], num_parallel_calls=2
+        lambda number: dataset.read_ops(number[None])[0], num_parallel_calls=2
     )
     assert list(images.as_numpy_iterator()) == [examples[i][0] for i in order]
 
@@ -75,3 +75,20 @@ def test_a_damaged_shard_is_noticed(tmp_path, examples):
     with pytest.raises(ValueError, match="train-00000-of-00001.tfrecord.* damaged"):
         write_index(tmp_path, "train", [shard], ["ant"])
     assert not (tmp_path / "train.index.npz").exists()
+
+
+@pytest.mark.parametrize("place", [3, 9, 40, -2])
+def test_damage_that_comes_later_is_noticed(tmp_path, place):
+    """In the length of a record, the checksum of that, the data, their checksum."""
+    shard = tmp_path / "train-00000-of-00001.tfrecord"
+    write_shard(shard, [(bytes(99), 0, "zeros.JPEG")])
+    write_index(tmp_path, "train", [shard], ["ant"])
+    dataset = RecordDataset(tmp_path, "train")
+    data = bytearray(shard.read_bytes())
+    data[place] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match="train-00000-of-00001.tfrecord.* damaged"):
+        dataset.image(0)
+    shard.write_bytes(data[:place])
+    with pytest.raises(ValueError, match="at byte 0 is damaged"):
+        dataset.image(0)

@@ -1,8 +1,7 @@
-"""Training and evaluation batches from JPEG files on disk, decoded by TensorFlow.
+"""Training and evaluation batches from JPEG files on disk.
 
-A batch is a pure function of seed and step, computed by one TensorFlow graph: the
-record numbers by a shuffle that needs no memory, the bytes, the window that the crop
-takes, the decoding of that window alone, the resizing.
+A batch is a pure function of seed and step: the record numbers by a shuffle that needs
+no memory, the files, the crops of them by `training.data.decoding`.
 """
 
 import functools
@@ -12,6 +11,7 @@ import numpy as np
 
 from training.data.batch import Batch, made_ahead, one_hot, worker_rows
 from training.data.crops import CenterCrop, Crop, ResizedRandomCrop
+from training.data.decoding import decode, decode_ops
 
 # Batches that may arrive from a tf.data service before one that is still awaited.
 MAX_EARLY = 64
@@ -19,16 +19,6 @@ MAX_EARLY = 64
 # Batches decoded at a time. In the deterministic mode tf.data's parallel map would be
 # serial, since it takes reading files for random.
 THREADS = min(32, os.cpu_count() or 1)
-
-# Pixels across the blocks that a JPEG file is made of, at most.
-BLOCK = 16
-
-# Ways to decode. The exact one, of evaluation, gives what Pillow and an export of this
-# package give; the fast one, of training, is off by a few of 255.
-FAST, EXACT = "INTEGER_FAST", "INTEGER_ACCURATE"
-
-# Of the sizes that a JPEG file can be decoded at.
-RATIOS = (1, 2, 4, 8)
 
 
 class EncodedStream:
@@ -50,8 +40,10 @@ class EncodedStream:
         workers: Number of workers; each gets as many rows of every global batch.
         on_corrupt: `"skip"` gives images that cannot be decoded weight 0; `"fail"`
             raises an error that names them.
+        decoder: `"simplejpeg"` (the faster), or `"tensorflow"`, which decodes nothing
+            but the crop: see `training.data.decoding`.
         service: Address of a tf.data service, such as `"grpc://host:5050"`, that is to
-            do the work.
+            do the work, by the decoder `"tensorflow"`.
 
     Raises:
         ValueError: If there are fewer examples than a batch has, the batch cannot be
@@ -68,6 +60,7 @@ class EncodedStream:
         worker=0,
         workers=1,
         on_corrupt="skip",
+        decoder="simplejpeg",
         service=None,
     ):
         if len(dataset) < batch_size:
@@ -93,6 +86,12 @@ class EncodedStream:
         self.rows = worker_rows(batch_size, worker, workers)
         self.steps_per_epoch = len(dataset) // batch_size
         self.on_corrupt = _check_policy(on_corrupt)
+        decoders = {"simplejpeg": self._decode, "tensorflow": _on_cpu(self._decode_ops)}
+        if decoder not in decoders:
+            raise ValueError(
+                f"Expected decoder to be one of {list(decoders)}. Received: {decoder!r}"
+            )
+        self._decoder = decoders[decoder]
 
     def image_size(self, epoch):
         """Side in pixels of the training images of an epoch."""
@@ -100,7 +99,7 @@ class EncodedStream:
 
     def batch(self, step):
         """The batch of a step, whatever was asked for before: see `batches`."""
-        return self._finish(self._decode(step))
+        return self._finish(self._decoder(step))
 
     def batches(self, start, stop):
         """Batches of the steps from `start` to `stop`, made ahead in threads.
@@ -124,12 +123,12 @@ class EncodedStream:
         yield from made_ahead(lambda _: self._finish(next(served)), steps)
 
     def _served(self, start, stop):
-        """What `_decode` gives, from the tf.data service."""
+        """What a decoder gives, from the tf.data service."""
         import tensorflow as tf
 
         service = tf.data.experimental.service
         steps = tf.data.Dataset.range(start, stop).map(
-            self._decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            self._decode_ops, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         steps = steps.apply(
             service.distribute(service.ShardingPolicy.DYNAMIC, self.service)
@@ -137,12 +136,26 @@ class EncodedStream:
         arrived = steps.prefetch(2).as_numpy_iterator()
         return in_order(arrived, start, stop, key=lambda x: x["step"])
 
-    @functools.cached_property
-    def _decode(self):
-        return _on_cpu(self._decoded)
+    def _decode(self, step):
+        """The numbers of a step's examples and their images."""
+        numbers, draws, size = self._drawn(step)
+        files = [self.dataset.image(number) for number in numbers]
+        images, good = decode(files, self.crop, draws, int(size), fast=True)
+        return {"step": step, "numbers": numbers, "images": images, "good": good}
 
-    def _decoded(self, step):
-        """The part of a batch that is computed in TensorFlow."""
+    def _decode_ops(self, step):
+        """`_decode` by ops of TensorFlow."""
+        numbers, draws, size = self._draw(step)
+        files = self.dataset.read_ops(numbers)
+        images, good = decode_ops(files, self.crop, draws, size, fast=True)
+        return {"step": step, "numbers": numbers, "images": images, "good": good}
+
+    @functools.cached_property
+    def _drawn(self):
+        return _on_cpu(self._draw)
+
+    def _draw(self, step):
+        """Numbers of a step's examples, random values for their crops, side."""
         import tensorflow as tf
 
         epoch, position = step // self.steps_per_epoch, step % self.steps_per_epoch
@@ -161,9 +174,7 @@ class EncodedStream:
         )[self.rows]
         firsts, sizes = zip(*self.image_sizes.items(), strict=True)
         first = tf.reduce_sum(tf.cast(epoch >= tf.constant(firsts, tf.int64), tf.int32))
-        size = tf.gather(sizes, first - 1)
-        images, good = decode_all(self.dataset, numbers, self.crop, draws, size)
-        return {"step": step, "numbers": numbers, "images": images, "good": good}
+        return numbers, draws, tf.gather(sizes, first - 1)
 
     def _finish(self, decoded):
         step, numbers = int(decoded["step"]), decoded["numbers"]
@@ -212,24 +223,17 @@ def eval_batches(
     Raises:
         ValueError: With `on_corrupt="fail"`, if an image cannot be decoded.
     """
-    import tensorflow as tf
-
     crop = crop or CenterCrop(256)
     crop.check(image_size)
     _check_policy(on_corrupt)
     rows = worker_rows(batch_size, worker, workers)
     last = len(dataset) - 1
-
-    @_on_cpu
-    def decode(start):
-        numbers = start + tf.range(rows.start, rows.stop, dtype=tf.int64)
-        draws = tf.zeros((rows.stop - rows.start, crop.draws))
-        present = tf.minimum(numbers, last)
-        decoded = decode_all(dataset, present, crop, draws, image_size, EXACT)
-        return numbers, *decoded
+    draws = np.zeros((rows.stop - rows.start, crop.draws), "float32")
 
     def batch(start):
-        numbers, images, good = decode(start)
+        numbers = np.arange(start + rows.start, start + rows.stop)
+        files = [dataset.image(number) for number in np.minimum(numbers, last)]
+        images, good = decode(files, crop, draws, image_size)
         present = numbers <= last
         if on_corrupt == "fail":
             _check_good(dataset, numbers[present], good[present])
@@ -264,136 +268,6 @@ def _on_cpu(function):
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), results)
 
     return call
-
-
-def decode_all(dataset, numbers, crop, draws, size, method=FAST):
-    """Crops of the images with these numbers, by ops of a `tf.data` pipeline.
-
-    Only the window that a crop takes is decoded. If it is at least twice as large as
-    the crop, it is decoded at 1/2, 1/4 or 1/8 of its size, which is faster and smoother
-    than to resize all of it.
-
-    Args:
-        dataset: `RecordDataset`.
-        numbers: int64 tensor of shape `(rows,)`.
-        crop: Crop of `training.data.crops`.
-        draws: float32 tensor of shape `(rows, crop.draws)`.
-        size: Side in pixels, integer or scalar int32 tensor.
-        method: `FAST` or `EXACT`.
-
-    Returns:
-        Tensors of shape `(rows, size, size, 3)`, uint8, and `(rows,)`, bool: whether
-        the file is a whole JPEG of grey or RGB. If not, its image is all zeros.
-    """
-    import tensorflow as tf
-
-    rows = tf.size(numbers, tf.int64)
-    files = dataset.read(numbers)["image"]
-    shapes, complete = _headers(files, rows)
-    windows = _windows(crop, draws, shapes, size)
-    halvings = sum(
-        tf.cast(tf.reduce_min(windows[:, 2:], -1) >= ratio * size, tf.int32)
-        for ratio in RATIOS[1:]
-    )
-    same = tf.reduce_all(windows[:, 2:] == size, -1)
-    decode_window = functools.partial(_decode_window, method=method)
-    ways = [(complete & same, functools.partial(decode_window, ratio=1))]
-    for i, ratio in enumerate(RATIOS):
-        decode = functools.partial(decode_window, ratio=ratio, size=size)
-        ways.append((complete & ~same & (halvings == i), decode))
-    # Decoding a window does not notice that a file ends too early below it.
-    decode_whole = functools.partial(_decode_whole, size=size, method=method)
-    ways.append((~complete, decode_whole))
-    rgb_or_grey = (shapes[:, 2] == 1) | (shapes[:, 2] == 3)
-    # One more image, of zeros, for the places of those that cannot be decoded.
-    spare = tf.data.Dataset.from_tensors((rows, tf.zeros((size, size, 3), tf.uint8)))
-    images = None
-    for which, decode in ways:
-        chosen = tf.where(which & rgb_or_grey)[:, 0]
-        some = (
-            tf.data.Dataset.from_tensor_slices(
-                (chosen, tf.gather(files, chosen), tf.gather(windows, chosen))
-            )
-            .map(lambda row, file, window, decode=decode: (row, decode(file, window)))
-            .ignore_errors(log_warning=False)
-        )
-        images = images.concatenate(some) if images else some
-    places, images = images.concatenate(spare).batch(rows + 1).get_single_element()
-    last = tf.size(places) - 1
-    order = tf.tensor_scatter_nd_update(
-        tf.fill([rows + 1], last), places[:, None], tf.range(last + 1)
-    )[:rows]
-    good = order < last
-    # Without a copy if all could be decoded and none was overtaken.
-    in_place = tf.reduce_all(good & (order == tf.range(tf.size(order))))
-    images = tf.cond(in_place, lambda: images[:-1], lambda: tf.gather(images, order))
-    return tf.ensure_shape(images, (None, None, None, 3)), good
-
-
-def _headers(files, rows):
-    """Shapes of JPEG files, zeros for others, and whether they end as they should."""
-    import tensorflow as tf
-
-    known = (
-        tf.data.Dataset.from_tensor_slices((tf.range(rows), files))
-        .map(
-            lambda row, file: (
-                row,
-                tf.io.extract_jpeg_shape(file),
-                tf.strings.substr(file, -2, 2) == b"\xff\xd9",
-            )
-        )
-        .ignore_errors(log_warning=False)
-    )
-    spare = tf.data.Dataset.from_tensors((rows, tf.zeros([3], tf.int32), False))
-    places, shapes, complete = (
-        known.concatenate(spare).batch(rows + 1).get_single_element()
-    )
-    shapes = tf.scatter_nd(places[:, None], shapes, tf.stack([rows + 1, 3]))
-    complete = tf.scatter_nd(places[:, None], complete, [rows + 1])
-    return shapes[:rows], complete[:rows]
-
-
-def _windows(crop, draws, shapes, size):
-    import tensorflow as tf
-    import tensorflow.experimental.numpy as tnp
-
-    sides = tf.cast(shapes, tf.float32)
-    windows = crop.windows(
-        tf.transpose(draws), sides[:, 0], sides[:, 1], tf.cast(size, tf.float32), tnp
-    )
-    return tf.cast(tf.stack(windows, -1), tf.int32)
-
-
-def _decode_window(file, window, ratio, method, size=None):
-    import tensorflow as tf
-
-    start = (window[:2] + ratio // 2) // ratio
-    end = (window[:2] + window[2:] + ratio // 2) // ratio
-    # The decoder is faster if a window begins where a block of pixels does.
-    first = start - [0, start[1] % BLOCK]
-    part = tf.concat([first, end - first], 0)
-    image = tf.io.decode_and_crop_jpeg(
-        file, part, channels=3, ratio=ratio, dct_method=method
-    )
-    image = image[:, (start - first)[1] :]
-    return image if size is None else _resize(image, size)
-
-
-def _decode_whole(file, window, size, method):
-    import tensorflow as tf
-
-    begin, part = tf.pad(window[:2], [[0, 1]]), tf.concat([window[2:], [3]], 0)
-    image = tf.io.decode_jpeg(file, channels=3, dct_method=method)
-    return _resize(tf.slice(image, begin, part), size)
-
-
-def _resize(image, size):
-    import tensorflow as tf
-
-    # Resizing floats is faster than resizing bytes.
-    image = tf.image.resize(tf.cast(image, tf.float32), (size, size))
-    return tf.cast(image + 0.5, tf.uint8)
 
 
 def in_order(items, start, stop, key):

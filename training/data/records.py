@@ -7,13 +7,15 @@ TensorFlow Datasets: `image` (the JPEG file), `label` and `file_name`.
 
 import copy
 import pathlib
+import struct
 
 import numpy as np
 
 from elu_zoo.files import replacing
 
-# Around the data of a record: its length (8 bytes) and two checksums (4 bytes each).
-FRAME = 16
+# Before the data of a record, its length and the checksum of that; behind, its own.
+HEAD, TAIL = struct.Struct("<QI"), struct.Struct("<I")
+FRAME = HEAD.size + TAIL.size
 
 
 def write_shard(path, examples):
@@ -150,15 +152,43 @@ class RecordDataset:
         part._shard, part._offset = self._shard[index], self._offset[index]
         return part
 
-    def read(self, numbers):
-        """Reads examples, by ops that also run inside a `tf.data` pipeline.
+    def image(self, number):
+        """The JPEG file of an example, bytes.
+
+        Raises:
+            ValueError: If the shard is damaged.
+            FileNotFoundError: If it is not there any more.
+        """
+        return self._features(number)["image"].bytes_list.value[0]
+
+    def file_name(self, number):
+        """Name of an example's image file."""
+        return self._features(number)["file_name"].bytes_list.value[0].decode()
+
+    def _features(self, number):
+        import tensorflow as tf
+
+        path = self._paths[self._shard[number]]
+        with open(path, "rb") as file:
+            file.seek(self._offset[number])
+            head = file.read(HEAD.size)
+            data = _checked_data(head, file)
+        if data is None:
+            raise ValueError(
+                f"Expected {path} to be a whole shard. Its record at byte "
+                f"{self._offset[number]} is damaged; remove the shard, and run "
+                "`python -m training.prepare` again."
+            )
+        return tf.train.Example.FromString(data).features.feature
+
+    def read_ops(self, numbers):
+        """Reads JPEG files by ops of TensorFlow, which run in a tf.data service too.
 
         Args:
             numbers: Integer tensor of shape `(n,)`, positions of the examples; n > 0.
 
         Returns:
-            A dict of tensors of shape `(n,)`: `image` and `file_name` (string), `label`
-            (int64).
+            A string tensor of shape `(n,)`.
         """
         import tensorflow as tf
 
@@ -178,13 +208,25 @@ class RecordDataset:
         records = tf.data.Dataset.from_tensor_slices(places).flat_map(record)
         return tf.io.parse_example(
             records.batch(tf.size(numbers, tf.int64)).get_single_element(),
-            {
-                "image": tf.io.FixedLenFeature([], tf.string),
-                "label": tf.io.FixedLenFeature([], tf.int64),
-                "file_name": tf.io.FixedLenFeature([], tf.string),
-            },
-        )
+            {"image": tf.io.FixedLenFeature([], tf.string)},
+        )["image"]
 
-    def file_name(self, number):
-        """Name of an example's image file."""
-        return self.read([number])["file_name"].numpy()[0].decode()
+
+def _checked_data(head, file):
+    """The data of a record behind its head, or None if a checksum does not fit."""
+    if len(head) < HEAD.size:
+        return None
+    length, checksum = HEAD.unpack(head)
+    if checksum != _masked_crc(head[:8]):
+        return None
+    data, tail = file.read(length), file.read(TAIL.size)
+    whole = len(tail) == TAIL.size and TAIL.unpack(tail) == (_masked_crc(data),)
+    return data if whole else None
+
+
+def _masked_crc(data):
+    """The checksum of the TFRecord format."""
+    import google_crc32c
+
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -42,15 +42,14 @@ def on_disk(dataset):
     return isinstance(dataset, RecordDataset)
 
 
-def make_stream(dataset, recipe, placement, on_corrupt="skip", service=None):
+def make_stream(dataset, recipe, placement, **options):
     """The training batches of a worker.
 
     Args:
         dataset: Result of `load`.
         recipe: `Recipe`.
         placement: `training.engine.strategy.Placement`.
-        on_corrupt: See `EncodedStream`.
-        service: See `EncodedStream`.
+        **options: `on_corrupt`, `decoder` and `service` of an `EncodedStream`.
 
     Returns:
         A `Stream` or an `EncodedStream`.
@@ -58,13 +57,7 @@ def make_stream(dataset, recipe, placement, on_corrupt="skip", service=None):
     Raises:
         ValueError: If there is a service, but the data set is in memory.
     """
-    if service and not on_disk(dataset):
-        raise ValueError(
-            "Expected a data set on disk for a tf.data service. Received: "
-            f"service={service!r} for {recipe.dataset}, which is in memory"
-        )
-    more = {"on_corrupt": on_corrupt, "service": service} if on_disk(dataset) else {}
-    return (EncodedStream if on_disk(dataset) else Stream)(
+    arguments = (
         dataset,
         recipe.batch_size,
         recipe.augmentation,
@@ -72,8 +65,15 @@ def make_stream(dataset, recipe, placement, on_corrupt="skip", service=None):
         recipe.seed,
         placement.worker,
         placement.workers,
-        **more,
     )
+    if on_disk(dataset):
+        return EncodedStream(*arguments, **options)
+    if service := options.get("service"):
+        raise ValueError(
+            "Expected a data set on disk for a tf.data service. Received: "
+            f"service={service!r} for {recipe.dataset}, which is in memory"
+        )
+    return Stream(*arguments)
 
 
 def image_shape(dataset, image_sizes=None):

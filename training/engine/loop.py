@@ -41,6 +41,7 @@ def train(
     strategy=None,
     rate_factor=1.0,
     on_corrupt="skip",
+    decoder="simplejpeg",
     service=None,
     precision=None,
     log_every=50,
@@ -64,6 +65,7 @@ def train(
         rate_factor: Factor for the recipe's learning rate.
         on_corrupt: What to do with training images on disk that cannot be decoded:
             `"skip"` and count them, or `"fail"`.
+        decoder: Of images on disk, `"simplejpeg"` or `"tensorflow"`.
         service: Address of a tf.data service that decodes images on disk.
         precision: Keras dtype policy; default by device.
         log_every: Steps between rows of the log.
@@ -97,7 +99,14 @@ def train(
 
         tf.config.experimental.enable_op_determinism()
     train_set, eval_set = load_data(recipe, data_dir)
-    stream = sources.make_stream(train_set, recipe, placement, on_corrupt, service)
+    stream = sources.make_stream(
+        train_set,
+        recipe,
+        placement,
+        on_corrupt=on_corrupt,
+        decoder=decoder,
+        service=service,
+    )
     dropout = dropout_steps(recipe.dropout, recipe.epochs * stream.steps_per_epoch)
     settings = _settings(recipe, precision, rate_factor, len(train_set), dropout)
     run = _Run(recipe, placement, train_set, eval_set, stream, settings, out, dropout)
