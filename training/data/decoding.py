@@ -30,8 +30,8 @@ def decode(files, crop, draws, size, fast=False):
         crop: Crop of `training.data.crops`.
         draws: float32 array of shape `(files, crop.draws)`, uniform from 0 to 1.
         size: Side in pixels.
-        fast: Whether to spare about 7 % of the time by libjpeg's less exact transform
-            and by colours that are not interpolated.
+        fast: Whether to save some time by libjpeg's less exact transform and by colours
+            that are not interpolated.
 
     Returns:
         Arrays of shape `(files, size, size, 3)`, uint8, and `(files,)`, bool: whether
