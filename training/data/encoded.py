@@ -16,8 +16,7 @@ from training.data.decoding import decode, decode_ops
 # Batches that may arrive from a tf.data service before one that is still awaited.
 MAX_EARLY = 64
 
-# Batches decoded at a time. In the deterministic mode tf.data's parallel map would be
-# serial, since it takes reading files for random.
+# Batches decoded at a time.
 THREADS = min(32, os.cpu_count() or 1)
 
 
@@ -25,8 +24,8 @@ class EncodedStream:
     """Batches of a `RecordDataset`, or of one worker's share of it.
 
     Each epoch has another order; the last, smaller batch of an epoch is left out. An
-    image that cannot be decoded, is cut short, or is no JPEG file of grey or RGB, is
-    all zeros and has weight 0.
+    image that is damaged, or no JPEG file of grey or RGB, is all zeros and has weight
+    0.
 
     Args:
         dataset: `training.data.records.RecordDataset`.
