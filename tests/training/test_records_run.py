@@ -73,8 +73,10 @@ def test_two_workers_skip_and_count_corrupt_images(data_dir, tmp_path):
     assert facts["input_shape"] == [224, 224, 3]
 
 
-def test_or_are_an_error(data_dir, tmp_path):
-    result = run(data_dir, tmp_path / "run", "--on-corrupt", "fail")
+@pytest.mark.parametrize("decoder", ["simplejpeg", "tensorflow"])
+def test_or_are_an_error(data_dir, tmp_path, decoder):
+    more = ["--on-corrupt", "fail", "--decoder", decoder]
+    result = run(data_dir, tmp_path / "run", *more)
     assert result.returncode == 2, result.stderr
     assert "5.JPEG" in result.stderr and "Traceback" not in result.stderr
 
