@@ -167,7 +167,7 @@ def rgb_jpeg(data):
     try:
         if any(sides_of(data)):
             # Reads the whole file, but computes few pixels of it.
-            decode_jpeg(data, min_height=1, min_width=1)
+            decode_jpeg(data, 1, 1)
             return data
         converted = io.BytesIO()
         image = Image.open(io.BytesIO(data)).convert("RGB")

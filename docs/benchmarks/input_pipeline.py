@@ -17,9 +17,8 @@ the paper's recipe has gets from the originals here when the resizing is counted
 
 All take the same windows, and one thread. Printed are medians of images per second of
 processor time, which other work on the machine disturbs least, and of their ratios in
-each round. The photographs are made
-up: noise of several octaves, about 70 KB a file. Pillow's resizing has a filter against
-aliasing, TensorFlow's has none.
+each round. The photographs are made up: noise of several octaves, about 70 KB a file.
+Pillow's resizing has a filter against aliasing, the others have none.
 """
 
 import argparse

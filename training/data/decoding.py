@@ -7,6 +7,7 @@ filter against aliasing; the two round it differently.
 """
 
 import functools
+import io
 
 import numpy as np
 
@@ -15,6 +16,11 @@ RATIOS = (1, 2, 4, 8)
 
 # Pixels across the blocks that a JPEG file is made of, at most.
 BLOCK = 16
+
+# libjpeg's warnings of damage, and the one that is none: some programs leave bytes over
+# before the end of a file.
+DAMAGE = ("Corrupt JPEG data", "Premature end")
+LEFT_OVER = "extraneous bytes before marker 0xd9"
 
 DCT = {False: "INTEGER_ACCURATE", True: "INTEGER_FAST"}
 
@@ -68,13 +74,7 @@ def _decode_into(out, file, sides, window, fast):
     ratio = max(r for r in RATIOS if r == 1 or min(window[2:]) >= r * size)
     height, width = (int(-(-side // ratio)) for side in sides)
     try:
-        image = decode_jpeg(
-            file,
-            min_height=height,
-            min_width=width,
-            fastdct=fast,
-            fastupsample=fast,
-        )
+        image = decode_jpeg(file, height, width, fast)
     except ValueError:
         return False
     (top, left), (bottom, right) = _shrunk(window, ratio)
@@ -83,29 +83,48 @@ def _decode_into(out, file, sides, window, fast):
     return True
 
 
-def decode_jpeg(file, **options):
-    """All pixels of a JPEG file.
+def decode_jpeg(file, min_height, min_width, fast=False):
+    """All of a JPEG file, at the smallest of its sizes that is large enough.
 
     Args:
         file: Bytes.
-        **options: Of `simplejpeg.decode_jpeg`. With `min_height` and `min_width` the
-            image is decoded at the smallest of its sizes that is not below.
+        min_height: Pixels that are enough.
+        min_width: Pixels that are enough.
+        fast: See `decode`.
 
     Returns:
         A uint8 array of shape `(height, width, 3)`.
 
     Raises:
-        ValueError: If the file is damaged anywhere.
+        ValueError: If the file is damaged.
     """
     import simplejpeg
 
     try:
-        return simplejpeg.decode_jpeg(file, **options)
+        return simplejpeg.decode_jpeg(
+            file,
+            min_height=min_height,
+            min_width=min_width,
+            fastdct=fast,
+            fastupsample=fast,
+        )
     except ValueError as error:
-        # Some cameras leave bytes over at the end of an image that is whole.
-        if "extraneous bytes before marker 0xd9" not in str(error):
+        warning = str(error)
+        if warning.startswith(DAMAGE) and not warning.endswith(LEFT_OVER):
             raise
-        return simplejpeg.decode_jpeg(file, strict=False, **options)
+    return _decode_by_pillow(file, (min_width, min_height))
+
+
+def _decode_by_pillow(file, min_size):
+    """What simplejpeg refuses although the image is whole."""
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(file))
+        image.draft(None, min_size)
+        return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def _shrunk(window, ratio):
