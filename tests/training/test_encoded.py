@@ -396,6 +396,7 @@ def test_large_windows_are_decoded_smaller(ratio):
     )
     draws = np.zeros((1, 0), "float32")
     refused = file.replace(b"JFIF\0\1", b"JFIF\0\7")  # by simplejpeg
+    assert refused != file
     for function, data in ((decode, file), (decode_ops, file), (decode, refused)):
         images, _ = function([data], Window(16, 32, side, side), draws, size)
         np.testing.assert_allclose(images[0], expected, rtol=0, atol=1)

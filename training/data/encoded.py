@@ -4,7 +4,6 @@ A batch is a pure function of seed and step: the record numbers by a shuffle tha
 no memory, the files, the crops of them by `training.data.decoding`.
 """
 
-import functools
 import os
 
 import numpy as np
@@ -91,6 +90,7 @@ class EncodedStream:
                 f"Expected decoder to be one of {list(decoders)}. Received: {decoder!r}"
             )
         self._decoder = decoders[decoder]
+        self._drawn = _on_cpu(self._draw)
 
     def image_size(self, epoch):
         """Side in pixels of the training images of an epoch."""
@@ -148,10 +148,6 @@ class EncodedStream:
         files = self.dataset.read_ops(numbers)
         images, good = decode_ops(files, self.crop, draws, size, fast=True)
         return {"step": step, "numbers": numbers, "images": images, "good": good}
-
-    @functools.cached_property
-    def _drawn(self):
-        return _on_cpu(self._draw)
 
     def _draw(self, step):
         """Numbers of a step's examples, random values for their crops, side."""
