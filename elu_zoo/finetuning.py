@@ -193,13 +193,13 @@ class _Batches(keras.utils.PyDataset):
 def load_image_folder(folder, size=32):
     """Loads images sorted into one folder a class.
 
-    Args:
-        folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
-        size: Side in pixels. The shorter side is resized to it, the center cropped.
-
     Files that cannot be read, or are no JPEG or PNG by their names, are left out, and
     folders without an image are no classes; warnings count and name them. What starts
     with a dot is passed over.
+
+    Args:
+        folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
+        size: Side in pixels. The shorter side is resized to it, the center cropped.
 
     Returns:
         `(images, labels, class_names)`: a uint8 array of shape `(n, size, size, 3)`, an

@@ -1,5 +1,6 @@
 """The paper's networks as Keras models: one builder that reads `architectures.py`."""
 
+import functools
 import inspect
 import sys
 
@@ -42,7 +43,7 @@ _ARGUMENTS = """
     The arguments that `keras.applications` has mean the same here. The model takes raw
     images with values from 0 to 255 (`uint8` or float, NHWC); the preprocessing is a
     layer of the model, its statistics are part of the weights. With a `weights` tag,
-    an argument with its default value becomes what the weights were made with.
+    arguments that are left out become what the weights were made with.
 
     Args:
         include_top: Whether to include the output layer.
@@ -94,27 +95,35 @@ _PYRAMID_ARGS = """
             2015). The paper has three levels and does not state their sizes."""
 
 
-def _documented(function):
+def _model_function(function):
+    """Builds the model, and completes the docstring, of a function of the arguments."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def build(*args, **kwargs):
+        arguments = function(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments
+        return _build(_key(function), arguments, given)
+
     architecture = ARCHITECTURES[_key(function)]
-    pyramid = "pyramid_levels" in inspect.signature(function).parameters
-    arguments = _ARGUMENTS.format(
+    text = _ARGUMENTS.format(
         input_shape=architecture.input_shape,
         classes=architecture.classes,
         dropout=architecture.dropout,
-        extra_args=_PYRAMID_ARGS if pyramid else "",
+        extra_args=_PYRAMID_ARGS if "pyramid_levels" in signature.parameters else "",
     )
     # Python 3.13 takes the indentation off docstrings, the versions before leave it.
-    text = inspect.cleandoc(function.__doc__)
-    arguments = f"\n{inspect.cleandoc(arguments)}\n"
-    function.__doc__ = text.replace("{arguments}", arguments)
-    return function
+    build.__doc__ = inspect.cleandoc(function.__doc__).replace(
+        "{arguments}", f"\n{inspect.cleandoc(text)}\n"
+    )
+    return build
 
 
 def _key(function):
     return inspect.signature(function).parameters["name"].default
 
 
-@_documented
+@_model_function
 def ELUNet11(
     include_top=True,
     weights=None,
@@ -142,10 +151,10 @@ def ELUNet11(
     (None, 10)
     {arguments}
     """
-    return _build("elunet11", locals())
+    return locals()
 
 
-@_documented
+@_model_function
 def ELUNet18(
     include_top=True,
     weights=None,
@@ -175,10 +184,10 @@ def ELUNet18(
     (None, 144)
     {arguments}
     """
-    return _build("elunet18", locals())
+    return locals()
 
 
-@_documented
+@_model_function
 def ELUNet15(
     include_top=True,
     weights=None,
@@ -211,10 +220,10 @@ def ELUNet15(
     (None, 1000)
     {arguments}
     """
-    return _build("elunet15", locals())
+    return locals()
 
 
-@_documented
+@_model_function
 def MNISTClassifier(
     include_top=True,
     weights=None,
@@ -241,10 +250,10 @@ def MNISTClassifier(
     217354
     {arguments}
     """
-    return _build("mnist_classifier", locals())
+    return locals()
 
 
-@_documented
+@_model_function
 def MNISTAutoencoder(
     include_top=True,
     weights=None,
@@ -275,7 +284,7 @@ def MNISTAutoencoder(
     (None, 784)
     {arguments}
     """
-    return _build("mnist_autoencoder", locals())
+    return locals()
 
 
 MODELS = {
@@ -316,12 +325,12 @@ def get_model_function(name):
     raise ValueError(f"Expected one of the models {list_models()}. Received: {name!r}")
 
 
-def _build(key, arguments):
+def _build(key, arguments, given):
     """The model of a model function: weights found first, loaded last."""
     architecture = ARCHITECTURES[key]
     record, path = weights_lib.resolve(key, arguments.pop("weights"))
     if record:
-        _take_arguments_of_weights(key, arguments, record)
+        _take_arguments_of_weights(arguments, given, record)
     if arguments["classes"] is None:
         arguments["classes"] = architecture.classes
     model = _network(architecture, **arguments)
@@ -360,14 +369,13 @@ def _say(message):
         print(message, file=sys.stderr)
 
 
-def _take_arguments_of_weights(key, arguments, record):
-    parameters = inspect.signature(MODELS[key]).parameters
+def _take_arguments_of_weights(arguments, given, record):
     for name, value in record["arguments"].items():
         if name == "classes":
             arguments[name] = value if arguments[name] is None else arguments[name]
             continue
         value = tuple(value) if isinstance(value, list) else value
-        if arguments[name] not in (parameters[name].default, value):
+        if name in given and arguments[name] != value:
             raise ValueError(
                 f"The weights {record['name']!r} were made with {name}={value!r}. "
                 f"Received: {name}={arguments[name]!r}. Leave the argument out, or use "

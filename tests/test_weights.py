@@ -707,6 +707,7 @@ def test_preprocessing_with_statistics_can_be_left_out(zoo):
     "arguments, message",
     [
         ({"weights": "tiny", "width": 0.5}, "made with width=0.04.*width=0.5"),
+        ({"weights": "tiny", "width": 1.0}, "made with width=0.04.*width=1.0"),
         ({"weights": "tiny", "activation": "leaky_relu"}, "activation"),
         ({"weights": "imagenet"}, r"published yet.*elunet11\.tiny.*training\.publish"),
         ({"weights": "elunet18.other"}, "of another"),
