@@ -10,10 +10,10 @@ linear probe), and the same network from scratch. Accuracies are of images held 
 the training splits. All at 32×32 pixels.
 
 `--candidates` compares settings for `finetune`'s defaults instead, on seeds that the
-study does not have: all of them on one, the most promising on two more. Stopped and
-started again, it goes on with what the CSV file lacks; rows of weights that are no
-longer the published ones are left out. The study ends with curves in a PNG file beside
-that.
+study does not have: all of them on one, the most promising on two more. Those that name
+epochs take more or fewer steps than the others. Stopped and started again, it goes on
+with what the CSV file lacks; rows of weights that are no longer the published ones are
+left out. The study ends with curves in a PNG file beside that.
 """
 
 import argparse
@@ -40,9 +40,12 @@ STUDY = [
 CANDIDATES_STUDY = STUDY[:2]
 
 
-def method(pretrained, head, *rates, decay=1.0):
-    """Pretrained or not, share of the steps for the head alone, other arguments."""
-    return pretrained, head, {"learning_rate": rates, "rate_decay": decay}
+def method(pretrained, stages, *rates, decay=1.0):
+    """Pretrained or not, the stages, and other arguments of `finetune`.
+
+    The stages are epochs of both, or the share of `STEPS` for the output layer alone.
+    """
+    return pretrained, stages, {"learning_rate": rates, "rate_decay": decay}
 
 
 METHODS = {
@@ -57,6 +60,12 @@ CANDIDATES = {
     "fine-tuned, 1e-3, decay 0.7": method(True, 1 / 3, 1e-2, 1e-3, decay=0.7),
     "fine-tuned, 3e-3 and 3e-4, decay 0.7": method(True, 1 / 3, 3e-3, 3e-4, decay=0.7),
     "fine-tuned, 3e-4, one stage": method(True, 0.0, 0.0, 3e-4),
+    **{
+        f"fine-tuned, {first} and {second} epochs": method(
+            True, (first, second), 3e-3, 3e-4, decay=0.7
+        )
+        for first, second in [(5, 10), (10, 20), (20, 40)]
+    },
     "linear probe, 3e-3": method(True, 1.0, 3e-3, 0.0),
     "linear probe, 1e-2": method(True, 1.0, 1e-2, 0.0),
     "from scratch, 1e-3": method(False, 0.0, 0.0, 1e-3),
@@ -68,6 +77,8 @@ FINALISTS = {
         "fine-tuned, 3e-4, decay 0.7",
         "fine-tuned, 3e-3 and 3e-4, decay 0.7",
         "linear probe, 3e-3",
+        "fine-tuned, 5 and 10 epochs",
+        "fine-tuned, 10 and 20 epochs",
     )
 }
 CANDIDATES_OF_SEEDS = {100: CANDIDATES, 101: FINALISTS, 102: FINALISTS}
@@ -190,14 +201,17 @@ def small_rgb(images):
 
 
 def measure(trunk, part, chosen, seed, augment):
-    """`(step, held-out accuracy)` after each epoch of about `STEPS_PER_EPOCH`."""
+    """`(step, held-out accuracy)` after each epoch of about `STEPS_PER_EPOCH`.
+
+    With the stages in epochs, at their end only.
+    """
     import keras
 
     import elu_zoo
     from elu_zoo.models import get_model_function
     from elu_zoo.weights import get_record
 
-    pretrained, head, arguments = chosen
+    pretrained, stages, arguments = chosen
     (images, labels), held_out = part
     record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
@@ -208,21 +222,24 @@ def measure(trunk, part, chosen, seed, augment):
     else:
         model = function(**{**record["arguments"], **changes})
         model.get_layer("preprocessing").adapt(images)
+    arguments = arguments | {"batch_size": BATCH, "augment": augment, "seed": seed}
+    if isinstance(stages, tuple):
+        elu_zoo.finetune(model, images, labels, epochs=stages, verbose=0, **arguments)
+        answers = model.predict(held_out[0], verbose=0).argmax(-1)
+        steps = sum(stages) * -(-len(labels) // BATCH)
+        return [(steps, float((answers == held_out[1]).mean()))]
     # Small sets several times an epoch, so that all have epochs of about one length.
     times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
     images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
     per_epoch = -(-len(labels) // BATCH)
     epochs = round(STEPS / per_epoch)
-    first = round(head * epochs)
+    first = round(stages * epochs)
     history = elu_zoo.finetune(
         model,
         images,
         labels,
         held_out,
         epochs=(first, epochs - first),
-        batch_size=BATCH,
-        augment=augment,
-        seed=seed,
         verbose=0,
         **arguments,
     )
