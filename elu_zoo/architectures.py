@@ -19,19 +19,11 @@ class Architecture:
         input_shape: Default `(height, width, channels)`.
         dropout: The paper's dropout rate after the last layer of each stack; for
             fully-connected stacks, after each layer. Missing rates are 0.
-        preprocessing: Default preprocessing, a key of
-            `elu_zoo.models.PREPROCESSING`.
-        stem_strides: Strides of the first convolution.
-        pyramid_levels: Levels of the spatial pyramid pooling between convolutions
-            and fully-connected layers; empty for none.
     """
 
     stacks: tuple
     input_shape: tuple
     dropout: tuple = ()
-    preprocessing: str = "standardize"
-    stem_strides: int = 1
-    pyramid_levels: tuple = ()
 
     @property
     def classes(self):
@@ -77,13 +69,10 @@ ARCHITECTURES = {
         ),
         input_shape=(224, 224, 3),
         dropout=(0.0, 0.0, 0.0, 0.0, 0.5),
-        stem_strides=2,
-        pyramid_levels=(4, 2, 1),
     ),
     "mnist_classifier": Architecture(
         stacks=(((8, 128, FC),), ((1, 10, FC),)),
         input_shape=(28, 28, 1),
-        preprocessing="rescale",
     ),
     "mnist_autoencoder": Architecture(
         stacks=(
@@ -92,6 +81,5 @@ ARCHITECTURES = {
             ((1, 784, FC),),
         ),
         input_shape=(28, 28, 1),
-        preprocessing="rescale",
     ),
 }

@@ -2,9 +2,11 @@
 
 import functools
 import inspect
+import numbers
 import sys
 
 import keras
+import numpy as np
 
 from elu_zoo import weights as weights_lib
 from elu_zoo.architectures import ARCHITECTURES, FC
@@ -23,6 +25,16 @@ ACTIVATIONS = {
     "leaky_relu": lambda **kwargs: keras.layers.LeakyReLU(0.1, **kwargs),
     "shifted_relu": ShiftedReLU,
 }
+
+# Arguments that have to be those that the weights were made with.
+OF_WEIGHTS = (
+    "activation",
+    "batch_normalization",
+    "width",
+    "preprocessing",
+    "stem_strides",
+    "pyramid_levels",
+)
 
 PREPROCESSING = {
     "standardize": lambda: [Standardization(name="preprocessing")],
@@ -72,8 +84,8 @@ _ARGUMENTS = """
         preprocessing: `"standardize"` (mean and standard deviation per channel),
             `"pixel_mean"` (the same per pixel and channel, for images of one size),
             `"gcn_zca"` (the paper's global contrast normalization and ZCA whitening) or
-            `"rescale"` (to 0–1). All but the last have statistics: call `adapt(images)`
-            of the layers whose names start with `"preprocessing"`, or load weights.
+            `"rescale"` (to 0–1). All but the last have statistics: call
+            `elu_zoo.models.adapt_preprocessing`, or load weights.
         kernel_initializer: Initializer of all kernels, such as the paper's
             `"he_normal"`. The default, `None`, is LeCun normal with a ten times smaller
             variance in the output layer: without normalization the loss then starts
@@ -330,7 +342,7 @@ def _build(key, arguments, given):
     architecture = ARCHITECTURES[key]
     record, path = weights_lib.resolve(key, arguments.pop("weights"))
     if record:
-        _take_arguments_of_weights(arguments, given, record)
+        _take_arguments_of_weights(key, arguments, given, record)
     if arguments["classes"] is None:
         arguments["classes"] = architecture.classes
     model = _network(architecture, **arguments)
@@ -354,6 +366,35 @@ def _build(key, arguments, given):
     return model
 
 
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def adapt_preprocessing(model, images):
+    """Lets the preprocessing of a model learn its statistics.
+
+    Args:
+        model: Keras model made by a model function of `elu_zoo`.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
+
+    Example:
+
+    >>> model = ELUNet11(width=0.1, preprocessing="standardize")
+    >>> adapt_preprocessing(model, np.full((10, 32, 32, 3), 7, "uint8"))
+    >>> np.asarray(model.get_layer("preprocessing").mean).ravel()
+    array([7., 7., 7.], dtype=float32)
+    """
+    layers = [x for x in model.layers if x.name.startswith("preprocessing")]
+    for layer in layers:
+        if hasattr(layer, "adapt"):
+            layer.adapt(images)
+        if layer is not layers[-1]:
+            parts = np.array_split(images, max(1, len(images) // 1000))
+            images = np.concatenate(
+                [keras.ops.convert_to_numpy(layer(part)) for part in parts]
+            )
+
+
 def reset_head(model):
     """Starts the output layer of a model anew, from its initializers."""
     head = model.get_layer(HEAD)
@@ -369,19 +410,19 @@ def _say(message):
         print(message, file=sys.stderr)
 
 
-def _take_arguments_of_weights(arguments, given, record):
+def _take_arguments_of_weights(key, arguments, given, record):
     for name, value in record["arguments"].items():
-        if name == "classes":
-            arguments[name] = value if arguments[name] is None else arguments[name]
-            continue
-        value = tuple(value) if isinstance(value, list) else value
-        if name in given and arguments[name] != value:
+        if given.get(name) is None:
+            arguments[name] = _plain(value)
+    parameters = inspect.signature(MODELS[key]).parameters
+    for name in parameters.keys() & set(OF_WEIGHTS):
+        value = record["arguments"].get(name, parameters[name].default)
+        if _plain(arguments[name]) != _plain(value):
             raise ValueError(
                 f"The weights {record['name']!r} were made with {name}={value!r}. "
                 f"Received: {name}={arguments[name]!r}. Leave the argument out, or use "
                 "`weights=None`."
             )
-        arguments[name] = value
     if arguments["input_shape"] is None and arguments["input_tensor"] is None:
         arguments["input_shape"] = tuple(record["input_shape"])
 
@@ -409,7 +450,7 @@ def _network(
     _check_choice("activation", activation, ACTIVATIONS)
     _check_choice("preprocessing", preprocessing, PREPROCESSING)
     _check_choice("pooling", pooling, (None, "avg", "max"))
-    if not isinstance(classes, int) or classes < 1:
+    if not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(
             "Expected classes to be an integer of 1 or more. "
             f"Received: classes={classes!r}"
@@ -452,8 +493,8 @@ def _network(
     if include_top:
         # Logits and probabilities stay in float32 under mixed precision.
         x = keras.layers.Dense(
-            classes,
-            kernel_initializer=kernel_initializer
+            int(classes),
+            kernel_initializer=_fresh(kernel_initializer)
             or keras.initializers.VarianceScaling(0.1, "fan_in", "truncated_normal"),
             dtype=_at_least_float32(),
             name=HEAD,
@@ -487,7 +528,8 @@ def _stack(
     for number, (units, field) in enumerate(layers, start=1):
         units = max(1, round(units * width))
         common = dict(
-            use_bias=not batch_normalization, kernel_initializer=kernel_initializer
+            use_bias=not batch_normalization,
+            kernel_initializer=_fresh(kernel_initializer),
         )
         if field == FC:
             x = keras.layers.Dense(units, name=f"{name}_dense{number}", **common)(x)
@@ -513,6 +555,15 @@ def _stack(
         if rate := dropout[number - 1]:
             x = keras.layers.Dropout(rate, name=f"{name}_dropout{number}")(x)
     return x
+
+
+def _fresh(initializer):
+    """Keras's initializers give the same values each time: a layer needs its own."""
+    if isinstance(initializer, keras.initializers.Initializer):
+        config = initializer.get_config()
+        if config.get("seed", 0) is None:
+            return initializer.__class__.from_config(config)
+    return initializer
 
 
 def dropout_rates(dropout, stacks):
@@ -541,7 +592,7 @@ def dropout_rates(dropout, stacks):
 
 
 def _is_number(value):
-    return value is None or isinstance(value, (int, float))
+    return value is None or isinstance(value, numbers.Real)
 
 
 def _image_input(input_tensor, input_shape):

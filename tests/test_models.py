@@ -10,6 +10,7 @@ from keras import ops
 
 import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES
+from elu_zoo.models import adapt_preprocessing
 
 CONVOLUTIONAL = ["ELUNet11", "ELUNet18", "ELUNet15"]
 SMALL = {"ELUNet11": 0.1, "ELUNet18": 0.05, "ELUNet15": 0.03}
@@ -156,6 +157,30 @@ def test_he_initialization_is_available():
     assert kernel.std() == pytest.approx(math.sqrt(2 / (9 * 192)), rel=0.02)
     head = np.asarray(model.get_layer("predictions").kernel)
     assert head.std() == pytest.approx(math.sqrt(2 / 300), rel=0.02)
+
+
+def test_one_initializer_gives_each_layer_other_weights():
+    model = elu_zoo.MNISTClassifier(kernel_initializer=keras.initializers.HeNormal())
+    kernels = {np.asarray(v).tobytes() for v in model.weights if v.name == "kernel"}
+    assert len(kernels) == 9
+
+
+def test_the_number_of_classes_may_be_numpys():
+    assert elu_zoo.ELUNet11(classes=np.int64(3), width=0.1).output_shape == (None, 3)
+
+
+def test_whitening_learns_from_the_images_after_normalization():
+    model = elu_zoo.ELUNet11(width=0.05, preprocessing="gcn_zca", input_shape=(4, 4, 3))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (400, 4, 4, 3)).astype("uint8")
+    adapt_preprocessing(model, images)
+    white = keras.Model(model.input, model.get_layer("preprocessing_zca").output)
+    outputs = np.asarray(white(images), "float64").reshape(400, -1)
+    np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-3)
+    # One direction has no variance: the mean of an image is taken off.
+    variances = np.linalg.eigvalsh(np.cov(outputs.T))
+    assert variances[0] < 0.01
+    np.testing.assert_allclose(variances[1:], 1, atol=0.1)
 
 
 @pytest.mark.parametrize("name", elu_zoo.list_models())

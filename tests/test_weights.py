@@ -644,7 +644,17 @@ def tiny(zoo):
         input_shape=[32, 32, 3],
         class_names=list("abcdefg"),
     )
-    zoo.publish({"elunet11.tiny": record, "elunet18.other": record})
+    # An argument that the record does not name had its default.
+    elu = record | {"arguments": {"classes": 7, "width": 0.04}}
+    pyramid = elu | {"model": "ELUNet15"}
+    zoo.publish(
+        {
+            "elunet11.tiny": record,
+            "elunet18.other": record,
+            "elunet11.elu": elu,
+            "elunet15.pyramid": pyramid,
+        }
+    )
     zoo.put(zoo.package, path.read_bytes())
     return model
 
@@ -709,6 +719,9 @@ def test_preprocessing_with_statistics_can_be_left_out(zoo):
         ({"weights": "tiny", "width": 0.5}, "made with width=0.04.*width=0.5"),
         ({"weights": "tiny", "width": 1.0}, "made with width=0.04.*width=1.0"),
         ({"weights": "tiny", "activation": "leaky_relu"}, "activation"),
+        ({"weights": "elu", "activation": "relu"}, "activation='elu'.*'relu'"),
+        ({"weights": "elu", "batch_normalization": True}, "batch_normalization=False"),
+        ({"weights": "elu", "preprocessing": "rescale"}, "'standardize'.*'rescale'"),
         ({"weights": "imagenet"}, r"published yet.*elunet11\.tiny.*training\.publish"),
         ({"weights": "elunet18.other"}, "of another"),
         ({"weights": "none.weights.h5"}, "existing file"),
@@ -719,3 +732,15 @@ def test_preprocessing_with_statistics_can_be_left_out(zoo):
 def test_weights_that_do_not_fit(tiny, arguments, message):
     with pytest.raises(ValueError, match=message):
         elu_zoo.ELUNet11(**arguments)
+
+
+def test_a_pyramid_in_another_order_does_not_fit(tiny):
+    with pytest.raises(ValueError, match=r"pyramid_levels=\(4, 2, 1\)"):
+        elu_zoo.ELUNet15(weights="pyramid", pyramid_levels=(1, 2, 4))
+
+
+def test_arguments_that_leave_the_weights_as_they_are(tiny):
+    model = elu_zoo.ELUNet11(
+        weights="tiny", dropout=0.1, kernel_initializer="he_normal", width=0.04
+    )
+    assert_equal(values(model), values(tiny))

@@ -13,7 +13,7 @@ import os
 import sys
 
 from training.engine import device  # noqa: F401  sets the environment before Keras
-from training.engine.strategy import NAMES
+from training.engine.strategy import NAMES, find_cluster
 
 UNMENDABLE, START_AGAIN = 2, 75
 
@@ -101,7 +101,7 @@ def main(argv=None):
     try:
         recipe = load_recipe(arguments.recipe)
         if arguments.smoke:
-            recipe = smoke(recipe)
+            recipe = smoke(recipe, arguments.batch_size)
         result = train(
             arguments.recipe,
             dataclasses.replace(recipe, **changes),
@@ -125,10 +125,11 @@ def main(argv=None):
     except FolderInUse as error:
         fail(error, START_AGAIN)
     except Exception as error:
-        if not lost_worker(error):
-            raise
-        message = str(error).splitlines()[0]
-        fail(f"Another worker is gone ({message}). Start all again.", START_AGAIN)
+        if lost_shard(error):
+            fail(f"Expected whole shards in {arguments.data}. {error}", UNMENDABLE)
+        if lost_worker(error):
+            fail(f"Another worker is gone. Start all again. {error}", START_AGAIN)
+        raise
     if result is None:
         return
     print(
@@ -159,9 +160,14 @@ def rate_factor(recipe, arguments):
     return RATE_SCALING[arguments.rate_scaling](ratio)
 
 
+def lost_shard(error):
+    """Whether TensorFlow says that a file of records is damaged or not there."""
+    return type(error).__name__ in ("DataLossError", "NotFoundError")
+
+
 def lost_worker(error):
     """Whether TensorFlow says that it cannot reach another worker."""
-    return type(error).__name__ in (
+    return find_cluster() is not None and type(error).__name__ in (
         *("UnavailableError", "AbortedError", "CancelledError"),
         *("DeadlineExceededError", "InternalError"),
     )

@@ -208,7 +208,7 @@ def measure(trunk, part, chosen, seed, augment):
     import keras
 
     import elu_zoo
-    from elu_zoo.models import get_model_function
+    from elu_zoo.models import adapt_preprocessing, get_model_function
     from elu_zoo.weights import get_record
 
     pretrained, stages, arguments = chosen
@@ -221,7 +221,7 @@ def measure(trunk, part, chosen, seed, augment):
         model = function(weights=trunk, **changes)
     else:
         model = function(**{**record["arguments"], **changes})
-        model.get_layer("preprocessing").adapt(images)
+        adapt_preprocessing(model, images)
     arguments = arguments | {"batch_size": BATCH, "augment": augment, "seed": seed}
     if isinstance(stages, tuple):
         elu_zoo.finetune(model, images, labels, epochs=stages, verbose=0, **arguments)

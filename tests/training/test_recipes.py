@@ -14,7 +14,7 @@ import pytest
 
 import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES, FC
-from training.engine.recipe import dropout_steps, load_recipe
+from training.engine.recipe import dropout_steps, load_recipe, smoke
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATHS = sorted((ROOT / "training/recipes").glob("*.py"))
@@ -63,6 +63,7 @@ def recipe_of(name):
 
 def multiply_adds(architecture, size, classes, width=1.0, strides=None):
     """Of one image, from the paper's table alone."""
+    strides = strides or (2 if architecture is ARCHITECTURES["elunet15"] else 1)
     side, channels, vector, total = size, 3, None, 0
     for index, stack in enumerate(architecture.stacks):
         output = index == len(architecture.stacks) - 1
@@ -70,13 +71,13 @@ def multiply_adds(architecture, size, classes, width=1.0, strides=None):
             units = classes if output else max(1, round(units * width))
             for _ in range(count):
                 if field == FC and vector is None:
-                    vector = channels * sum(n * n for n in architecture.pyramid_levels)
+                    vector = channels * sum(n * n for n in (4, 2, 1))
                 if field == FC or output:
                     total += (vector or channels) * units
                     vector = units
                     continue
                 if total == 0:
-                    side = math.ceil(side / (strides or architecture.stem_strides))
+                    side = math.ceil(side / strides)
                 total += side**2 * field**2 * channels * units
                 channels = units
         following = architecture.stacks[index + 1 :]
@@ -250,6 +251,11 @@ def smoke_runs(tmp_path_factory):
         timeout=300,
     )
     return out, result.stderr
+
+
+def test_a_smoke_run_takes_another_batch_size():
+    recipe = smoke(recipe_of("elunet11_cifar100"), batch_size=32)
+    assert (recipe.batch_size, recipe.examples) == (32, 64)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)

@@ -1,6 +1,7 @@
 import csv
 import fcntl
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -201,6 +202,41 @@ def test_numbers_that_cannot_be(option, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["recipe.py", "--data", "x", "--out", "y", *option])
     assert stop.value.code == 2 and option[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error, alone, in_a_cluster",
+    [
+        ("InternalError", None, 75),
+        ("UnavailableError", None, 75),
+        ("DataLossError", 2, 2),
+        ("NotFoundError", 2, 2),
+    ],
+)
+def test_status_by_what_tensorflow_says(error, alone, in_a_cluster, monkeypatch):
+    import tensorflow as tf
+
+    class Exited(BaseException):
+        pass
+
+    def leave(status):
+        raise Exited(status)
+
+    def fails(*arguments, **options):
+        raise getattr(tf.errors, error)(None, None, "the cause")
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(loop, "train", fails)
+    recipe = str(ROOT / "training/recipes/elunet11_cifar100.py")
+    arguments = [recipe, "--data", "x", "--out", "y"]
+    cluster = {"worker": ["a:1", "b:1"]}
+    config = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    for status in (alone, in_a_cluster):
+        with pytest.raises(Exited if status else tf.errors.OpError) as stop:
+            main(arguments)
+        assert status is None or stop.value.args == (status,)
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config))
 
 
 def test_splits_that_do_not_fit_each_other(tmp_path):

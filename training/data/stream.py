@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from training.data.batch import Batch, made_ahead, one_hot, worker_rows
+from training.engine.recipe import phase_at
 
 
 class Stream:
@@ -43,7 +44,8 @@ class Stream:
                 f"Received: {len(dataset)} images"
             )
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
-        self.batch_size, self.image_sizes = batch_size, dict(image_sizes or {})
+        self.batch_size = batch_size
+        self.image_sizes = {0: dataset.image_size} | dict(image_sizes or {})
         self.rows = worker_rows(batch_size, worker, workers)
         self.steps_per_epoch = len(dataset) // batch_size
         self._order = functools.lru_cache(maxsize=2)(self._order)
@@ -55,8 +57,7 @@ class Stream:
 
     def image_size(self, epoch):
         """Side in pixels of the training images of an epoch."""
-        begun = [first for first in self.image_sizes if first <= epoch]
-        return self.image_sizes[max(begun)] if begun else self.dataset.image_size
+        return phase_at(self.image_sizes, epoch)
 
     def batch(self, step):
         """The batch of a step, whatever was asked for before.

@@ -31,11 +31,7 @@ def save(folder, groups, meta):
     Raises:
         OSError: If it cannot be written. The checkpoints before are as they were.
     """
-    arrays = {
-        f"{group}/{index}": np.asarray(variable)
-        for group, variables in groups.items()
-        for index, variable in enumerate(variables)
-    }
+    arrays = {name: np.asarray(variable) for name, variable in _named(groups).items()}
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     path = pathlib.Path(folder) / f"checkpoint-{meta['step']:08d}.npz"
     with replacing(path) as part:
@@ -86,6 +82,14 @@ def restore(folder, groups):
     return None
 
 
+def _named(groups):
+    return {
+        f"{group}/{index}": variable
+        for group, variables in groups.items()
+        for index, variable in enumerate(variables)
+    }
+
+
 def _read(path):
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -99,11 +103,7 @@ def _read(path):
 
 
 def _assign(path, arrays, groups):
-    variables = {
-        f"{group}/{index}": variable
-        for group, variables in groups.items()
-        for index, variable in enumerate(variables)
-    }
+    variables = _named(groups)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     found = {name: array.shape for name, array in arrays.items()}
     if shapes != found:

@@ -5,7 +5,7 @@ import math
 import keras
 
 from elu_zoo.models import get_model_function
-from training.engine.recipe import counted_from_start
+from training.engine.recipe import counted_from_start, phase_at
 
 
 def multiply_adds(model):
@@ -46,10 +46,7 @@ def training_flop(settings, input_shape, classes):
     """
     sizes = {int(first): size for first, size in settings["image_sizes"].items()}
     firsts = {0: input_shape[0]} | counted_from_start(sizes, settings["epochs"])
-    sizes = [
-        firsts[max(first for first in firsts if first <= epoch)]
-        for epoch in range(settings["epochs"])
-    ]
+    sizes = [phase_at(firsts, epoch) for epoch in range(settings["epochs"])]
     images = settings["train_examples"] // settings["batch_size"]
     images *= settings["batch_size"]
     per_image = {

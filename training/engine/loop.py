@@ -16,10 +16,15 @@ from tqdm import tqdm
 
 from elu_zoo.architectures import ARCHITECTURES
 from elu_zoo.files import replacing
-from elu_zoo.models import MODELS, dropout_rates, get_model_function
+from elu_zoo.models import (
+    MODELS,
+    adapt_preprocessing,
+    dropout_rates,
+    get_model_function,
+)
 from training.data import sources
 from training.engine import checkpoint, device, runlog
-from training.engine.recipe import dropout_steps, read_code
+from training.engine.recipe import dropout_steps, phase_at, read_code
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement
@@ -266,9 +271,8 @@ class _Run:
         return checksum
 
     def _set_dropout(self):
-        begun = [first for first in self.dropout if first <= self.state["step"]]
-        if begun:
-            rates = self.dropout[begun[-1]]
+        if self.dropout:
+            rates = phase_at(self.dropout, self.state["step"])
             set_dropout(self.model, layered_dropout(self.recipe, rates))
 
     def _is_evaluated(self):
@@ -347,19 +351,6 @@ def build_model(recipe, classes, image_shape):
             "classifier_activation": None,
         }
     )
-
-
-def adapt_preprocessing(model, images):
-    """Lets the model's preprocessing layers learn their statistics from images."""
-    layers = [x for x in model.layers if x.name.startswith("preprocessing")]
-    for layer in layers:
-        if hasattr(layer, "adapt"):
-            layer.adapt(images)
-        if layer is not layers[-1]:
-            parts = np.array_split(images, max(1, len(images) // 1000))
-            images = np.concatenate(
-                [keras.ops.convert_to_numpy(layer(part)) for part in parts]
-            )
 
 
 def load_data(recipe, data_dir):

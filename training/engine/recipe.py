@@ -92,6 +92,24 @@ def counted_from_start(image_sizes, epochs):
     return dict(sorted((begins | ends).items()))
 
 
+def phase_at(phases, position):
+    """The value that holds at an epoch or step.
+
+    Args:
+        phases: Dict of values by the first epoch or step that has them.
+        position: Integer, not before the first.
+
+    Returns:
+        One of the values.
+
+    Example:
+
+    >>> phase_at({0: 24, 8: 32}, 9)
+    32
+    """
+    return phases[max(first for first in phases if first <= position)]
+
+
 def dropout_steps(dropout, total):
     """A recipe's dropout rates by the first step that has them.
 
@@ -125,7 +143,7 @@ def dropout_steps(dropout, total):
     return steps
 
 
-def smoke(recipe):
+def smoke(recipe, batch_size=None):
     """The recipe in small, to see in seconds that all its parts run.
 
     Narrow layers and few images; every image size and every phase of the dropout has
@@ -133,12 +151,13 @@ def smoke(recipe):
 
     Args:
         recipe: `Recipe`.
+        batch_size: Examples a step; default is 8 for each part of `accumulation`.
 
     Returns:
         Another `Recipe`.
     """
     sizes = list(counted_from_start(recipe.image_sizes, recipe.epochs).values())
-    batch_size = 8 * recipe.accumulation
+    batch_size = batch_size or 8 * recipe.accumulation
     return dataclasses.replace(
         recipe,
         model_arguments={**recipe.model_arguments, "width": 0.03},
