@@ -14,6 +14,7 @@ official archives from D or downloads them.
 
 import argparse
 import concurrent.futures
+import contextlib
 import io
 import os
 import pathlib
@@ -23,7 +24,7 @@ import tarfile
 
 from tqdm import tqdm
 
-from training.data.decoding import decode_jpeg, sides_of
+from training.data.decoding import RATIOS, decode_jpeg, sides_of
 from training.data.records import RecordDataset, write_index, write_shard
 
 ARCHIVES = {
@@ -31,6 +32,8 @@ ARCHIVES = {
     "validation": "ILSVRC2012_img_val.tar",
 }
 IMAGES = {"train": 1_281_167, "validation": 50_000}
+# Share of them that can be decoded for certain.
+ENOUGH = 0.99
 VALIDATION_SHARD = 1000
 
 
@@ -119,8 +122,15 @@ def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=25
         )
     archive = pathlib.Path(manual_dir) / ARCHIVES[split]
     folder = pathlib.Path(data_dir) / (f"imagenet-{resize}" if resize else "imagenet")
-    if (folder / f"{split}.index.npz").is_file():
+    # Without the index, or a shard of it, there is work to do.
+    with contextlib.suppress(FileNotFoundError):
         count = len(RecordDataset(folder, split))
+        if count < ENOUGH * IMAGES[split] and not allow_missing:
+            raise ValueError(
+                f"Expected nearly all of {IMAGES[split]:,} images in {folder}. "
+                f"Received: {count:,}, of only a part of {archive.name}. Remove "
+                f"{folder}/{split}*, or give --allow-missing."
+            )
         return print(f"{split}: {count:,} images are in {folder} already")
     if not archive.is_file():
         raise FileNotFoundError(
@@ -167,7 +177,7 @@ def rgb_jpeg(data):
     try:
         if any(sides_of(data)):
             # Reads the whole file, but computes few pixels of it.
-            decode_jpeg(data, 1, 1)
+            decode_jpeg(data, RATIOS[-1])
             return data
         converted = io.BytesIO()
         image = Image.open(io.BytesIO(data)).convert("RGB")

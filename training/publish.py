@@ -121,7 +121,7 @@ def publish(
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
     from training.data import sources
-    from training.data.crops import CenterCrop
+    from training.data.crops import evaluation_crop
     from training.engine.cost import multiply_adds, training_flop
 
     run = _finished(run)
@@ -153,7 +153,9 @@ def publish(
         "resized_from": side if image_size not in (None, side) else None,
         "preprocessing": {
             # As in the evaluation: images on disk are cropped, others taken as a whole.
-            "resize": CenterCrop().resize if sources.on_disk(test) else shape[0],
+            "resize": evaluation_crop(shape[0]).resize
+            if sources.on_disk(test)
+            else shape[0],
             "crop": shape[0],
             "interpolation": "bilinear",
         },

@@ -11,7 +11,7 @@ from PIL import Image
 from elu_zoo.datasets import Dataset
 from training.data.augmentation import random_flip
 from training.data.crops import CenterCrop, RandomResizedCrop, ResizedRandomCrop
-from training.data.decoding import decode, decode_ops
+from training.data.decoding import decode, decode_jpeg, decode_ops
 from training.data.encoded import EncodedStream, eval_batches, in_order
 from training.data.records import RecordDataset, write_index, write_shard
 from training.data.sources import make_stream
@@ -400,6 +400,25 @@ def test_large_windows_are_decoded_smaller(ratio):
     for function, data in ((decode, file), (decode_ops, file), (decode, refused)):
         images, _ = function([data], Window(16, 32, side, side), draws, size)
         np.testing.assert_allclose(images[0], expected, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+def test_sides_that_do_not_divide_are_rounded_up(ratio):
+    file = jpeg(photo(4).resize((683, 509)), quality=95)
+    refused = file.replace(b"JFIF\0\1", b"JFIF\0\7")  # by simplejpeg
+    whole, by_pillow = (decode_jpeg(data, ratio) for data in (file, refused))
+    assert whole.shape == (-(-509 // ratio), -(-683 // ratio), 3)
+    np.testing.assert_allclose(whole.astype(int), by_pillow, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("size, resized_to", [(28, 32), (224, 256), (288, 329)])
+def test_evaluation_takes_the_same_share_of_the_image_at_any_size(
+    dataset, size, resized_to
+):
+    (some, *_), (expected, *_) = (
+        eval_batches(dataset, 2, size, crop) for crop in (None, CenterCrop(resized_to))
+    )
+    np.testing.assert_array_equal(some.images, expected.images)
 
 
 def test_arguments_that_cannot_be():

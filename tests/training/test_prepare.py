@@ -1,5 +1,6 @@
 import io
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -128,6 +129,20 @@ def test_what_was_done_is_said(manual_dir, tmp_path, capsys):
     assert "left out: n01484850_92.JPEG, n01484850_93.JPEG" in output
     prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
     assert "17 images are in" in capsys.readouterr().out
+
+
+def test_a_shard_that_was_removed_is_made_again(manual_dir, prepared, tmp_path):
+    folder = tmp_path / "imagenet"
+    shutil.copytree(prepared / "imagenet", folder)
+    shard = min(folder.glob("train-*"))
+    shard.unlink()
+    prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
+    assert shard.read_bytes() == (prepared / "imagenet" / shard.name).read_bytes()
+
+
+def test_a_try_with_part_of_the_images_is_not_all_of_them(manual_dir, prepared):
+    with pytest.raises(ValueError, match="Received: 17, of only a part"):
+        prepare_imagenet(manual_dir, prepared, "train", resize=0)
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(

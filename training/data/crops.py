@@ -147,6 +147,21 @@ class CenterCrop(Crop):
         return _scaled(top, left, size, down, across, xp)
 
 
+def evaluation_crop(size):
+    """The paper's center crop, of the same share of the image at any size.
+
+    Args:
+        size: Side of the crop in pixels.
+
+    Returns:
+        A `CenterCrop`.
+
+    >>> evaluation_crop(224)
+    CenterCrop(resize=256, keep_ratio=False)
+    """
+    return CenterCrop(round(size * 256 / 224))
+
+
 def resize(image, window, size):
     """A window of an image in memory, resized by Pillow.
 

@@ -29,7 +29,7 @@ def decode(files, crop, draws, size, fast=False):
     """Crops of JPEG files.
 
     Files are decoded whole: with this decoder that takes less time than a window with
-    TensorFlow's, and finds damage wherever it is.
+    TensorFlow's, and libjpeg's warnings of damage come from all of the image.
 
     Args:
         files: Sequence of bytes, a JPEG file each.
@@ -51,7 +51,7 @@ def decode(files, crop, draws, size, fast=False):
     images = np.zeros((len(files), size, size, 3), "uint8")
     for i in np.flatnonzero(good):
         window = windows[i].astype(int)
-        good[i] = _decode_into(images[i], files[i], sides[i], window, fast)
+        good[i] = _decode_into(images[i], files[i], window, fast)
     return images, good
 
 
@@ -66,15 +66,14 @@ def sides_of(file):
     return (0, 0) if colors in ("CMYK", "YCCK") else (height, width)
 
 
-def _decode_into(out, file, sides, window, fast):
+def _decode_into(out, file, window, fast):
     """Writes the window of a file, resized, into an image; False if it is damaged."""
     import cv2
 
     size = len(out)
     ratio = max(r for r in RATIOS if r == 1 or min(window[2:]) >= r * size)
-    height, width = (int(-(-side // ratio)) for side in sides)
     try:
-        image = decode_jpeg(file, height, width, fast)
+        image = decode_jpeg(file, ratio, fast)
     except ValueError:
         return False
     (top, left), (bottom, right) = _shrunk(window, ratio)
@@ -83,13 +82,12 @@ def _decode_into(out, file, sides, window, fast):
     return True
 
 
-def decode_jpeg(file, min_height, min_width, fast=False):
-    """All of a JPEG file, at the smallest of its sizes that is large enough.
+def decode_jpeg(file, ratio=1, fast=False):
+    """All of a JPEG file, or a smaller image of all of it.
 
     Args:
         file: Bytes.
-        min_height: Pixels that are enough.
-        min_width: Pixels that are enough.
+        ratio: One of `RATIOS`; height and width are divided by it and rounded up.
         fast: See `decode`.
 
     Returns:
@@ -100,11 +98,12 @@ def decode_jpeg(file, min_height, min_width, fast=False):
     """
     import simplejpeg
 
+    height, width = (-(-side // ratio) for side in sides_of(file))
     try:
         return simplejpeg.decode_jpeg(
             file,
-            min_height=min_height,
-            min_width=min_width,
+            min_height=height,
+            min_width=width,
             fastdct=fast,
             fastupsample=fast,
         )
@@ -112,16 +111,17 @@ def decode_jpeg(file, min_height, min_width, fast=False):
         warning = str(error)
         if warning.startswith(DAMAGE) and not warning.endswith(LEFT_OVER):
             raise
-    return _decode_by_pillow(file, (min_width, min_height))
+    return _decode_by_pillow(file, ratio)
 
 
-def _decode_by_pillow(file, min_size):
+def _decode_by_pillow(file, ratio):
     """What simplejpeg refuses although the image is whole."""
     from PIL import Image
 
     try:
         image = Image.open(io.BytesIO(file))
-        image.draft(None, min_size)
+        # Rounded down: Pillow looks for a size that is not below.
+        image.draft(None, [max(1, side // ratio) for side in image.size])
         return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise ValueError(str(error)) from error

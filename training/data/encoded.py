@@ -9,8 +9,9 @@ import os
 import numpy as np
 
 from training.data.batch import Batch, made_ahead, one_hot, worker_rows
-from training.data.crops import CenterCrop, Crop, ResizedRandomCrop
+from training.data.crops import Crop, ResizedRandomCrop, evaluation_crop
 from training.data.decoding import decode, decode_ops
+from training.engine.recipe import phase_at
 
 # Batches that may arrive from a tf.data service before one that is still awaited.
 MAX_EARLY = 64
@@ -94,7 +95,7 @@ class EncodedStream:
 
     def image_size(self, epoch):
         """Side in pixels of the training images of an epoch."""
-        return self.image_sizes[max(e for e in self.image_sizes if e <= epoch)]
+        return phase_at(self.image_sizes, epoch)
 
     def batch(self, step):
         """The batch of a step, whatever was asked for before: see `batches`."""
@@ -207,7 +208,8 @@ def eval_batches(
         dataset: `training.data.records.RecordDataset`.
         batch_size: Examples of a global batch.
         image_size: Side in pixels.
-        crop: Crop of `training.data.crops`; default is the paper's, `CenterCrop(256)`.
+        crop: Crop of `training.data.crops`; default is the paper's, `CenterCrop(256)`,
+            or of the same share of the image at another size.
         worker: Number of this worker, from 0. Every worker gets as many batches.
         workers: Number of workers.
         on_corrupt: As for `EncodedStream`.
@@ -218,7 +220,7 @@ def eval_batches(
     Raises:
         ValueError: With `on_corrupt="fail"`, if an image cannot be decoded.
     """
-    crop = crop or CenterCrop(256)
+    crop = crop or evaluation_crop(image_size)
     crop.check(image_size)
     _check_policy(on_corrupt)
     rows = worker_rows(batch_size, worker, workers)

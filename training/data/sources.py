@@ -34,6 +34,10 @@ def load(name, split, data_dir):
     """
     if name not in RECORDS:
         return datasets.load(name, split, data_dir)
+    if split not in SPLITS:
+        raise ValueError(
+            f"Expected the split to be one of {list(SPLITS)}. Received: {split!r}"
+        )
     return RecordDataset(pathlib.Path(data_dir) / RECORDS[name], SPLITS[split])
 
 
