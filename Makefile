@@ -12,7 +12,8 @@ test: .venv-test/installed
 	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # The pip of Python 3.10 takes more than ten minutes to resolve the extras.
-.venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/*)
+.venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/* elu_zoo/*.py \
+		elu_zoo/*/*.py)
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=24'
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check .

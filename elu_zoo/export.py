@@ -8,7 +8,7 @@ import tempfile
 import keras
 import numpy as np
 
-from elu_zoo.labels import gives_logits, image_side
+from elu_zoo.labels import gives_logits, image_side, output_layer
 
 MAX_PIXELS = 100_000_000
 """Of an image for `serve_bytes`: a few kilobytes can decode to gigabytes."""
@@ -239,7 +239,7 @@ def _resize_and_crop(image, side, channels):
 
 def _with_dtype(model, dtype):
     """The same network in another precision; its outputs stay in float32."""
-    last = model.layers[-1]
+    last = output_layer(model)
 
     def clone(layer):
         config = layer.get_config()

@@ -190,7 +190,7 @@ class _Batches(keras.utils.PyDataset):
         return padded[top : top + height, left : left + width]
 
 
-def load_image_folder(folder, size=32):
+def load_image_folder(folder, size=32, channels=3):
     """Loads images sorted into one folder a class.
 
     Files that cannot be read, or are no JPEG or PNG by their names, are left out, and
@@ -200,10 +200,12 @@ def load_image_folder(folder, size=32):
     Args:
         folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
         size: Side in pixels. The shorter side is resized to it, the center cropped.
+        channels: 3 for RGB, 1 for gray.
 
     Returns:
-        `(images, labels, class_names)`: a uint8 array of shape `(n, size, size, 3)`, an
-        integer array of shape `(n,)`, and a list of the folders' names in order.
+        `(images, labels, class_names)`: a uint8 array of shape
+        `(n, size, size, channels)`, an integer array of shape `(n,)`, and a list of the
+        folders' names in order.
 
     Raises:
         ValueError: If there are not at least two classes with images.
@@ -216,7 +218,7 @@ def load_image_folder(folder, size=32):
         count = len(images)
         for file in files:
             try:
-                images.append(read_image(file, size, size))
+                images.append(read_image(file, size, size, channels=channels))
             except ValueError:
                 unreadable.append(file)
         if len(images) > count:

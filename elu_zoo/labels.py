@@ -162,9 +162,16 @@ def image_side(model, resize=None):
     return side
 
 
+def output_layer(model):
+    """The last layer of a model, or of the model that is its last layer."""
+    while hasattr(model, "layers"):
+        model = model.layers[-1]
+    return model
+
+
 def gives_logits(model):
     """Whether a model ends without an activation, so that softmax is still to come."""
-    activation = getattr(model.layers[-1], "activation", None)
+    activation = getattr(output_layer(model), "activation", None)
     return getattr(activation, "__name__", None) == "linear"
 
 

@@ -205,6 +205,20 @@ def test_logits_become_probabilities(model, tmp_path):
     )
 
 
+def test_logits_of_a_model_in_a_model_become_probabilities(tmp_path):
+    import tensorflow as tf
+
+    inner = elu_zoo.ELUNet11(width=0.1, classes=4, classifier_activation=None)
+    outer = keras.Sequential([keras.Input((32, 32, 3)), inner])
+    images = picture()[None].astype("float32")
+    logits = np.asarray(inner(images), "float64")
+    expected = np.exp(logits) / np.exp(logits).sum()
+    path = elu_zoo.export_saved_model(outer, tmp_path)
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    answer = serve(image=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
 def test_weights_are_stored_once(model, exported):
     size = sum(p.stat().st_size for p in (exported / "variables").iterdir())
     weights = sum(np.asarray(v).nbytes for v in model.variables)

@@ -155,6 +155,12 @@ def test_load_image_folder(tmp_path):
     assert images.shape == (6, 32, 32, 3) and images.dtype == "uint8"
     assert list(labels) == [0, 0, 0, 1, 1, 1]
     assert images[0, ..., 1].mean() > 150 > 100 > images[0, ..., 0].mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gray, _, _ = elu_zoo.load_image_folder(tmp_path, size=32, channels=1)
+    red, green, blue = np.moveaxis(images.astype("float64"), -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    np.testing.assert_allclose(gray[..., 0], luma, atol=1.5)
 
 
 def test_images_with_too_much_in_them_are_left_out(tmp_path, monkeypatch):

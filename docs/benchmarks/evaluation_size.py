@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args()
 
+    facts = machine()  # Sets the environment before Keras is loaded.
     from elu_zoo.evaluation import evaluate
     from training.engine.loop import split_holdout
     from training.engine.run import load_run
@@ -37,7 +38,7 @@ def main():
         run.load_data("train", arguments.data), run.settings["holdout"]
     )
     model = run.build_model(input_shape=(None, None, held_out.channels))
-    facts = machine() | {
+    facts |= {
         "recipe": run.facts["recipe"],
         "epochs": run.settings["epochs"],
         "seed": run.settings["seed"],

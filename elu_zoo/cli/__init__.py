@@ -5,11 +5,7 @@ import os
 import sys
 import warnings
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow leaves oneDNN off on processors without AVX-512, where it helps too.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
-from elu_zoo.cli import evaluate, export, finetune, list_, predict  # noqa: E402
+from elu_zoo.cli import evaluate, export, finetune, list_, predict
 
 COMMANDS = {
     "list": list_,

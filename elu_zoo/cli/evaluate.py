@@ -36,6 +36,12 @@ def run(arguments):
         check_writable(out.parent)
     record = get_record(arguments.name)
     data = datasets.load(record["dataset"]["name"], arguments.split, arguments.data)
+    if list(data.class_names) != record["class_names"]:
+        raise ValueError(
+            f"Expected {arguments.data} to hold the {len(record['class_names'])} "
+            f"classes of {record['name']}. Received others, or in another order: "
+            f"{len(data.class_names)} classes"
+        )
     data = data.resized(record["preprocessing"]["crop"])
     model, class_names = load_model(arguments.name)
     figures = evaluate(

@@ -55,7 +55,9 @@ def run(arguments):
     record = get_record(arguments.weights)
     keras.utils.set_random_seed(arguments.seed)
     images, labels, class_names = load_image_folder(
-        arguments.folder, record["preprocessing"]["crop"]
+        arguments.folder,
+        record["preprocessing"]["crop"],
+        channels=record["input_shape"][-1],
     )
     for name, count in zip(class_names, np.bincount(labels), strict=True):
         if count < 2:
