@@ -17,8 +17,8 @@ def features(model, stacks=None):
     Returns:
         A functional `keras.Model` of the same input whose output is a dict from
         `"stack1"`, `"stack2"`, ... to the output of the stack's last layer: feature
-        maps `(n, height, width, units)`, each stack's half the size of the one before,
-        or vectors `(n, units)`.
+        maps `(n, height, width, units)`, each stack's of half the size of the one
+        before or of the same, or vectors `(n, units)`.
 
     Raises:
         ValueError: If the model has no such stacks.

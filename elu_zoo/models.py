@@ -366,7 +366,7 @@ def _build(key, arguments, given):
     return model
 
 
-def _plain(value):
+def _as_tuple(value):
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -413,11 +413,11 @@ def _say(message):
 def _take_arguments_of_weights(key, arguments, given, record):
     for name, value in record["arguments"].items():
         if given.get(name) is None:
-            arguments[name] = _plain(value)
+            arguments[name] = _as_tuple(value)
     parameters = inspect.signature(MODELS[key]).parameters
     for name in parameters.keys() & set(OF_WEIGHTS):
         value = record["arguments"].get(name, parameters[name].default)
-        if _plain(arguments[name]) != _plain(value):
+        if _as_tuple(arguments[name]) != _as_tuple(value):
             raise ValueError(
                 f"The weights {record['name']!r} were made with {name}={value!r}. "
                 f"Received: {name}={arguments[name]!r}. Leave the argument out, or use "
@@ -568,7 +568,7 @@ def _fresh(initializer):
 
 def dropout_rates(dropout, stacks):
     """One rate for each layer of each stack, from a model function's `dropout`."""
-    rates = [dropout or 0.0] * len(stacks) if _is_number(dropout) else list(dropout)
+    rates = [dropout or 0.0] * len(stacks) if _is_rate(dropout) else list(dropout)
     if any(rates[len(stacks) :]):
         raise ValueError(
             f"Expected dropout to have at most {len(stacks)} rates above 0, one for "
@@ -581,7 +581,7 @@ def dropout_rates(dropout, stacks):
         if not isinstance(rate, (list, tuple)):
             all_layers = stack[0][2] == FC
             rate = [rate] * count if all_layers else [0.0] * (count - 1) + [rate]
-        valid = all(_is_number(r) and 0 <= (r or 0) < 1 for r in rate)
+        valid = all(_is_rate(r) and 0 <= (r or 0) < 1 for r in rate)
         if len(rate) != count or not valid:
             raise ValueError(
                 "Expected dropout rates in [0, 1), one for each stack or for each of "
@@ -591,7 +591,7 @@ def dropout_rates(dropout, stacks):
     return layered
 
 
-def _is_number(value):
+def _is_rate(value):
     return value is None or isinstance(value, numbers.Real)
 
 

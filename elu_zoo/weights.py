@@ -49,7 +49,7 @@ def list_weights(model=None):
     names = sorted(_manifest()["weights"])
     if model is None:
         return names
-    return [name for name in names if _plain(name.split(".")[0]) == _plain(model)]
+    return [name for name in names if _lowered(name.split(".")[0]) == _lowered(model)]
 
 
 def get_record(name):
@@ -290,7 +290,7 @@ def _manifest():
     )
 
 
-def _plain(model):
+def _lowered(model):
     return str(model).lower().replace("_", "")
 
 

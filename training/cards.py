@@ -50,6 +50,8 @@ def card(name, record, figures):
     Returns:
         A string of Markdown.
     """
+    from training.data.sources import RECORDS
+
     tag = name.split(".", 1)[1]
     training, machine = record["training"], record["training"]["machine"]
     low, high = figures["error_interval"]
@@ -76,6 +78,10 @@ def card(name, record, figures):
         f" --{option.replace('_', '-')} {value}"
         for option, value in record.get("recipe_changes", {}).items()
     )
+    others = [f"{k}={v!r}" for k, v in record["arguments"].items() if k != "classes"]
+    made_with = f"; made with `{', '.join(others)}`" if others else ""
+    on_disk = record["dataset"]["name"] in RECORDS
+    command = "python -m training.evaluate" if on_disk else "elu-zoo evaluate"
     side = record["input_shape"][0]
     resized_from = record.get("resized_from")
     resized, image_size, curve = "", "", ""
@@ -92,7 +98,8 @@ def card(name, record, figures):
 {record["parameters"]:,} parameters, {record["multiply_adds"] / 1e6:.0f} M multiply-adds
 an image, {record["bytes"] / 1e6:.1f} MB, input
 {"×".join(map(str, record["input_shape"]))}, {len(record["class_names"])} classes. The
-architecture and the absence of normalization are those of Clevert et al. (2016).
+architecture and the absence of normalization are those of Clevert et al.
+(2016){made_with}.
 
 ## Results
 
@@ -110,7 +117,7 @@ evaluated in float32.
 
 {runs}
 
-    elu-zoo evaluate {name} --data DIR
+    {command} {name} --data DIR
 
 ## Training
 

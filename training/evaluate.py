@@ -72,7 +72,9 @@ def _load(arguments):
         data = run.load_data(split, arguments.data)
         return run.build_model(arguments.weights), run.settings["dataset"], data
     record = get_record(source)
-    data = sources.load(record["dataset"]["name"], split, arguments.data)
+    data = sources.load(
+        record["dataset"]["name"], split, arguments.data, record["class_names"]
+    )
     model = get_model_function(record["model"])(weights=source)
     return model, record["dataset"]["name"], data
 

@@ -22,9 +22,10 @@ import shutil
 import sys
 import tempfile
 
-from training.cards import card, over_seeds
+from training.cards import over_seeds
 from training.engine import device
 from training.engine.recipe import OPTIONS, load_recipe, read_code
+from training.tables import cards
 from training.train import RATE_SCALING, positive
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -201,7 +202,7 @@ def publish(
         part.write_bytes(content)
     with replacing(pretrained / "reference" / f"{name}.json") as part:
         part.write_text(json.dumps(reference_logits(model)) + "\n")
-    _write_manifest(manifest, name, figures, pretrained)
+    _write_manifest(manifest, pretrained, results)
     # Last: until the new record is on the disk the old ones are still the good ones.
     for seed in (results / name).glob("seed-*"):
         shutil.rmtree(seed)
@@ -257,8 +258,7 @@ def add_seed(
     record["other_seeds"] = sorted(
         [*others, {"seed": seed, "error": figures["error"]}], key=lambda x: x["seed"]
     )
-    figures = json.loads((results / name / "evaluation.json").read_text())
-    _write_manifest(manifest, name, figures, pretrained)
+    _write_manifest(manifest, pretrained, results)
     return record
 
 
@@ -340,15 +340,16 @@ def _read_manifest(pretrained):
     return {"format": 1, "base_url": None, "weights": {}}
 
 
-def _write_manifest(manifest, name, figures, pretrained):
-    """The manifest, and the card that goes with it."""
+def _write_manifest(manifest, pretrained, results):
+    """The manifest, and the cards that go with it."""
     from elu_zoo.files import replacing
 
     (pretrained / "cards").mkdir(parents=True, exist_ok=True)
     with replacing(pretrained / "manifest.json") as part:
         part.write_text(json.dumps(manifest, indent=1) + "\n")
-    with replacing(pretrained / "cards" / f"{name}.md") as part:
-        part.write_text(card(name, manifest["weights"][name], figures))
+    for name, card in cards(manifest, results).items():
+        with replacing(pretrained / "cards" / f"{name}.md") as part:
+            part.write_text(card)
 
 
 def reference_logits(model):

@@ -64,7 +64,10 @@ def test_kubernetes_indexed_job():
 
 def test_multi_worker_needs_a_cluster(monkeypatch):
     pytest.importorskip("tensorflow")
-    for name in ("TF_CONFIG", "SLURM_NTASKS", "JOB_COMPLETION_INDEX"):
+    for name in (
+        *("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
+        "JOB_COMPLETION_INDEX",
+    ):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match="in TF_CONFIG"):
         make_placement("multi_worker")

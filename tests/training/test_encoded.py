@@ -239,8 +239,8 @@ def test_evaluation_is_the_center_crop_of_the_resized_image(dataset):
         assert np.abs(image - expected).mean() < 2, SIZES[number % len(SIZES)]
 
 
-@pytest.mark.parametrize("workers", [6])
-def test_evaluation_counts_every_example_once(dataset, workers):
+def test_evaluation_counts_every_example_once(dataset):
+    workers = 6
     shares = [
         list(eval_batches(dataset, 6, 16, worker=i, workers=workers))
         for i in range(workers)

@@ -18,7 +18,8 @@ class Batch:
         weights: float32 array of shape `(rows,)`: 1, or 0 for an image that could not
             be decoded and must not be trained on.
         indices: Position of each example in the data set.
-        epoch: Number of the epoch, from 0.
+        epoch: Number of the epoch, from 0. This and the rest are for augmentation;
+            batches for evaluation have none of it.
         image_size: Side in pixels to train at.
         rng: `numpy.random.Generator`, seeded by the run's seed and the step.
         rows: Slice of the global batch that this is.
@@ -29,11 +30,11 @@ class Batch:
     targets: np.ndarray
     weights: np.ndarray
     indices: np.ndarray
-    epoch: int
-    image_size: int
-    rng: np.random.Generator
-    rows: slice
-    global_size: int
+    epoch: int | None = None
+    image_size: int | None = None
+    rng: np.random.Generator | None = None
+    rows: slice | None = None
+    global_size: int | None = None
 
     def draw(self, function):
         """Random values for these rows, the same however many workers there are.
@@ -78,6 +79,28 @@ def worker_rows(batch_size, worker, workers):
 def one_hot(dataset, numbers):
     """Targets of the examples with these numbers, float32 `(numbers, classes)`."""
     return np.eye(len(dataset.class_names), dtype="float32")[dataset.labels[numbers]]
+
+
+def evaluation_batch(dataset, numbers, images, good=True):
+    """A batch of examples in their order, filled up behind the last one.
+
+    Args:
+        dataset: Data set with `labels` and `class_names`.
+        numbers: Positions of the examples; those behind the end stand for none.
+        images: Their images, of any content where there is no example.
+        good: Whether each image could be decoded.
+
+    Returns:
+        A `Batch`. Where there is no example the image is all zeros, the weight 0 and
+        the index -1.
+    """
+    present = numbers < len(dataset)
+    return Batch(
+        images=np.where(present[:, None, None, None], images, np.uint8(0)),
+        targets=one_hot(dataset, np.minimum(numbers, len(dataset) - 1)),
+        weights=(good & present).astype("float32"),
+        indices=np.where(present, numbers, -1),
+    )
 
 
 def made_ahead(make, items, threads=1, ahead=4):

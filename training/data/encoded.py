@@ -8,10 +8,10 @@ import os
 
 import numpy as np
 
-from training.data.batch import Batch, made_ahead, one_hot, worker_rows
+from training.data.batch import evaluation_batch, made_ahead, worker_rows
 from training.data.crops import Crop, ResizedRandomCrop, evaluation_crop
 from training.data.decoding import decode, decode_ops
-from training.engine.recipe import phase_at
+from training.data.stream import Stream
 
 # Batches that may arrive from a tf.data service before one that is still awaited.
 MAX_EARLY = 64
@@ -20,7 +20,7 @@ MAX_EARLY = 64
 THREADS = min(32, os.cpu_count() or 1)
 
 
-class EncodedStream:
+class EncodedStream(Stream):
     """Batches of a `RecordDataset`, or of one worker's share of it.
 
     Each epoch has another order; the last, smaller batch of an epoch is left out. An
@@ -62,29 +62,28 @@ class EncodedStream:
         decoder="simplejpeg",
         service=None,
     ):
-        if len(dataset) < batch_size:
-            raise ValueError(
-                f"Expected at least one batch of {batch_size} training images. "
-                f"Received: {len(dataset)} images"
-            )
         augmentation = list(augmentation)
         own_crop = augmentation and isinstance(augmentation[0], Crop)
         self.crop = augmentation.pop(0) if own_crop else ResizedRandomCrop(256)
         if isinstance(image_sizes, int):
             image_sizes = {0: image_sizes}
-        self.image_sizes = dict(sorted(image_sizes.items()))
-        if 0 not in self.image_sizes:
+        if 0 not in image_sizes:
             raise ValueError(
                 "Expected image_sizes to have a size for epoch 0, since images on disk "
                 f"have no size in common. Received: image_sizes={image_sizes}"
             )
-        for size in self.image_sizes.values():
+        for size in image_sizes.values():
             self.crop.check(size)
-        self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
-        self.batch_size, self.service = batch_size, service
-        self.rows = worker_rows(batch_size, worker, workers)
-        self.steps_per_epoch = len(dataset) // batch_size
-        self.on_corrupt = _check_policy(on_corrupt)
+        super().__init__(
+            dataset,
+            batch_size,
+            augmentation,
+            dict(sorted(image_sizes.items())),
+            seed,
+            worker,
+            workers,
+        )
+        self.service, self.on_corrupt = service, _check_policy(on_corrupt)
         decoders = {"simplejpeg": self._decode, "tensorflow": _on_cpu(self._decode_ops)}
         if decoder not in decoders:
             raise ValueError(
@@ -92,10 +91,6 @@ class EncodedStream:
             )
         self._decoder = decoders[decoder]
         self._drawn = _on_cpu(self._draw)
-
-    def image_size(self, epoch):
-        """Side in pixels of the training images of an epoch."""
-        return phase_at(self.image_sizes, epoch)
 
     def batch(self, step):
         """The batch of a step, whatever was asked for before: see `batches`."""
@@ -176,21 +171,8 @@ class EncodedStream:
         step, numbers = int(decoded["step"]), decoded["numbers"]
         if self.on_corrupt == "fail":
             _check_good(self.dataset, numbers, decoded["good"])
-        epoch = step // self.steps_per_epoch
-        batch = Batch(
-            images=decoded["images"],
-            targets=one_hot(self.dataset, numbers),
-            weights=decoded["good"].astype("float32"),
-            indices=numbers,
-            epoch=epoch,
-            image_size=self.image_size(epoch),
-            rng=np.random.default_rng([self.seed, 1, step]),
-            rows=self.rows,
-            global_size=self.batch_size,
-        )
-        for augment in self.augmentation:
-            batch = augment(batch)
-        return batch
+        weights = decoded["good"].astype("float32")
+        return self._augmented(step, numbers, decoded["images"], weights)
 
 
 def eval_batches(
@@ -231,20 +213,10 @@ def eval_batches(
         numbers = np.arange(start + rows.start, start + rows.stop)
         files = [dataset.image(number) for number in np.minimum(numbers, last)]
         images, good = decode(files, crop, draws, image_size)
-        present = numbers <= last
         if on_corrupt == "fail":
+            present = numbers <= last
             _check_good(dataset, numbers[present], good[present])
-        return Batch(
-            images=np.where(present[:, None, None, None], images, np.uint8(0)),
-            targets=one_hot(dataset, np.minimum(numbers, last)),
-            weights=(good & present).astype("float32"),
-            indices=np.where(present, numbers, -1),
-            epoch=0,
-            image_size=image_size,
-            rng=np.random.default_rng(0),
-            rows=rows,
-            global_size=batch_size,
-        )
+        return evaluation_batch(dataset, numbers, images, good)
 
     starts = range(0, len(dataset), batch_size)
     yield from made_ahead(batch, starts, THREADS, ahead=THREADS + 2)

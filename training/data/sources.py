@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from elu_zoo import datasets, evaluation
-from training.data.batch import Batch, one_hot, worker_rows
+from training.data.batch import evaluation_batch
 from training.data.encoded import EncodedStream, eval_batches
 from training.data.records import RecordDataset
 from training.data.stream import Stream
@@ -16,7 +16,7 @@ RECORDS = {"imagenet2012": "imagenet", "imagenet2012_256": "imagenet-256"}
 SPLITS = {"train": "train", "test": "validation"}
 
 
-def load(name, split, data_dir):
+def load(name, split, data_dir, class_names=None):
     """Opens a split of a data set.
 
     Args:
@@ -24,21 +24,30 @@ def load(name, split, data_dir):
             or a name of `elu_zoo.datasets.load`.
         split: `"train"` or `"test"`.
         data_dir: Folder of the data sets.
+        class_names: The classes that it must have.
 
     Returns:
         An `elu_zoo.datasets.Dataset` or a `training.data.records.RecordDataset`.
 
     Raises:
-        ValueError: If there is no such data set or split.
+        ValueError: If there is no such data set or split, or its classes are others.
         FileNotFoundError: If the files are not there.
     """
     if name not in RECORDS:
-        return datasets.load(name, split, data_dir)
-    if split not in SPLITS:
+        dataset = datasets.load(name, split, data_dir)
+    elif split in SPLITS:
+        dataset = RecordDataset(pathlib.Path(data_dir) / RECORDS[name], SPLITS[split])
+    else:
         raise ValueError(
             f"Expected the split to be one of {list(SPLITS)}. Received: {split!r}"
         )
-    return RecordDataset(pathlib.Path(data_dir) / RECORDS[name], SPLITS[split])
+    if class_names is not None and list(dataset.class_names) != list(class_names):
+        raise ValueError(
+            f"Expected the {len(class_names)} classes that the network was trained on. "
+            f"Received: the {len(dataset.class_names)} of {data_dir}, which are others "
+            "or in another order"
+        )
+    return dataset
 
 
 def on_disk(dataset):
@@ -122,20 +131,9 @@ def evaluation_batches(dataset, size, worker=0, workers=1, rows=250):
         )
         return
     for start in range(0, len(dataset), rows * workers):
-        start += worker * rows
-        numbers = np.arange(start, start + rows)
-        chosen = np.minimum(numbers, len(dataset) - 1)
-        yield Batch(
-            images=dataset.images[chosen],
-            targets=one_hot(dataset, chosen),
-            weights=(numbers < len(dataset)).astype("float32"),
-            indices=np.where(numbers < len(dataset), numbers, -1),
-            epoch=0,
-            image_size=dataset.image_size,
-            rng=np.random.default_rng(0),
-            rows=worker_rows(rows * workers, worker, workers),
-            global_size=rows * workers,
-        )
+        numbers = start + worker * rows + np.arange(rows)
+        images = dataset.images[np.minimum(numbers, len(dataset) - 1)]
+        yield evaluation_batch(dataset, numbers, images)
 
 
 def evaluate(model, dataset):

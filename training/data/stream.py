@@ -44,8 +44,9 @@ class Stream:
                 f"Received: {len(dataset)} images"
             )
         self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
-        self.batch_size = batch_size
-        self.image_sizes = {0: dataset.image_size} | dict(image_sizes or {})
+        self.batch_size, self.image_sizes = batch_size, dict(image_sizes or {})
+        if 0 not in self.image_sizes:
+            self.image_sizes[0] = dataset.image_size
         self.rows = worker_rows(batch_size, worker, workers)
         self.steps_per_epoch = len(dataset) // batch_size
         self._order = functools.lru_cache(maxsize=2)(self._order)
@@ -70,12 +71,17 @@ class Stream:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
-        indices = self._order(epoch)[start : start + self.batch_size][self.rows]
+        numbers = self._order(epoch)[start : start + self.batch_size][self.rows]
+        weights = np.ones(len(numbers), "float32")
+        return self._augmented(step, numbers, self.dataset.images[numbers], weights)
+
+    def _augmented(self, step, numbers, images, weights):
+        epoch = step // self.steps_per_epoch
         batch = Batch(
-            images=self.dataset.images[indices],
-            targets=one_hot(self.dataset, indices),
-            weights=np.ones(len(indices), "float32"),
-            indices=indices,
+            images=images,
+            targets=one_hot(self.dataset, numbers),
+            weights=weights,
+            indices=numbers,
             epoch=epoch,
             image_size=self.image_size(epoch),
             rng=np.random.default_rng([self.seed, 1, step]),

@@ -25,12 +25,15 @@ class Recipe:
             With its `use_ema`, the averaged weights are the ones evaluated and kept.
         learning_rate: Called with the number of steps of the whole run, returns a Keras
             learning-rate schedule.
-        initialize: Called with the new model and the training images, to change weights
-            before the first step; see `training.engine.initialization`.
+        initialize: Called with the new model and the training images (of images on
+            disk, center crops of 2,000), to change weights before the first step; see
+            `training.engine.initialization`. The statistics of the preprocessing are
+            those of the same images.
         augmentation: Functions of `training.data.augmentation`, applied in order.
         image_sizes: Side of the training images, by the first epoch that has it, such
             as `{0: 24, 14: 32}`; negative epochs count from the end. A run
-            evaluates at the size of the data set; see `training.publish --image-size`.
+            evaluates at the size of the data set, or at the largest of these for images
+            on disk; see `training.publish --image-size`.
         label_smoothing: Share of the target spread over all classes.
         dropout: Dropout rates by the share of the run's steps after which they begin,
             such as `{0: rates, 0.5: higher_rates}`, with rates as in the model
@@ -40,7 +43,8 @@ class Recipe:
         clip_norm: Longest gradient over all weights together; longer ones are scaled.
         accumulation: Parts that a global batch is computed in, one after the other, to
             fit the memory. The step is that of the whole batch.
-        examples: Training images to use, from all over the data set; `None` for all.
+        examples: Images to use for training, and to evaluate on, from all over the
+            data set; `None` for all.
         holdout: Number of training images to leave out and validate on. With 0 the run
             trains on all of them and the test set is looked at once, at the end.
         evaluate_every: Epochs between validations.

@@ -58,14 +58,9 @@ class Run:
         Raises:
             ValueError: If its classes are not those that the run was trained on.
         """
-        data = sources.load(self.settings["dataset"], split, data_dir)
-        if list(data.class_names) != self.facts["class_names"]:
-            raise ValueError(
-                f"Expected the {len(self.facts['class_names'])} classes of the run in "
-                f"{self.folder}. Received: the {len(data.class_names)} of {data_dir}, "
-                "which are others"
-            )
-        return data
+        return sources.load(
+            self.settings["dataset"], split, data_dir, self.facts["class_names"]
+        )
 
 
 def load_run(folder):

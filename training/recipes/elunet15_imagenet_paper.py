@@ -6,8 +6,8 @@ r"""ELUNet15 on ImageNet as in section 4.3 of the paper.
 The paper's: He initialization, L2 weight decay, 50 % dropout in the two wide layers,
 images resized to 256×256 (by `training.prepare`: docs/imagenet.md), the mean of each
 pixel subtracted, random crops of 224×224, flips, and a single center crop to evaluate.
-Each pixel is also divided by its standard deviation, much the same for all: He's
-initialization expects inputs of unit variance.
+The mean is that of 2,000 images. Each pixel is also divided by its standard deviation,
+much the same for all: He's initialization expects inputs of unit variance.
 
 The paper is silent on three more things:
 
