@@ -10,13 +10,16 @@ import pytest
 from environment import on_backend
 
 TESTS = pathlib.Path(__file__).parent
-# Enough to call every layer, model and optimizer, in about a minute.
+# Enough to call every layer, model and optimizer, in about two minutes.
 CHOSEN = {
     "test_ops.py": "",
     "layers": "",
     "training/test_optimizers.py": "",
     "test_models.py": "papers or pooling_first or without_top",
     "test_labels.py": "",
+    "test_feature_extraction.py": "",
+    "test_finetuning.py": "",
+    "test_layerwise_adam.py": "",
     "test_weights.py": "dropout or classes or include or round",
 }
 

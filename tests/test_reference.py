@@ -10,9 +10,12 @@ import sys
 import numpy as np
 import pytest
 from environment import on_backend
+from PIL import Image
 
+import elu_zoo
+from elu_zoo.models import get_model_function
 from elu_zoo.reference import reference_images
-from elu_zoo.weights import list_weights
+from elu_zoo.weights import get_record, list_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 OLDEST_KERAS = "3.10.0"
@@ -89,3 +92,23 @@ def test_the_images_are_the_same_everywhere():
         value += number * 31 + channel * 53
         assert images[number, row, column, channel] == abs(value % 511 - 255)
     assert len({image.tobytes() for image in images}) == 20
+
+
+@pytest.mark.parametrize(
+    "weights, pattern, right",
+    [
+        ("elunet11.cifar100", "cifar100/*.png", 7 / 8),
+        ("elunet15.tiny_imagenet", "five_classes/*/*.jpg", 0.6),
+    ],
+)
+def test_names_are_those_of_what_is_seen(weights, pattern, right):
+    files = sorted((ROOT / "docs/demo/images").glob(pattern))
+    images = [Image.open(file) for file in files]
+    model = get_model_function(get_record(weights)["model"])(weights=weights)
+    predictions = model.predict(elu_zoo.preprocess_input(images, weights), verbose=0)
+    answers = elu_zoo.decode_predictions(predictions, top=1, weights=weights)
+    seen = [
+        (file.stem if file.suffix == ".png" else file.parent.name).startswith(name)
+        for file, [(_, name, _)] in zip(files, answers, strict=True)
+    ]
+    assert len(seen) > 0 and np.mean(seen) >= right

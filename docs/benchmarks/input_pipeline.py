@@ -10,7 +10,7 @@ paper's crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
     here    training.data.decoding.decode, from shards made by training.prepare
     ops     decode_ops in its place, as a worker of a tf.data service does
 
-All three read the originals (`prepare --resize 0`), and all three read the images
+All of them read the originals (`prepare --resize 0`), and all of them the images
 resized once to 256×256 (`prepare`'s default). `run` is what a run of as many epochs as
 the paper's recipe has gets from the originals here when the resizing is counted too;
 `run_to_better` compares it with the better of the other two from the originals.

@@ -18,6 +18,7 @@ left out. The study ends with curves in a PNG file beside that.
 
 import argparse
 import csv
+import functools
 import itertools
 import pathlib
 import statistics
@@ -168,15 +169,11 @@ def choose(name, images, seed, folder):
     ]
 
 
-_loaded = {}
-
-
+@functools.cache
 def load(name, folder):
     from elu_zoo import datasets
 
-    if name not in _loaded:
-        _loaded[name] = datasets.load(name, "train", folder)
-    return _loaded[name]
+    return datasets.load(name, "train", folder)
 
 
 def same(name, known):
