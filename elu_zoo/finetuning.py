@@ -61,7 +61,7 @@ def finetune(
     labels,
     validation_data=None,
     *,
-    epochs=(10, 20),
+    epochs=(5, 10),
     learning_rate=(3e-3, 3e-4),
     rate_decay=0.7,
     batch_size=32,
@@ -72,7 +72,7 @@ def finetune(
     """Trains the output layer alone, then the whole network at a lower rate.
 
     Two calls of Keras's `fit` with Adam and a cosine schedule each. The first keeps the
-    random output layer from spoiling the pretrained ones. The rates did best in
+    random output layer from spoiling the pretrained ones. Rates and epochs did best in
     docs/results/transfer_candidates.csv.
 
     Args:

@@ -24,9 +24,9 @@ def add_arguments(parser):
         "--epochs",
         type=int,
         nargs=2,
-        default=[10, 20],
+        default=[5, 10],
         metavar=("HEAD", "ALL"),
-        help="epochs for the output layer alone, then for everything (default: 10 20)",
+        help="epochs for the output layer alone, then for everything (default: 5 10)",
     )
     parser.add_argument(
         "--frozen", action="store_true", help="train the output layer alone"
