@@ -65,7 +65,8 @@ def run_faults(folder, workers, kills, epochs, seed=0, say=print):
     rng = random.Random(seed)
     logs, supervisors = start("killed", supervised=True)
     try:
-        for number in range(kills):
+        number = 0
+        while number < kills:
             before = _newest(logs / "run")
             # Not before the job has got on, so that the kills hit training.
             _wait(lambda before=before: _newest(logs / "run") != before, supervisors)
@@ -75,7 +76,10 @@ def run_faults(folder, workers, kills, epochs, seed=0, say=print):
             victims = rng.choice([[0], [rng.randrange(workers)], range(workers)])
             step = _newest(logs / "run")
             killed = [w for w in victims if _kill_child(supervisors[w])]
-            say(f"kill {number + 1}: workers {killed} after checkpoint {step}")
+            # Between two starts there is nothing to kill.
+            if killed:
+                number += 1
+                say(f"kill {number}: workers {killed} after checkpoint {step}")
         launch.finish(supervisors, logs)
     finally:
         for process in supervisors:
