@@ -59,7 +59,7 @@ def main():
     model = elu_zoo.ELUNet11(weights="cifar100", classes=5)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     before = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
-    elu_zoo.finetune(model, x, y, validation, epochs=(5, 10))
+    elu_zoo.finetune(model, x, y, validation)
     after = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
     print(
         f"\n  {len(x)} images to learn from, {len(validation[0])} held out."
