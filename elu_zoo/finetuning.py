@@ -72,8 +72,8 @@ def finetune(
     """Trains the output layer alone, then the whole network at a lower rate.
 
     Two calls of Keras's `fit` with Adam and a cosine schedule each. The first keeps the
-    random output layer from spoiling the pretrained ones. Rates and epochs did best in
-    docs/results/transfer_candidates.csv.
+    random output layer from spoiling the pretrained ones. Rates and epochs did best, in
+    the mean of two tasks, in docs/results/transfer_candidates.csv.
 
     Args:
         model: Keras model that gives probabilities or logits, such as
