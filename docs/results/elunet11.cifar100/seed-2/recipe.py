@@ -96,8 +96,7 @@ CHUNK = 64
 def winograd(images, kernel):
     """A 3×3 convolution, as Lavin & Gray (2016) compute it.
 
-    The same as `tf.nn.conv2d(images, kernel, 1, "SAME")` but for rounding (1e-5 of the
-    largest value in float32).
+    The same as `tf.nn.conv2d(images, kernel, 1, "SAME")` but for rounding.
 
     Args:
         images: Tensor `(n, size, size, channels)` of known shape, `size` a multiple of 4.
