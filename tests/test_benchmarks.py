@@ -2,12 +2,9 @@
 
 import csv
 import importlib
-import pathlib
 
 import keras
 import pytest
-
-FOLDER = pathlib.Path(__file__).parents[1] / "docs/benchmarks"
 
 
 @pytest.mark.skipif(
@@ -21,8 +18,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "docs/benchmarks"
     ],
 )
 def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(FOLDER)
-    benchmark = importlib.import_module(name)
+    benchmark = importlib.import_module(f"training.benchmarks.{name}")
     monkeypatch.setattr(benchmark, "SHAPES", [(2, 4, 4, 8)], raising=False)
     file = tmp_path / "rows.csv"
     benchmark.main([*arguments, "--rounds", "1", "--csv", str(file)])

@@ -59,7 +59,7 @@ def main(argv=None):
         type=positive,
         metavar="SIDE",
         help="of the images that the weights are for, and the test images are resized "
-        "to (default: as they are); best chosen by docs/benchmarks/evaluation_size.py",
+        "to (default: as they are); best chosen by training.benchmarks.evaluation_size",
     )
     parser.add_argument(
         "--limited-by", metavar="TEXT", help="what limits the error, for the card"

@@ -5,7 +5,7 @@ import pathlib
 import platform
 
 # TensorFlow leaves oneDNN off on processors without AVX-512; the networks train faster
-# with it there too. docs/benchmarks/training_step.py measures by how much.
+# with it there too. training/benchmarks/training_step.py measures by how much.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

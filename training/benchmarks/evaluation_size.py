@@ -1,7 +1,7 @@
 """Measures at which image size a trained network errs least, on held-out images.
 
     python -m training.train RECIPE --holdout 5000 --data DIR --out RUN
-    python docs/benchmarks/evaluation_size.py RUN --data DIR [--csv FILE]
+    python -m training.benchmarks.evaluation_size RUN --data DIR [--csv FILE]
 
 A network that was trained on random crops, on which objects look larger, often does
 better on images larger than those crops (Touvron et al., 2019). RUN is the folder of a
@@ -11,7 +11,7 @@ finished run that left images out. They are resized as `elu_zoo.preprocess_input
 import argparse
 import sys
 
-from measuring import machine, write_csv
+from training.benchmarks.measuring import machine, write_csv
 
 SIZES = (40, 44, 48, 52, 56, 60, 64, 72, 80)
 

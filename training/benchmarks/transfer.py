@@ -1,6 +1,6 @@
 """Measures what pretrained weights are worth on small sets of new images.
 
-    python docs/benchmarks/transfer.py --data DIR --csv FILE [--candidates]
+    python -m training.benchmarks.transfer --data DIR --csv FILE [--candidates]
 
 Each trunk on data that it has not seen: `elunet11.cifar100` on twenty classes of Tiny
 ImageNet that CIFAR-100 does not have, `elunet15.tiny_imagenet` on CIFAR-100, both on
@@ -24,7 +24,8 @@ import pathlib
 import statistics
 
 import numpy as np
-from measuring import machine, write_csv
+
+from training.benchmarks.measuring import machine, write_csv
 
 SIZE, BATCH, STEPS, STEPS_PER_EPOCH = 32, 32, 320, 32
 SEEDS = (0, 1, 2)

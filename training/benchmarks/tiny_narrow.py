@@ -2,8 +2,8 @@
 
 For choices that a run of the recipe itself would take hours for:
 
-    python -m training.train docs/benchmarks/tiny_narrow.py --holdout 5000 --data DIR \
-        --out RUN
+    python -m training.train training/benchmarks/tiny_narrow.py \
+        --holdout 5000 --data DIR --out RUN
 
 Cost: 0.24 PFLOP.
 """

@@ -1,6 +1,6 @@
 """Times `elu_zoo.ops.elu`, called eagerly, against TensorFlow's ReLU and ELU.
 
-    python docs/benchmarks/elu_op.py [--rounds 31] [--csv FILE]
+    python -m training.benchmarks.elu_op [--rounds 31] [--csv FILE]
 
 Printed are medians in milliseconds and the ratios of `elu_zoo.ops.elu` to the others,
 for the forward pass and for the forward pass with its gradient. Takes about two minutes
@@ -13,7 +13,8 @@ import sys
 import time
 
 import numpy as np
-from measuring import machine, medians, write_csv
+
+from training.benchmarks.measuring import machine, medians, write_csv
 
 SHAPES = ((64, 56, 56, 256), (128, 32, 32, 192), (64, 16, 16, 192), (1, 32, 32, 3))
 

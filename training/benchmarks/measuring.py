@@ -3,10 +3,8 @@
 import csv
 import pathlib
 import statistics
-import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
 
 
 def timings(calls, rounds, clock):

@@ -1,6 +1,6 @@
 """Times a training step of ELUNet11: oneDNN off and on, precisions, image sizes.
 
-    python docs/benchmarks/training_step.py [--rounds 3] [--csv FILE]
+    python -m training.benchmarks.training_step [--rounds 3] [--csv FILE]
 
 Each setting runs in processes of its own, in an order that rotates from round to round.
 Printed are the medians in images a second and the ratio to the first row. Run it from a
@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 
-from measuring import ROOT, machine, write_csv
+from training.benchmarks.measuring import ROOT, machine, write_csv
 
 SETTINGS = [
     {"onednn": "0", "precision": "float32", "image_size": 32},

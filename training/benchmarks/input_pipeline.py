@@ -1,6 +1,6 @@
 """Times the ImageNet train transform against Pillow and plain TensorFlow.
 
-    python docs/benchmarks/input_pipeline.py [--rounds 9] [--images 256] [--csv FILE]
+    python -m training.benchmarks.input_pipeline [--rounds 9] [--csv FILE]
 
 From JPEG photographs of 500×375 pixels on disk to 224×224 crops in a batch, for the
 paper's crop (`ResizedRandomCrop`) and for `RandomResizedCrop`:
@@ -28,7 +28,8 @@ import tempfile
 import time
 
 import numpy as np
-from measuring import ROOT, machine, timings, write_csv
+
+from training.benchmarks.measuring import ROOT, machine, timings, write_csv
 
 SIZE, BATCH, STORED = 224, 256, 256
 ORIGINALS, RESIZED = (375, 500), (STORED, STORED)
