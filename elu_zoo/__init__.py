@@ -1,6 +1,6 @@
 """Keras models of the ELU networks of Clevert, Unterthiner & Hochreiter (ICLR 2016)."""
 
-from elu_zoo.export import export_saved_model
+from elu_zoo.exporting import export_saved_model
 from elu_zoo.feature_extraction import features
 from elu_zoo.finetuning import finetune, freeze, load_image_folder
 from elu_zoo.labels import decode_predictions, preprocess_input

@@ -1,4 +1,4 @@
-"""Starts the servers of docs/serving and compares their answers with the model's.
+"""Starts the servers of elu_zoo/serving and compares their answers with the model's.
 
 Each runs in the first Python that has it and TensorFlow: of those in the variable
 `ELU_ZOO_SERVER_PYTHON`, separated like a PATH, then of this process.
@@ -29,7 +29,7 @@ import elu_zoo
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
 )
-SERVING = pathlib.Path(__file__).parents[1] / "docs" / "serving"
+SERVING = pathlib.Path(__file__).parents[1] / "elu_zoo" / "serving"
 NAMES = ["ant", "bee", "cat", "döner"]
 JUNK = b"no image"
 # Without a proxy, whatever the environment says.

@@ -18,7 +18,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from elu_zoo.export import export_saved_model
+    from elu_zoo.exporting import export_saved_model
 
     model, class_names = load_model(arguments.model)
     path = export_saved_model(
