@@ -3,7 +3,7 @@ PYTHON ?= python3
 .PHONY: demo test clean
 
 demo: .venv-demo/installed
-	.venv-demo/bin/python docs/demo/demo.py
+	.venv-demo/bin/python training/demo/demo.py
 
 # The tests start many processes; two files at a time take half as long.
 test: .venv-test/installed

@@ -102,7 +102,7 @@ def test_the_images_are_the_same_everywhere():
     ],
 )
 def test_names_are_those_of_what_is_seen(weights, pattern, right):
-    files = sorted((ROOT / "docs/demo/images").glob(pattern))
+    files = sorted((ROOT / "training/demo/images").glob(pattern))
     images = [Image.open(file) for file in files]
     model = get_model_function(get_record(weights)["model"])(weights=weights)
     predictions = model.predict(elu_zoo.preprocess_input(images, weights), verbose=0)
