@@ -2,8 +2,8 @@
 
 from elu_zoo.exporting import export_saved_model
 from elu_zoo.feature_extraction import features
-from elu_zoo.finetuning import finetune, freeze, load_image_folder
-from elu_zoo.labels import decode_predictions, preprocess_input
+from elu_zoo.finetuning import finetune, freeze
+from elu_zoo.images import load_image_folder, preprocess_input
 from elu_zoo.models import (
     ELUNet11,
     ELUNet15,
@@ -12,6 +12,7 @@ from elu_zoo.models import (
     MNISTClassifier,
     list_models,
 )
+from elu_zoo.predictions import decode_predictions
 from elu_zoo.weights import list_weights
 
 __version__ = "0.1.0"

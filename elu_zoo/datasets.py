@@ -3,9 +3,10 @@
 import dataclasses
 import gzip
 import pathlib
-import warnings
 
 import numpy as np
+
+from elu_zoo.images import class_folders, open_image, resize_and_crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,6 @@ class Dataset:
         if self.images.shape[1:3] == (side, side):
             return self
         from PIL import Image
-
-        from elu_zoo.labels import resize_and_crop
 
         images = self.images[..., 0] if self.channels == 1 else self.images
         return dataclasses.replace(
@@ -195,68 +194,6 @@ def _image_folder(data_dir, split):
         )
     names = tuple(path.name for path, _ in classes)
     return Dataset(np.stack(images), np.array(labels), names)
-
-
-def class_folders(folder):
-    """The class folders of a folder and their JPEG and PNG files.
-
-    Warns of other files in them. What starts with a dot is passed over.
-
-    Args:
-        folder: `pathlib.Path`.
-
-    Returns:
-        A list of `(path, files)`, all in the order of their names.
-    """
-    classes, others = [], []
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if path.name[0] == ".":
-            continue
-        entries = sorted(f for f in path.iterdir() if f.name[0] != ".")
-        files = []
-        for entry in entries:
-            image = entry.suffix.lower() in (".jpg", ".jpeg", ".png")
-            (files if image else others).append(entry)
-        classes.append((path, files))
-    warn_left_out("What is no .jpg, .jpeg or .png file", others)
-    return classes
-
-
-def warn_left_out(what, paths):
-    """Warns that paths are left out, if there are any."""
-    if paths:
-        warnings.warn(
-            f"{what}: {len(paths)} left out. {', '.join(map(str, paths[:5]))}"
-            + (", ..." if len(paths) > 5 else ""),
-            stacklevel=3,
-        )
-
-
-def open_image(file, mode="RGB"):
-    """Opens an image file.
-
-    Args:
-        file: Path of a JPEG or PNG file, with 8 bits a channel.
-        mode: PIL's mode of the result, `"RGB"` or `"L"`.
-
-    Returns:
-        A PIL image.
-
-    Raises:
-        ValueError: If the file cannot be read as such an image.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                # PIL would cut off their values at 255.
-                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-            return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"Expected a JPEG or PNG image. Received: {file} ({error})"
-        ) from error
 
 
 def _tfds(name, data_dir, split, expected):

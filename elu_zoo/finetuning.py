@@ -1,14 +1,11 @@
-"""Fine-tuning: freezing, two stages, folders of images."""
-
-import pathlib
+"""Fine-tuning: freezing and two stages."""
 
 import keras
 import numpy as np
 
-from elu_zoo.datasets import class_folders, open_image, warn_left_out
 from elu_zoo.feature_extraction import stack_layers
-from elu_zoo.labels import gives_logits, resize_and_crop
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
+from elu_zoo.predictions import gives_logits
 
 
 def freeze(model, stacks=None):
@@ -188,72 +185,6 @@ class _Batches(keras.utils.PyDataset):
         padded = np.pad(image, ((y, y), (x, x), (0, 0)), mode="reflect")
         top, left = self.rng.integers(0, (2 * y + 1, 2 * x + 1))
         return padded[top : top + height, left : left + width]
-
-
-def load_image_folder(folder, size=32, channels=3):
-    """Loads images sorted into one folder a class.
-
-    Files that cannot be read, or are no JPEG or PNG by their names, are left out, and
-    folders without an image are no classes; warnings count and name them. What starts
-    with a dot is passed over.
-
-    Args:
-        folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
-        size: Side in pixels. The shorter side is resized to it, the center cropped.
-        channels: 3 for RGB, 1 for gray.
-
-    Returns:
-        `(images, labels, class_names)`: a uint8 array of shape
-        `(n, size, size, channels)`, an integer array of shape `(n,)`, and a list of the
-        folders' names in order.
-
-    Raises:
-        ValueError: If there are not at least two classes with images.
-    """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"Expected a folder of class folders. Received: {folder}")
-    images, labels, class_names, unreadable, empty = [], [], [], [], []
-    for path, files in class_folders(folder):
-        count = len(images)
-        for file in files:
-            try:
-                images.append(read_image(file, size, size, channels=channels))
-            except ValueError:
-                unreadable.append(file)
-        if len(images) > count:
-            labels += [len(class_names)] * (len(images) - count)
-            class_names.append(path.name)
-        else:
-            empty.append(path)
-    warn_left_out("Files that cannot be read as images", unreadable)
-    warn_left_out("Folders without an image", empty)
-    if len(class_names) < 2:
-        raise ValueError(
-            f"Expected {folder} to have at least two folders with JPEG or PNG files, "
-            f"one a class. Received: {class_names or 'none'}"
-        )
-    return np.rint(images).astype("uint8"), np.array(labels), class_names
-
-
-def read_image(file, resize, crop, interpolation="bilinear", channels=3):
-    """Reads an image file and brings it to a size, as `elu_zoo.preprocess_input` does.
-
-    Args:
-        file: Path of a JPEG or PNG file, with 8 bits a channel.
-        resize: Length of the shorter side in pixels.
-        crop: Side in pixels of the square cropped from the center.
-        interpolation: `"bilinear"` or another name of PIL's.
-        channels: 3 for RGB, 1 for gray.
-
-    Returns:
-        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
-
-    Raises:
-        ValueError: If the file cannot be read as such an image.
-    """
-    image = open_image(file, "L" if channels == 1 else "RGB")
-    return resize_and_crop(image, resize, crop, interpolation)
 
 
 def split_by_class(labels, share, seed=0):

@@ -163,7 +163,7 @@ def test_other_sizes_are_resized_and_cropped_as_by_preprocess_input(
 ):
     content = encode(picture(*size), "JPEG")
     image = Image.open(io.BytesIO(content))
-    pixels = elu_zoo.labels.resize_and_crop(image, 32, 32)
+    pixels = elu_zoo.images.resize_and_crop(image, 32, 32)
     row = serve(signatures, [content])["probabilities"][0]
     np.testing.assert_allclose(row, expected(model, pixels)[1], atol=2e-3)
 

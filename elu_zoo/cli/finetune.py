@@ -43,7 +43,8 @@ def run(arguments):
     import numpy as np
 
     from elu_zoo.files import check_writable, replacing
-    from elu_zoo.finetuning import finetune, load_image_folder, split_by_class
+    from elu_zoo.finetuning import finetune, split_by_class
+    from elu_zoo.images import load_image_folder
     from elu_zoo.models import get_model_function, reset_head
     from elu_zoo.weights import get_record
 

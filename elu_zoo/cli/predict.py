@@ -20,8 +20,8 @@ def run(arguments):
     import keras
     import numpy as np
 
-    from elu_zoo.finetuning import read_image
-    from elu_zoo.labels import decode_predictions, gives_logits, image_side
+    from elu_zoo.images import image_side, read_image
+    from elu_zoo.predictions import decode_predictions, gives_logits
     from elu_zoo.weights import get_record, list_weights
 
     model, class_names = load_model(arguments.model)
