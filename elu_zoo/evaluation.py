@@ -44,8 +44,9 @@ def measure(probabilities, labels, class_names=None, bins=15):
 
     Args:
         probabilities: Array of shape `(n, classes)`, each row sums to 1.
-        labels: Integer array of shape `(n,)`.
-        class_names: Optional names, one a class; default their numbers.
+        labels: Integers of shape `(n,)`, a list or an array.
+        class_names: Optional names, one per class, a list or an array; default their
+            numbers.
         bins: Number of confidence bins, of equal width, for the calibration.
 
     Returns:
@@ -66,13 +67,25 @@ def measure(probabilities, labels, class_names=None, bins=15):
     (0.5, [[1, 0], [1, 0]])
     """
     probabilities = np.asarray(probabilities, "float64")
+    if probabilities.ndim != 2 or not len(probabilities):
+        raise ValueError(
+            "Expected probabilities of shape (n, classes) with n of 1 or more. "
+            f"Received: probabilities of shape {probabilities.shape}"
+        )
     n, classes = probabilities.shape
-    names = [str(name) for name in (class_names or range(classes))]
+    labels = np.asarray(labels)
+    if class_names is None:
+        class_names = range(classes)
+    names = [str(name) for name in class_names]
     if labels.shape != (n,) or len(names) != classes:
         raise ValueError(
             f"Expected labels of shape ({n},) and {classes} class names for "
             f"probabilities of shape {probabilities.shape}. Received: labels of shape "
             f"{labels.shape}, {len(names)} names"
+        )
+    if labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected integer labels, the classes' numbers. Received: {labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(

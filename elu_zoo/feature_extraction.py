@@ -1,11 +1,12 @@
 """The outputs of a network's stacks, by the names of its layers."""
 
 import re
+from collections.abc import Sequence
 
 import keras
 
 
-def features(model, stacks=None):
+def features(model: keras.Model, stacks: Sequence[str] | None = None) -> keras.Model:
     """The outputs of the stacks of a network, as a model.
 
     Args:
@@ -41,7 +42,7 @@ def features(model, stacks=None):
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
-def stack_layers(model):
+def stack_layers(model: keras.Model) -> dict[str, list[keras.Layer]]:
     """The layers of each stack.
 
     Args:

@@ -3,6 +3,7 @@
 import functools
 import math
 import numbers
+from typing import Any
 
 import keras
 
@@ -14,7 +15,7 @@ XLA_MIN_SIZE = 1 << 20
 SERIES = (0.00138825, 0.00836652, 0.0416672, 0.16666544, 0.49999998)
 
 
-def check_alpha(alpha):
+def check_alpha(alpha: float) -> float:
     """Returns `alpha` as a float if it is a positive finite number.
 
     Args:
@@ -43,7 +44,7 @@ def check_alpha(alpha):
     return float(alpha)
 
 
-def elu(x, alpha=1.0):
+def elu(x: Any, alpha: float = 1.0) -> Any:
     """Exponential linear unit: `x` for x > 0, `alpha * (exp(x) - 1)` for x <= 0.
 
     Section 3 of "Fast and Accurate Deep Network Learning by Exponential Linear Units"
@@ -63,7 +64,8 @@ def elu(x, alpha=1.0):
     on the first call with each shape.
 
     Args:
-        x: floating-point tensor of any shape: float16, bfloat16, float32 or float64.
+        x: floating-point tensor, array or number, of any shape: float16, bfloat16,
+            float32 or float64.
         alpha: positive finite number, the negative of the limit at minus infinity.
 
     Returns:
@@ -106,7 +108,7 @@ def elu(x, alpha=1.0):
 class EluOperation(keras.Operation):
     """The node that `elu` adds to a functional model."""
 
-    def __init__(self, alpha, name=None):
+    def __init__(self, alpha: float, name: str | None = None) -> None:
         super().__init__(name=name)
         self.alpha = alpha
 
@@ -212,6 +214,7 @@ def _jax_elu(alpha):
 
     @jax.custom_jvp
     def function(x):
+        x = jnp.asarray(x)  # `jax.grad` of a Python float calls it with the float.
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.where(x > 0, x, (alpha * jnp.expm1(wide)).astype(x.dtype))
 

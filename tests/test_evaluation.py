@@ -51,6 +51,13 @@ def test_calibration_error_against_its_definition():
     assert sum(row["count"] for row in figures["calibration"]) == 500
 
 
+def test_lists_and_arrays_are_the_same():
+    probabilities, labels = random_case()
+    names = [f"class{i}" for i in range(12)]
+    expected = measure(probabilities, labels, names)
+    assert measure(probabilities.tolist(), labels.tolist(), np.array(names)) == expected
+
+
 def test_a_certain_and_right_classifier():
     figures = measure(np.eye(3), np.arange(3), ["a", "b", "c"])
     assert figures["error"] == figures["top5_error"] == 0
@@ -81,6 +88,9 @@ def test_a_classifier_that_gives_not_a_number_for_a_class_it_never_sees_fails():
         (np.eye(3), np.arange(3), ["a"], "1 names"),
         (np.eye(3), np.array([0, 1, 3]), None, "0 to 3"),
         (np.eye(3) * 5, np.arange(3), None, "softmax"),
+        (np.eye(3), [0.0, 1.0, 2.0], None, "integer labels.*float64"),
+        (np.eye(3)[:0], [], None, "n of 1 or more"),
+        (np.ones(3), [0, 1, 2], None, r"of shape \(3,\)"),
     ],
 )
 def test_inputs_that_do_not_fit(probabilities, labels, names, message):

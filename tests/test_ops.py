@@ -259,6 +259,30 @@ def test_the_input_is_not_kept_for_the_gradient(wrap, mode):
 
 
 @jax_only
+@pytest.mark.parametrize("as_input", [float, np.float32, np.array])
+def test_numbers_are_differentiated_on_jax(as_input):
+    import jax
+
+    for x, slope, curvature in ((-0.7, *2 * [2.5 * np.exp(-0.7)]), (1.3, 1, 0)):
+        function = jax.grad(lambda x: ops.elu(x, 2.5))
+        assert function(as_input(x)) == pytest.approx(slope, rel=1e-6)
+        assert jax.grad(function)(as_input(x)) == pytest.approx(curvature, rel=1e-6)
+        assert jax.jit(function)(as_input(x)) == pytest.approx(slope, rel=1e-6)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("mode", MODES)
+def test_numbers_are_differentiated_on_tensorflow(wrap, mode):
+    import tensorflow as tf
+
+    for number in (-0.7, 1.3):
+        x = tf.Variable(number)
+        first, second = derivatives(wrap(lambda x: ops.elu(x, 2.5), mode), x)
+        expected = (1, 0) if number > 0 else 2 * (2.5 * np.exp(number),)
+        np.testing.assert_allclose((first, second), expected, rtol=1e-6)
+
+
+@jax_only
 def test_the_residual_on_jax_is_not_the_input():
     import jax
 

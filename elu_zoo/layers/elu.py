@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 
 from elu_zoo import ops
@@ -24,11 +26,10 @@ class ELU(keras.layers.Layer):
     [-0.6321, 0.0, 2.0]
     """
 
-    def __init__(self, alpha=1.0, **kwargs):
+    def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = ops.check_alpha(alpha)
         self.supports_masking = True
-        self.built = True
 
     def call(self, inputs):
         return ops.elu(inputs, self.alpha)
@@ -36,5 +37,5 @@ class ELU(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha}

@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 
 
@@ -28,7 +30,13 @@ class GlobalContrastNormalization(keras.layers.Layer):
     (55.0, 0.0)
     """
 
-    def __init__(self, scale=55.0, bias=0.0, min_divisor=1e-8, **kwargs):
+    def __init__(
+        self,
+        scale: float = 55.0,
+        bias: float = 0.0,
+        min_divisor: float = 1e-8,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         if not (scale > 0 and bias >= 0 and min_divisor > 0):
             raise ValueError(
@@ -38,7 +46,6 @@ class GlobalContrastNormalization(keras.layers.Layer):
         self.scale = float(scale)
         self.bias = float(bias)
         self.min_divisor = float(min_divisor)
-        self.built = True
 
     def call(self, inputs):
         dtype = keras.backend.result_type("float32", self.compute_dtype)
@@ -60,7 +67,7 @@ class GlobalContrastNormalization(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "scale": self.scale,

@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 
 
@@ -15,10 +17,9 @@ class ShiftedReLU(keras.layers.Layer):
     [-1.0, -0.5, 2.0]
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.built = True
 
     def call(self, inputs):
         return keras.ops.maximum(inputs, -1.0)

@@ -1,4 +1,9 @@
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
 import keras
+import numpy as np
 
 
 @keras.saving.register_keras_serializable(package="elu_zoo")
@@ -30,17 +35,11 @@ class SpatialPyramidPooling(keras.layers.Layer):
     [[5.0, 7.0, 13.0, 15.0, 15.0]]
     """
 
-    def __init__(self, levels=(4, 2, 1), **kwargs):
+    def __init__(self, levels: Sequence[int] = (4, 2, 1), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.levels = tuple(levels)
-        if not self.levels or not all(
-            isinstance(n, int) and n > 0 for n in self.levels
-        ):
-            raise ValueError(
-                f"Expected levels to be positive ints. Received: levels={levels}"
-            )
+        self.levels = _positive_ints(levels)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) != 4 or input_shape[-1] is None:
             raise ValueError(
                 "Expected an input of shape (batch, height, width, channels) with a "
@@ -62,8 +61,21 @@ class SpatialPyramidPooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1] * sum(n * n for n in self.levels))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "levels": list(self.levels)}
+
+
+def _positive_ints(levels):
+    valid = isinstance(levels, list | tuple | np.ndarray) and all(
+        isinstance(n, numbers.Integral) and not isinstance(n, bool) and n > 0
+        for n in levels
+    )
+    if not valid or len(levels) == 0:
+        raise ValueError(
+            "Expected levels to be positive ints, such as (4, 2, 1). "
+            f"Received: levels={levels!r}"
+        )
+    return tuple(int(n) for n in levels)
 
 
 def _grid(x, n):

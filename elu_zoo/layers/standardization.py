@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -33,7 +36,13 @@ class Standardization(keras.layers.Layer):
     [-1.0, 1.0, -1.0, 1.0]
     """
 
-    def __init__(self, axis=-1, mean=127.5, std=63.75, **kwargs):
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        mean: float | np.ndarray = 127.5,
+        std: float | np.ndarray = 63.75,
+        **kwargs: Any,
+    ) -> None:
         # Autocast would round raw images to bfloat16 before the mean is subtracted.
         super().__init__(autocast=False, **kwargs)
         self.axis = (axis,) if isinstance(axis, int) else tuple(axis)
@@ -42,7 +51,7 @@ class Standardization(keras.layers.Layer):
         if not np.all(self.initial_std > 0):
             raise ValueError(f"Expected std to be positive. Received: std={std}")
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         rank = len(input_shape)
         kept = {axis % rank for axis in self.axis}
         shape = tuple(input_shape[i] if i in kept else 1 for i in range(1, rank))
@@ -73,7 +82,7 @@ class Standardization(keras.layers.Layer):
         std = keras.ops.cast(self.std, dtype)
         return keras.ops.cast((x - mean) / std, self.compute_dtype)
 
-    def adapt(self, images):
+    def adapt(self, images: np.ndarray) -> None:
         """Sets mean and standard deviation to those of `images`, in float64.
 
         Args:
@@ -92,7 +101,7 @@ class Standardization(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "axis": list(self.axis),

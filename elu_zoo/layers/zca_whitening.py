@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -33,13 +35,13 @@ class ZCAWhitening(keras.layers.Layer):
     True
     """
 
-    def __init__(self, bias=0.1, **kwargs):
+    def __init__(self, bias: float = 0.1, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         if not bias > 0:
             raise ValueError(f"Expected bias to be positive. Received: bias={bias}")
         self.bias = float(bias)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = tuple(input_shape[1:])
         if None in shape:
             raise ValueError(
@@ -61,7 +63,7 @@ class ZCAWhitening(keras.layers.Layer):
         x = keras.ops.reshape(x, (-1, *inputs.shape[1:]))
         return keras.ops.cast(x, self.compute_dtype)
 
-    def adapt(self, images, batch_size=1000):
+    def adapt(self, images: np.ndarray, batch_size: int = 1000) -> None:
         """Learns mean and matrix from `images`, in float64.
 
         Takes about a minute for 50,000 images of 32x32x3.
@@ -89,5 +91,5 @@ class ZCAWhitening(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bias": self.bias}

@@ -66,6 +66,22 @@ def test_model_is_saved_and_loaded(tmp_path, name, policy):
     np.testing.assert_allclose(y, exact, rtol=2 * tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_the_build_of_a_subclass_runs(name):
+    class Scaled(getattr(layers, name)):
+        def build(self, input_shape):
+            super().build(input_shape)
+            self.scale = self.add_weight((), "ones", name="scale")
+
+        def call(self, inputs):
+            return super().call(inputs) * self.scale
+
+    layer = Scaled(**CASES[name])
+    x = images(2, 8, 6, 3)
+    np.testing.assert_array_equal(np.asarray(layer(x)), np.asarray(make(name)(x)))
+    assert len(layer.trainable_weights) == 1
+
+
 @pytest.mark.parametrize("name", ANY_SIZE)
 def test_any_batch_and_size(name):
     inputs = keras.Input((None, None, 3))

@@ -92,7 +92,9 @@ def test_saved_model_of_unknown_size(tmp_path):
     assert loaded.serve(maps(5, 5, batch=0)).shape == (0, 63)
 
 
-@pytest.mark.parametrize("levels", [(), (0,), (-1, 2), (1.5,), ("1",)])
+@pytest.mark.parametrize(
+    "levels", [(), (0,), (-1, 2), (1.5,), ("1",), (True,), 4, None, "42"]
+)
 def test_bad_levels(levels):
     with pytest.raises(ValueError, match="Expected levels to be positive ints"):
         layers.SpatialPyramidPooling(levels)
