@@ -13,7 +13,7 @@ from training.engine.checkpoint import find
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-SUPERVISOR = ROOT / "docs/cluster/supervise.sh"
+SUPERVISOR = ROOT / "training/cluster/supervise.sh"
 
 
 def command(recipe_path, data_dir, out, *more):

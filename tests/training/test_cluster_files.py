@@ -1,11 +1,11 @@
-"""The scripts and manifests of docs/cluster."""
+"""The scripts and manifests of training/cluster."""
 
 import pathlib
 import subprocess
 
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[2] / "docs/cluster"
+FOLDER = pathlib.Path(__file__).parents[2] / "training/cluster"
 SUPERVISE = FOLDER / "supervise.sh"
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a training command and starts it again until it succeeds:
 #
-#     docs/cluster/supervise.sh python -m training.train RECIPE --data DIR --out RUN
+#     training/cluster/supervise.sh python -m training.train RECIPE --data DIR --out RUN
 #
 # One of these runs for each worker. When a worker dies the others notice and exit with
 # status 75; all start again from the last checkpoint. Status 2 is an error that starting

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Eight machines with eight GPUs each, one task a machine:
 #
-#     sbatch docs/cluster/slurm.sh RECIPE DATA RUN [OPTIONS]
+#     sbatch training/cluster/slurm.sh RECIPE DATA RUN [OPTIONS]
 #
 # The batch is that of all GPUs together: give them enough to do, such as
 # --batch-size 1024 for 16 images each, and see docs/training.md for the learning rate.
@@ -20,5 +20,5 @@ recipe=$1 data=$2 out=$3
 shift 3
 # The folders are on a file system that all machines share. Each task finds the others
 # in Slurm's variables.
-srun --kill-on-bad-exit=0 docs/cluster/supervise.sh \
+srun --kill-on-bad-exit=0 training/cluster/supervise.sh \
   python -m training.train "$recipe" --data "$data" --out "$out" --quiet "$@"
