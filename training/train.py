@@ -90,7 +90,8 @@ def main(argv=None):
     if arguments.cpu_devices:
         device.split_cpu(arguments.cpu_devices)
     from training.engine.checkpoint import find
-    from training.engine.loop import FolderInUse, train
+    from training.engine.loop import train
+    from training.engine.provenance import FolderInUse
     from training.engine.recipe import OPTIONS, load_recipe, smoke
 
     changes = {

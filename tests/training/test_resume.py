@@ -14,7 +14,7 @@ import pytest
 from launch import command
 from PIL import Image
 
-from training.engine import checkpoint, loop, runlog
+from training.engine import checkpoint, loop, provenance, runlog
 from training.engine.checkpoint import find
 from training.engine.recipe import Recipe
 from training.train import main
@@ -182,7 +182,7 @@ def test_any_torn_last_line_of_the_log_is_passed_over(uninterrupted, tmp_path):
 
 def test_no_git_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert loop._commit() is None
+    assert provenance._commit() is None
 
 
 @pytest.mark.parametrize(

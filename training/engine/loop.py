@@ -1,12 +1,7 @@
 """The training loop, the same for every strategy, resumable to the same end."""
 
 import contextlib
-import dataclasses
-import json
 import pathlib
-import shutil
-import subprocess
-import sys
 import time
 import zlib
 
@@ -23,18 +18,11 @@ from elu_zoo.models import (
     get_model_function,
 )
 from training.data import sources
-from training.engine import checkpoint, device, runlog
-from training.engine.recipe import dropout_steps, phase_at, read_code
+from training.engine import checkpoint, device, provenance, runlog
+from training.engine.recipe import dropout_steps, phase_at
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement
-
-# Seconds to wait for another process to leave the folder.
-PATIENCE = 10
-
-
-class FolderInUse(RuntimeError):
-    """Another process is at work in the run's folder."""
 
 
 def train(
@@ -94,7 +82,7 @@ def train(
         )
     out = pathlib.Path(out)
     # The others may have left: a finished run must not wait for them.
-    placement = make_placement("none" if _is_finished(out) else strategy)
+    placement = make_placement("none" if provenance.is_finished(out) else strategy)
     _check_batch(recipe, placement)
     precision = precision or device.default_precision()
     keras.config.set_dtype_policy(precision)
@@ -113,42 +101,14 @@ def train(
         service=service,
     )
     dropout = dropout_steps(recipe.dropout, recipe.epochs * stream.steps_per_epoch)
-    settings = _settings(recipe, precision, rate_factor, len(train_set), dropout)
+    settings = provenance.settings_of(
+        recipe, precision, rate_factor, len(train_set), dropout
+    )
     run = _Run(recipe, placement, train_set, eval_set, stream, settings, out, dropout)
-    with _locked(out) if placement.is_chief else contextlib.nullcontext():
+    with provenance.locked(out) if placement.is_chief else contextlib.nullcontext():
         run.open(recipe_path)
         result = run.finish(log_every, checkpoint_every, progress)
     return result if placement.is_chief else None
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Keeps other processes out, by a lock that the kernel releases after a kill."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        give_up = time.monotonic() + PATIENCE
-        while not _lock(file):
-            if time.monotonic() > give_up:
-                raise FolderInUse(
-                    f"Expected to be alone in {folder}. Another process is at work "
-                    "there; wait for its end, or use another folder for --out."
-                )
-            time.sleep(0.1)
-        yield
-
-
-def _lock(file):
-    """Whether no other process has the lock; yes where there are no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        # Windows, and file systems of some clusters.
-        pass
-    return True
 
 
 class _Run:
@@ -196,8 +156,8 @@ class _Run:
         found = checkpoint.restore(self.out, self.groups)
         if found:
             self.state |= found
-            _check_same(self.state["settings"], self.settings, self.out)
-            _check_same_code(recipe_path, self.out)
+            provenance.check_same(self.state["settings"], self.settings, self.out)
+            provenance.check_same_code(recipe_path, self.out)
         else:
             images = sources.sample_images(self.train_set, self.image_shape[0])
             adapt_preprocessing(self.model, images)
@@ -212,10 +172,10 @@ class _Run:
         )
         if self.state["step"] < self.total:
             self.state["starts"] += 1
-            self.state["placements"].append(_placement_facts(self))
+            self.state["placements"].append(provenance.placement_facts(self))
             if self.placement.is_chief:
-                _announce(self, recipe_path)
-                _write_facts(self)
+                provenance.announce(self, recipe_path)
+                provenance.write_facts(self)
 
     def finish(self, log_every, checkpoint_every, progress):
         """Trains to the end."""
@@ -257,9 +217,9 @@ class _Run:
                         checkpoint.save(self.out, self.groups, state)
                     if evaluated and not done:
                         self._draw()
-        if self.placement.is_chief and not _is_finished(self.out):
+        if self.placement.is_chief and not provenance.is_finished(self.out):
             self._draw()
-            _write_facts(self)
+            provenance.write_facts(self)
         # Nobody leaves before the chief has written everything.
         self.placement.check_equal(self._checksum(), "bits in their weights")
         return self.log.rows[-1] | {"best_error": state["best_error"]}
@@ -434,105 +394,6 @@ def _check_batch(recipe, placement):
             f"accumulation={recipe.accumulation} can share evenly. Received: "
             f"batch_size={recipe.batch_size}"
         )
-
-
-def _settings(recipe, precision, rate_factor, examples, dropout):
-    fields = {
-        field.name: getattr(recipe, field.name)
-        for field in dataclasses.fields(recipe)
-        if not callable(getattr(recipe, field.name)) and field.name != "augmentation"
-    }
-    fields["model_arguments"] = dict(recipe.model_arguments)
-    fields["eval_split"] = "holdout" if recipe.holdout else "test"
-    fields |= {
-        "dropout": dropout,
-        "precision": precision,
-        "rate_factor": rate_factor,
-        "train_examples": examples,
-    }
-    return json.loads(json.dumps(fields))
-
-
-def _check_same(before, now, out):
-    differing = [key for key in now if before.get(key) != now[key]]
-    if differing:
-        raise ValueError(
-            f"Expected {out} to be empty or to hold a run with the same settings. "
-            + "; ".join(
-                f"Received: {k}={now[k]!r}, there {before.get(k)!r}" for k in differing
-            )
-            + ". Use another folder for --out."
-        )
-
-
-def _check_same_code(recipe_path, out):
-    """Settings do not tell of optimizer, learning rate and augmentation; code does."""
-    kept = out / "recipe.py"
-    if kept.is_file() and read_code(kept) != read_code(recipe_path):
-        raise ValueError(
-            f"Expected the recipe that the run in {out} began with. Received: "
-            f"{recipe_path}, whose code is not that of {kept}. Use another folder for "
-            f"--out; or, if the change is of no matter, copy the recipe to {kept}."
-        )
-
-
-def _placement_facts(run):
-    placement, recipe = run.placement, run.recipe
-    return {
-        "from_step": run.state["step"],
-        "strategy": placement.name,
-        "workers": placement.workers,
-        "replicas": placement.replicas,
-        "batch_size": recipe.batch_size,
-        "batch_size_per_replica": recipe.batch_size // placement.replicas,
-        "learning_rate_factor": run.settings["rate_factor"],
-    }
-
-
-def _announce(run, recipe_path):
-    facts = run.state["placements"][-1]
-    print(
-        f"{run.out}: from step {facts['from_step']} of {run.total}, strategy "
-        f"{facts['strategy']}, {facts['workers']} workers, {facts['replicas']} replicas"
-        f" of {facts['batch_size_per_replica']} images, global batch "
-        f"{facts['batch_size']}, learning rate × {facts['learning_rate_factor']:g}",
-        file=sys.stderr,
-    )
-    if run.state["starts"] == 1:
-        with replacing(run.out / "recipe.py") as part:
-            shutil.copyfile(recipe_path, part)
-
-
-def _write_facts(run):
-    state = run.state
-    facts = {
-        "recipe": run.recipe_name,
-        "settings": run.settings,
-        "input_shape": run.image_shape,
-        "class_names": run.train_set.class_names,
-        "starts": state["starts"],
-        "placements": state["placements"],
-        "finished": state["step"] == run.total,
-        "commit": _commit(),
-        "machine": device.description(),
-    }
-    with replacing(run.out / "run.json") as part:
-        part.write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _is_finished(out):
-    path = out / "run.json"
-    return path.is_file() and json.loads(path.read_text()).get("finished", False)
-
-
-def _commit():
-    if not shutil.which("git"):
-        return None
-    folder = pathlib.Path(__file__).parent
-    result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True
-    )
-    return result.stdout.strip() or None
 
 
 def layered_dropout(recipe, rates):
