@@ -13,7 +13,7 @@ from elu_zoo.models import (
     list_models,
 )
 from elu_zoo.predictions import decode_predictions
-from elu_zoo.weights import list_weights
+from elu_zoo.records import list_weights
 
 __version__ = "0.1.0"
 

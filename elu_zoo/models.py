@@ -8,7 +8,8 @@ import sys
 import keras
 import numpy as np
 
-from elu_zoo import weights as weights_lib
+from elu_zoo._fetching import resolve
+from elu_zoo._weight_files import load_weights
 from elu_zoo.architectures import ARCHITECTURES, FC
 from elu_zoo.layers import (
     ELU,
@@ -340,7 +341,7 @@ def get_model_function(name):
 def _build(key, arguments, given):
     """The model of a model function: weights found first, loaded last."""
     architecture = ARCHITECTURES[key]
-    record, path = weights_lib.resolve(key, arguments.pop("weights"))
+    record, path = resolve(key, arguments.pop("weights"))
     if record:
         _take_arguments_of_weights(key, arguments, given, record)
     if arguments["classes"] is None:
@@ -362,7 +363,7 @@ def _build(key, arguments, given):
         skip.append(HEAD)
     if not arguments["include_preprocessing"]:
         skip.append("preprocessing")
-    weights_lib.load_weights(model, path, skip=skip)
+    load_weights(model, path, skip=skip)
     return model
 
 

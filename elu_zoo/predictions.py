@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from elu_zoo.weights import get_record, list_weights
+from elu_zoo.records import get_record, list_weights
 
 
 def decode_predictions(preds, top=5, weights="cifar100", class_names=None):

@@ -12,7 +12,7 @@ def published(tmp_path_factory):
     import keras
 
     import elu_zoo
-    from elu_zoo.weights import save_weights
+    from elu_zoo._weight_files import save_weights
 
     folder = tmp_path_factory.mktemp("published")
     keras.utils.set_random_seed(0)

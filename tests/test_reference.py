@@ -14,8 +14,8 @@ from PIL import Image
 
 import elu_zoo
 from elu_zoo.models import get_model_function
+from elu_zoo.records import get_record, list_weights
 from elu_zoo.reference import reference_images
-from elu_zoo.weights import get_record, list_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 OLDEST_KERAS = "3.10.0"
@@ -26,7 +26,7 @@ import keras
 import numpy as np
 from elu_zoo.models import get_model_function
 from elu_zoo.reference import reference_images
-from elu_zoo.weights import get_record
+from elu_zoo.records import get_record
 
 answers = {"keras": keras.__version__, "backend": keras.backend.backend()}
 for name in sys.argv[1:]:

@@ -62,7 +62,7 @@ def main(argv=None):
 def _load(arguments):
     """The model, the name of its data set and the split."""
     from elu_zoo.models import get_model_function
-    from elu_zoo.weights import get_record
+    from elu_zoo.records import get_record
     from training.data import sources
     from training.engine.run import load_run
 

@@ -304,7 +304,7 @@ def _changes(run):
 
 def _evaluated(run, name, weights, test, shape):
     """The model with rounded weights, their file's content, and their figures."""
-    from elu_zoo.weights import load_weights, save_weights
+    from elu_zoo._weight_files import load_weights, save_weights
     from training.data import sources
 
     if weights == "best" and not run.settings["holdout"]:

@@ -29,7 +29,7 @@ def load_model(source):
     import keras
 
     from elu_zoo.models import get_model_function
-    from elu_zoo.weights import get_record, list_weights
+    from elu_zoo.records import get_record, list_weights
 
     path = pathlib.Path(source)
     # A folder that has the name of weights, such as their results, is "./NAME".

@@ -29,7 +29,7 @@ def run(arguments):
     from elu_zoo import datasets
     from elu_zoo.evaluation import evaluate
     from elu_zoo.files import check_writable, replacing
-    from elu_zoo.weights import get_record
+    from elu_zoo.records import get_record
 
     out = pathlib.Path(arguments.out) if arguments.out else None
     if out:

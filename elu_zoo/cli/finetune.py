@@ -46,7 +46,7 @@ def run(arguments):
     from elu_zoo.finetuning import finetune, split_by_class
     from elu_zoo.images import load_image_folder
     from elu_zoo.models import get_model_function, reset_head
-    from elu_zoo.weights import get_record
+    from elu_zoo.records import get_record
 
     out = pathlib.Path(arguments.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

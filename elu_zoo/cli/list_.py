@@ -15,7 +15,7 @@ def add_arguments(parser):
 
 def run(arguments):
     from elu_zoo.models import get_model_function
-    from elu_zoo.weights import get_record, list_weights
+    from elu_zoo.records import get_record, list_weights
 
     if arguments.model:
         get_model_function(arguments.model)

@@ -22,7 +22,7 @@ def run(arguments):
 
     from elu_zoo.images import image_side, read_image
     from elu_zoo.predictions import decode_predictions, gives_logits
-    from elu_zoo.weights import get_record, list_weights
+    from elu_zoo.records import get_record, list_weights
 
     model, class_names = load_model(arguments.model)
     side = image_side(model, arguments.resize)

@@ -108,7 +108,7 @@ def main(argv=None):
     facts = machine()  # Sets the environment before Keras is loaded.
     import keras
 
-    from elu_zoo.weights import get_record
+    from elu_zoo.records import get_record
     from training.engine.device import default_precision
 
     keras.config.set_dtype_policy(default_precision())
@@ -208,7 +208,7 @@ def measure(trunk, part, chosen, seed, augment):
 
     import elu_zoo
     from elu_zoo.models import adapt_preprocessing, get_model_function
-    from elu_zoo.weights import get_record
+    from elu_zoo.records import get_record
 
     pretrained, stages, arguments = chosen
     (images, labels), held_out = part

@@ -4,8 +4,8 @@ import dataclasses
 import json
 import pathlib
 
+from elu_zoo._weight_files import load_weights
 from elu_zoo.models import get_model_function
-from elu_zoo.weights import load_weights
 from training.data import sources
 from training.engine import runlog
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: the manifest, finding and verifying files, reading and writing.
+"""Finding, verifying and downloading weights files.
 
 Settings are environment variables:
 
@@ -11,67 +11,19 @@ Settings are environment variables:
 
 import hashlib
 import http.client
-import json
 import os
 import pathlib
 import sys
 import urllib.error
 import urllib.request
 
-import ml_dtypes
-import numpy as np
-
-from elu_zoo.files import replacing
+from elu_zoo.records import folders, get_record, list_weights, manifest
 
 TIMEOUT = 30
 """Seconds without a byte after which a download counts as stalled."""
 
 _CHUNK = 1 << 20
-_PACKAGE = pathlib.Path(__file__).parent
 _verified = set()
-
-
-def list_weights(model=None):
-    """Names of the published weights.
-
-    Args:
-        model: Optional name of a model, such as `"ELUNet11"`.
-
-    Returns:
-        A sorted list of names `"<model>.<tag>"`; the model functions take the tag or
-        the name as `weights`.
-
-    Example:
-
-    >>> "elunet11.imagenet" in list_weights("ELUNet11")
-    False
-    """
-    names = sorted(_manifest()["weights"])
-    if model is None:
-        return names
-    return [name for name in names if _lowered(name.split(".")[0]) == _lowered(model)]
-
-
-def get_record(name):
-    """The manifest's record of published weights.
-
-    Args:
-        name: Name as in `list_weights()`.
-
-    Returns:
-        A dict: file, SHA-256, size, arguments of the model, preprocessing, class names,
-        data and terms, recipe, measured metrics.
-
-    Raises:
-        ValueError: If no such weights are published.
-    """
-    weights = _manifest()["weights"]
-    if name not in weights:
-        raise ValueError(
-            f"Expected the name of published weights, one of {sorted(weights)}. "
-            f"Received: {name!r}"
-        )
-    return {"name": name} | weights[name]
 
 
 def resolve(model, weights):
@@ -137,7 +89,7 @@ def fetch(name):
     """
     record = get_record(name)
     cached = _cache() / record["file"]
-    places = [cached, *(folder / record["file"] for folder in _folders())]
+    places = [cached, *(folder / record["file"] for folder in folders())]
     sources = _sources(record)
     tried = []
     for place in places + sources:
@@ -162,7 +114,7 @@ def _sources(record):
     """Where else to look: strings are URLs of the file, paths are local."""
     bases = os.environ.get("ELU_ZOO_MIRROR", "").replace(",", " ").split()
     mirrors = [_join(base, record["file"]) for base in bases]
-    base_url = _manifest().get("base_url")
+    base_url = manifest().get("base_url")
     published = [_join(base_url, record["file"])] if base_url else []
     return mirrors + list(record.get("urls", [])) + published
 
@@ -272,28 +224,6 @@ def _cache():
     return pathlib.Path(home) / "elu_zoo"
 
 
-def _folders():
-    """Where the package keeps weights, installed or in a checkout."""
-    return [_PACKAGE / "pretrained", _PACKAGE.parent / "pretrained"]
-
-
-def _manifest():
-    override = os.environ.get("ELU_ZOO_MANIFEST")
-    if override:
-        return json.loads(pathlib.Path(override).read_text())
-    for folder in _folders():
-        if (folder / "manifest.json").is_file():
-            return json.loads((folder / "manifest.json").read_text())
-    raise FileNotFoundError(
-        "Expected a manifest of the weights in one of "
-        f"{[str(folder) for folder in _folders()]}. Install elu_zoo again."
-    )
-
-
-def _lowered(model):
-    return str(model).lower().replace("_", "")
-
-
 def _verify(path, record):
     """Raises an OSError unless the file has the record's SHA-256."""
     if not path.is_file():
@@ -311,155 +241,3 @@ def _verify(path, record):
     if digest.hexdigest() != record["sha256"]:
         raise OSError(f"has another SHA-256, {digest.hexdigest()}")
     _verified.add(key)
-
-
-def load_weights(model, path, skip=()):
-    """Assigns a `.weights.h5` file to a model of this package.
-
-    Layers are matched by their names, which do not depend on the model's `name`. All of
-    the model's weights have to be in the file, and no others; otherwise none is
-    assigned. What else Keras saves there, such as the optimizer's state, is ignored.
-
-    Args:
-        model: Keras model of this package.
-        path: Path of a file written by `save_weights`, or by the `save_weights` of a
-            Keras model (Keras 3.6 or later).
-        skip: Beginnings of names of layers to leave as they are.
-
-    Raises:
-        ValueError: If the file does not fit the model.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            assignments = _match(model, _layers(file, path), tuple(skip), path)
-            arrays = [_array(item) for _, item in assignments]
-    except OSError as error:
-        raise ValueError(
-            f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
-        ) from error
-    for (variable, _), array in zip(assignments, arrays, strict=True):
-        variable.assign(array)
-
-
-def _match(model, stored, skip, path):
-    """Pairs of a variable of the model and its dataset in the file."""
-    stored = {n: items for n, items in stored.items() if not n.startswith(skip)}
-    wanted = {
-        layer.name: layer.weights
-        for layer in model.layers
-        if layer.weights and not layer.name.startswith(skip)
-    }
-    problems = [f"{name}: not in the file" for name in wanted if name not in stored]
-    problems += [f"{name}: not in the model" for name in stored if name not in wanted]
-    for name in wanted.keys() & stored.keys():
-        shapes = [tuple(variable.shape) for variable in wanted[name]]
-        found = [item.shape for item in stored[name]]
-        if shapes != found:
-            problems.append(f"{name}: {found} in the file, {shapes} in the model")
-    if problems:
-        raise ValueError(
-            f"Expected {path} to hold the weights of {model.name}. "
-            f"{len(problems)} layers differ: " + "; ".join(sorted(problems)[:5]) + ". "
-            "Build the model with the arguments (classes, width, ...) that the file "
-            "was made with."
-        )
-    return [
-        pair
-        for name, variables in wanted.items()
-        for pair in zip(variables, stored[name], strict=True)
-    ]
-
-
-def save_weights(model, path):
-    """Writes a model's weights, rounded to bfloat16 and compressed.
-
-    The values are stored as float32 whose low 16 bits are 0, which halves the file. The
-    same weights give the same bytes. Keras's `load_weights` reads the file too.
-
-    Args:
-        model: Keras model of this package.
-        path: Path of the `.weights.h5` file to write or replace.
-
-    Raises:
-        ValueError: If the path does not end in `.weights.h5`.
-    """
-    import h5py
-
-    path = pathlib.Path(path)
-    if not path.name.endswith(".weights.h5"):
-        raise ValueError(f"Expected a path that ends in .weights.h5. Received: {path}")
-    with replacing(path) as part:
-        model.save_weights(part)
-        with h5py.File(part) as file:
-            variables = [
-                (item.name, item.parent.attrs["name"], _array(item))
-                for item in _variables(file)
-            ]
-        with h5py.File(part, "w") as file:
-            for name, layer, array in variables:
-                compression = {"compression": 9, "shuffle": True} if array.ndim else {}
-                array = round_to_bfloat16(array)
-                item = file.create_dataset(
-                    name, data=array, track_times=False, **compression
-                )
-                item.parent.attrs["name"] = layer
-
-
-def round_to_bfloat16(array):
-    """Rounds float values to the nearest bfloat16, ties to even.
-
-    Args:
-        array: Array of any shape.
-
-    Returns:
-        A float32 array; integers come back as they are.
-
-    Example:
-
-    >>> round_to_bfloat16(np.float32([1.0, 1.003, 3.14159265]))
-    array([1.      , 1.      , 3.140625], dtype=float32)
-    """
-    array = np.asarray(array)
-    if array.dtype.kind != "f":
-        return array
-    return array.astype(ml_dtypes.bfloat16).astype("float32")
-
-
-def _layers(file, path):
-    """The variables of each layer in a weights file, by the layers' names."""
-    layers = {}
-    for item in _variables(file):
-        layer = layers.setdefault(item.parent.attrs.get("name"), {})
-        layer[int(item.name.rsplit("/", 1)[1])] = item
-    if None in layers:
-        raise ValueError(
-            f"Expected {path} to name its layers, as Keras 3.6 and later do. Load it "
-            "with the model's own `load_weights`, and save it again."
-        )
-    return {name: [layer[i] for i in sorted(layer)] for name, layer in layers.items()}
-
-
-def _variables(file):
-    """The variables of the layers in a Keras weights file: `/layers/<key>/vars/<i>`."""
-    import h5py
-
-    found = []
-
-    def visit(name, item):
-        # Links are not visited either, so a file cannot pull in another.
-        if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
-            if item.external or item.is_virtual:
-                raise ValueError(f"Expected no links. Received: {file.filename}:{name}")
-            found.append(item)
-
-    file.visititems(visit)
-    return found
-
-
-def _array(dataset):
-    # HDF5 has no bfloat16: Keras says so beside the two bytes.
-    if dataset.attrs.get("dtype") == "bfloat16":
-        return dataset[()].view(ml_dtypes.bfloat16).astype("float32")
-    return dataset[()]

@@ -1,0 +1,160 @@
+"""Reading and writing `.weights.h5` files."""
+
+import pathlib
+
+import ml_dtypes
+import numpy as np
+
+from elu_zoo.files import replacing
+
+
+def load_weights(model, path, skip=()):
+    """Assigns a `.weights.h5` file to a model of this package.
+
+    Layers are matched by their names, which do not depend on the model's `name`. All of
+    the model's weights have to be in the file, and no others; otherwise none is
+    assigned. What else Keras saves there, such as the optimizer's state, is ignored.
+
+    Args:
+        model: Keras model of this package.
+        path: Path of a file written by `save_weights`, or by the `save_weights` of a
+            Keras model (Keras 3.6 or later).
+        skip: Beginnings of names of layers to leave as they are.
+
+    Raises:
+        ValueError: If the file does not fit the model.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            assignments = _match(model, _layers(file, path), tuple(skip), path)
+            arrays = [_array(item) for _, item in assignments]
+    except OSError as error:
+        raise ValueError(
+            f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
+        ) from error
+    for (variable, _), array in zip(assignments, arrays, strict=True):
+        variable.assign(array)
+
+
+def _match(model, stored, skip, path):
+    """Pairs of a variable of the model and its dataset in the file."""
+    stored = {n: items for n, items in stored.items() if not n.startswith(skip)}
+    wanted = {
+        layer.name: layer.weights
+        for layer in model.layers
+        if layer.weights and not layer.name.startswith(skip)
+    }
+    problems = [f"{name}: not in the file" for name in wanted if name not in stored]
+    problems += [f"{name}: not in the model" for name in stored if name not in wanted]
+    for name in wanted.keys() & stored.keys():
+        shapes = [tuple(variable.shape) for variable in wanted[name]]
+        found = [item.shape for item in stored[name]]
+        if shapes != found:
+            problems.append(f"{name}: {found} in the file, {shapes} in the model")
+    if problems:
+        raise ValueError(
+            f"Expected {path} to hold the weights of {model.name}. "
+            f"{len(problems)} layers differ: " + "; ".join(sorted(problems)[:5]) + ". "
+            "Build the model with the arguments (classes, width, ...) that the file "
+            "was made with."
+        )
+    return [
+        pair
+        for name, variables in wanted.items()
+        for pair in zip(variables, stored[name], strict=True)
+    ]
+
+
+def save_weights(model, path):
+    """Writes a model's weights, rounded to bfloat16 and compressed.
+
+    The values are stored as float32 whose low 16 bits are 0, which halves the file. The
+    same weights give the same bytes. Keras's `load_weights` reads the file too.
+
+    Args:
+        model: Keras model of this package.
+        path: Path of the `.weights.h5` file to write or replace.
+
+    Raises:
+        ValueError: If the path does not end in `.weights.h5`.
+    """
+    import h5py
+
+    path = pathlib.Path(path)
+    if not path.name.endswith(".weights.h5"):
+        raise ValueError(f"Expected a path that ends in .weights.h5. Received: {path}")
+    with replacing(path) as part:
+        model.save_weights(part)
+        with h5py.File(part) as file:
+            variables = [
+                (item.name, item.parent.attrs["name"], _array(item))
+                for item in _variables(file)
+            ]
+        with h5py.File(part, "w") as file:
+            for name, layer, array in variables:
+                compression = {"compression": 9, "shuffle": True} if array.ndim else {}
+                array = round_to_bfloat16(array)
+                item = file.create_dataset(
+                    name, data=array, track_times=False, **compression
+                )
+                item.parent.attrs["name"] = layer
+
+
+def round_to_bfloat16(array):
+    """Rounds float values to the nearest bfloat16, ties to even.
+
+    Args:
+        array: Array of any shape.
+
+    Returns:
+        A float32 array; integers come back as they are.
+
+    Example:
+
+    >>> round_to_bfloat16(np.float32([1.0, 1.003, 3.14159265]))
+    array([1.      , 1.      , 3.140625], dtype=float32)
+    """
+    array = np.asarray(array)
+    if array.dtype.kind != "f":
+        return array
+    return array.astype(ml_dtypes.bfloat16).astype("float32")
+
+
+def _layers(file, path):
+    """The variables of each layer in a weights file, by the layers' names."""
+    layers = {}
+    for item in _variables(file):
+        layer = layers.setdefault(item.parent.attrs.get("name"), {})
+        layer[int(item.name.rsplit("/", 1)[1])] = item
+    if None in layers:
+        raise ValueError(
+            f"Expected {path} to name its layers, as Keras 3.6 and later do. Load it "
+            "with the model's own `load_weights`, and save it again."
+        )
+    return {name: [layer[i] for i in sorted(layer)] for name, layer in layers.items()}
+
+
+def _variables(file):
+    """The variables of the layers in a Keras weights file: `/layers/<key>/vars/<i>`."""
+    import h5py
+
+    found = []
+
+    def visit(name, item):
+        # Links are not visited either, so a file cannot pull in another.
+        if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
+            if item.external or item.is_virtual:
+                raise ValueError(f"Expected no links. Received: {file.filename}:{name}")
+            found.append(item)
+
+    file.visititems(visit)
+    return found
+
+
+def _array(dataset):
+    # HDF5 has no bfloat16: Keras says so beside the two bytes.
+    if dataset.attrs.get("dtype") == "bfloat16":
+        return dataset[()].view(ml_dtypes.bfloat16).astype("float32")
+    return dataset[()]

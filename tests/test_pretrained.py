@@ -1,0 +1,131 @@
+"""The argument `weights` of the models."""
+
+import keras
+import numpy as np
+import pytest
+from publishing import Zoo, assert_equal, record_of, values
+
+import elu_zoo
+from elu_zoo import _weight_files
+
+TINY = {"width": 0.04, "classes": 7, "preprocessing": "rescale", "activation": "relu"}
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    return Zoo(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def tiny(zoo):
+    model = elu_zoo.ELUNet11(**TINY, input_shape=(32, 32, 3))
+    path = zoo.folder / "tiny.weights.h5"
+    _weight_files.save_weights(model, path)
+    _weight_files.load_weights(model, path)
+    record = record_of(
+        path.read_bytes(),
+        model="ELUNet11",
+        arguments=TINY,
+        input_shape=[32, 32, 3],
+        class_names=list("abcdefg"),
+    )
+    # An argument that the record does not name had its default.
+    elu = record | {"arguments": {"classes": 7, "width": 0.04}}
+    pyramid = elu | {"model": "ELUNet15"}
+    zoo.publish(
+        {
+            "elunet11.tiny": record,
+            "elunet18.other": record,
+            "elunet11.elu": elu,
+            "elunet15.pyramid": pyramid,
+        }
+    )
+    zoo.put(zoo.package, path.read_bytes())
+    return model
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+
+
+def outputs(model):
+    return keras.ops.convert_to_numpy(model(IMAGES))
+
+
+@pytest.mark.parametrize("tag", ["tiny", "elunet11.tiny", "path"])
+def test_model_with_weights(zoo, tiny, capsys, tag):
+    if tag == "path":
+        model = elu_zoo.ELUNet11(weights=zoo.folder / "tiny.weights.h5", **TINY)
+    else:
+        model = elu_zoo.ELUNet11(weights=tag)
+    assert_equal(values(model), values(tiny))
+    np.testing.assert_allclose(outputs(model), outputs(tiny), rtol=1e-6)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_other_classes(tiny, capsys):
+    model = elu_zoo.ELUNet11(weights="tiny", classes=5)
+    assert model.output_shape == (None, 5)
+    captured = capsys.readouterr()
+    assert len((captured.out + captured.err).splitlines()) == 1
+    assert "5 classes" in captured.out + captured.err
+    trunk = {k: v for k, v in values(tiny).items() if k[0] != "predictions"}
+    found = values(model)
+    assert found.pop(("predictions", 0)).std() > 0
+    assert not found.pop(("predictions", 1)).any()
+    assert_equal(found, trunk)
+
+
+def test_without_top_or_preprocessing(tiny):
+    trunk = elu_zoo.ELUNet11(weights="tiny", include_top=False)
+    expected = {k: v for k, v in values(tiny).items() if k[0] != "predictions"}
+    assert_equal(values(trunk), expected)
+    bare = elu_zoo.ELUNet11(weights="tiny", include_preprocessing=False)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(bare(IMAGES / np.float32(255))),
+        outputs(tiny),
+        rtol=1e-4,
+    )
+
+
+def test_preprocessing_with_statistics_can_be_left_out(zoo):
+    arguments = {"width": 0.04, "classes": 7}
+    full = elu_zoo.ELUNet11(**arguments)
+    path = zoo.folder / "full.weights.h5"
+    _weight_files.save_weights(full, path)
+    bare = elu_zoo.ELUNet11(weights=path, include_preprocessing=False, **arguments)
+    _weight_files.load_weights(full, path)
+    expected = {k: v for k, v in values(full).items() if k[0] != "preprocessing"}
+    assert_equal(values(bare), expected)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"weights": "tiny", "width": 0.5}, "made with width=0.04.*width=0.5"),
+        ({"weights": "tiny", "width": 1.0}, "made with width=0.04.*width=1.0"),
+        ({"weights": "tiny", "activation": "leaky_relu"}, "activation"),
+        ({"weights": "elu", "activation": "relu"}, "activation='elu'.*'relu'"),
+        ({"weights": "elu", "batch_normalization": True}, "batch_normalization=False"),
+        ({"weights": "elu", "preprocessing": "rescale"}, "'standardize'.*'rescale'"),
+        ({"weights": "imagenet"}, r"published yet.*elunet11\.tiny.*training\.publish"),
+        ({"weights": "elunet18.other"}, "of another"),
+        ({"weights": "none.weights.h5"}, "existing file"),
+        ({"weights": "folder/none"}, "existing file"),
+        ({"weights": 3}, "weights=3"),
+    ],
+)
+def test_weights_that_do_not_fit(tiny, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        elu_zoo.ELUNet11(**arguments)
+
+
+def test_a_pyramid_in_another_order_does_not_fit(tiny):
+    with pytest.raises(ValueError, match=r"pyramid_levels=\(4, 2, 1\)"):
+        elu_zoo.ELUNet15(weights="pyramid", pyramid_levels=(1, 2, 4))
+
+
+def test_arguments_that_leave_the_weights_as_they_are(tiny):
+    model = elu_zoo.ELUNet11(
+        weights="tiny", dropout=0.1, kernel_initializer="he_normal", width=0.04
+    )
+    assert_equal(values(model), values(tiny))
