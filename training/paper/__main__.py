@@ -1,0 +1,93 @@
+"""Runs an experiment of the paper and draws its figure.
+
+    python -m training.paper figure2 --data DIR
+
+Each run is rows of docs/results/paper/FIGURE.csv; the figure lies beside it. Stopped
+and started again, an experiment resumes from its checkpoints in --runs; runs whose rows
+are in the CSV are not made again.
+"""
+
+import argparse
+import csv
+import importlib
+import os
+import pathlib
+
+# Small networks are trained for all seeds at once, by JAX.
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+FIGURES = ("figure2",)
+RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m training.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("figure", choices=FIGURES)
+    parser.add_argument("--data", type=pathlib.Path, help="folder of the data sets")
+    parser.add_argument("--variant", action="append", help="this one only; repeatable")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1")
+    parser.add_argument("--quick", action="store_true", help="in small, in minutes")
+    parser.add_argument("--runs", type=pathlib.Path, default="runs/paper")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--draw", action="store_true", help="draw the figure, run none")
+    arguments = parser.parse_args(argv)
+    module = importlib.import_module(f"training.paper.{arguments.figure}")
+    experiment = module.experiment
+    name = f"{experiment.name}_quick" if arguments.quick else experiment.name
+    path = arguments.out / f"{name}.csv"
+    rows = read(path)
+    if not arguments.draw:
+        rows = complete(experiment, rows, arguments)
+        write(path, rows)
+    experiment.draw(rows, path.with_suffix(".svg"))
+    print(f"{path}, {path.with_suffix('.svg')}")
+
+
+def complete(experiment, rows: list[dict], arguments) -> list[dict]:
+    """Adds the rows of the variants and seeds that are not there yet."""
+    for variant in arguments.variant or experiment.variants:
+        there = {int(row["seed"]) for row in rows if row["variant"] == variant}
+        seeds = [seed for seed in range(arguments.seeds) if seed not in there]
+        if seeds:
+            folder = arguments.runs / experiment.name
+            new = experiment.run(
+                arguments.data, folder, variant, seeds, arguments.quick
+            )
+            rows = rows + [{"variant": variant} | row for row in new]
+    return rows
+
+
+def read(path: pathlib.Path) -> list[dict]:
+    """Rows of a CSV file, as strings; none if there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: pathlib.Path, rows: list[dict]) -> None:
+    """Writes rows as a CSV file, floats with five significant digits."""
+    from elu_zoo.files import replacing
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+
+
+def _short(value):
+    return f"{value:.5g}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

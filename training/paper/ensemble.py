@@ -1,0 +1,147 @@
+"""Small networks trained for all seeds at once: `jax.vmap` over seeds, `lax.scan`.
+
+A step of such a network is so short that dispatching it would take longer. Needs
+Keras's JAX backend.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from elu_zoo.files import replacing
+
+
+def train_together(
+    build: Callable[[], keras.Model],
+    batch_loss: Callable,
+    metrics: Callable,
+    images: np.ndarray,
+    targets: np.ndarray,
+    *,
+    seeds: Sequence[int],
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    checkpoint: pathlib.Path,
+    checkpoint_every: int = 10,
+) -> list[dict]:
+    """Trains copies of a network by SGD that differ in their seeds only.
+
+    A seed decides the initialization and the order of the images, and nothing else is
+    random. Started again, the run resumes from its checkpoint.
+
+    Args:
+        build: Returns the network; called after each seed is set.
+        batch_loss: Called with the outputs of the network, the images and the targets
+            of a batch; returns the loss, a scalar.
+        metrics: Called once per epoch with a function that maps the values of the
+            network's variables and images to its outputs, and with these values of one
+            seed; returns a dict of scalars.
+        images: Training images, `(n, height, width, channels)`.
+        targets: Training targets, one per image.
+        seeds: Integers.
+        epochs: Passes over the images. The last, smaller batch of each is left out.
+        learning_rate: Of plain SGD, constant.
+        batch_size: Images per step and seed.
+        checkpoint: Path of the `.npz` file to resume from.
+        checkpoint_every: Epochs between checkpoints.
+
+    Returns:
+        A dict per epoch and seed: `seed`, `epoch`, `train_loss` (the mean over the
+        epoch's batches) and the metrics. Epoch 0 is before the first step and has no
+        `train_loss`.
+
+    Raises:
+        ValueError: If the checkpoint is of a run with other settings.
+    """
+    import jax
+
+    settings = {
+        "seeds": list(seeds),
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "examples": len(images),
+    }
+    models = [_seeded(build, seed) for seed in seeds]
+    model = models[0]
+    values = [
+        np.stack([np.asarray(v) for v in same])
+        for same in zip(*(m.trainable_variables for m in models), strict=True)
+    ]
+    others = [np.asarray(v) for v in model.non_trainable_variables]
+    rows, values = _restored(checkpoint, settings, values)
+    images, targets = jax.device_put(images), jax.device_put(targets)
+
+    def forward(values, images):
+        return model.stateless_call(values, others, images)[0]
+
+    def loss_of(values, numbers):
+        batch = images[numbers]
+        return batch_loss(forward(values, batch), batch, targets[numbers])
+
+    def step(values, numbers):
+        loss, gradients = jax.value_and_grad(loss_of)(values, numbers)
+        moved = [v - learning_rate * g for v, g in zip(values, gradients, strict=True)]
+        return moved, loss
+
+    epoch_of = jax.jit(
+        lambda values, order: jax.lax.scan(jax.vmap(step), values, order),
+        donate_argnums=0,
+    )
+    measure = jax.jit(jax.vmap(lambda values: metrics(forward, values)))
+
+    def add_rows(epoch, losses=None):
+        measured = {k: np.asarray(v) for k, v in measure(values).items()}
+        for index, seed in enumerate(seeds):
+            row = {"seed": seed, "epoch": epoch}
+            row["train_loss"] = "" if losses is None else float(losses[index])
+            rows.append(row | {k: float(v[index]) for k, v in measured.items()})
+
+    values = [jax.device_put(v) for v in values]
+    if not rows:
+        add_rows(0)
+    for epoch in range(rows[-1]["epoch"] + 1, epochs + 1):
+        order = np.stack([_order(s, epoch, len(images), batch_size) for s in seeds], 1)
+        values, losses = epoch_of(values, order)
+        add_rows(epoch, np.asarray(losses).mean(0))
+        if epoch % checkpoint_every == 0 or epoch == epochs:
+            _save(checkpoint, settings, values, rows)
+    return rows
+
+
+def _seeded(build, seed):
+    keras.utils.set_random_seed(seed)
+    return build()
+
+
+def _order(seed, epoch, count, batch_size):
+    """Numbers of the images of each step of an epoch, `(steps, batch_size)`."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    steps = count // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size).astype("int32")
+
+
+def _save(path, settings, values, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"settings": settings, "rows": rows})
+    arrays = {f"value{i}": np.asarray(v) for i, v in enumerate(values)}
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, facts=np.frombuffer(text.encode(), np.uint8), **arrays)
+
+
+def _restored(path, settings, values):
+    """Rows and values of the checkpoint; without one, none and those given."""
+    if not path.is_file():
+        return [], values
+    with np.load(path, allow_pickle=False) as file:
+        facts = json.loads(file["facts"].tobytes())
+        saved = [file[f"value{i}"] for i in range(len(values))]
+    if facts["settings"] != settings:
+        raise ValueError(
+            f"Expected {path} to be of a run with the settings {settings}. Received: "
+            f"{facts['settings']}. Move it away to start anew."
+        )
+    return facts["rows"], saved

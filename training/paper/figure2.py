@@ -1,0 +1,121 @@
+"""Figure 2: MNIST, 8 hidden layers of 128 units: mean activations and training loss.
+
+Section 4.1 of the paper: He initialization, SGD, learning rate 0.01, batches of 64, 300
+epochs, five runs. After each epoch, the mean activation of each hidden unit over a
+fixed subset of the training images; its median over all units. In the appendix, the
+variance of the activations.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+import elu_zoo
+from elu_zoo import datasets
+from training.paper import plots
+from training.paper.ensemble import train_together
+from training.paper.experiment import Experiment
+from training.paper.units import UNITS
+
+ACTIVATIONS = ("elu", "leaky_relu", "relu")
+EPOCHS, QUICK_EPOCHS = 300, 2
+LEARNING_RATE, BATCH_SIZE = 0.01, 64
+SUBSET = 1000
+
+
+def network(activation: str) -> keras.Model:
+    """The classifier; its outputs are the activations of each layer and the logits."""
+    model = elu_zoo.MNISTClassifier(
+        activation=activation,
+        kernel_initializer="he_normal",
+        classifier_activation=None,
+    )
+    hidden = [layer.output for layer in model.layers if "_activation" in layer.name]
+    return keras.Model(model.input, [*hidden, model.output])
+
+
+def cross_entropy(outputs, images, labels):
+    """Mean cross-entropy of the logits, the last of the outputs."""
+    losses = keras.losses.sparse_categorical_crossentropy(
+        labels, outputs[-1], from_logits=True
+    )
+    return ops.mean(losses)
+
+
+def run(
+    data_dir: pathlib.Path,
+    folder: pathlib.Path,
+    activation: str,
+    seeds: list[int],
+    quick: bool,
+) -> list[dict]:
+    """Trains the networks of one unit.
+
+    Args:
+        data_dir: Folder of the data sets.
+        folder: Folder of the checkpoints.
+        activation: One of `ACTIVATIONS`.
+        seeds: Seeds to train at once.
+        quick: Whether to train on a tenth of the images, for two epochs.
+
+    Returns:
+        The rows of `training.paper.ensemble.train_together`.
+    """
+    train = datasets.load("mnist", "train", data_dir)
+    test = datasets.load("mnist", "test", data_dir)
+    if quick:
+        train, test = train[:6000], test[:1000]
+    subset = np.asarray(train.images[:SUBSET])
+
+    def metrics(forward, values):
+        *hidden, _ = forward(values, subset)
+        hidden = ops.concatenate(hidden, -1)
+        answers = ops.argmax(forward(values, test.images)[-1], -1)
+        return {
+            "test_error": ops.mean(ops.cast(answers != test.labels, "float32")),
+            "mean_activation": ops.median(ops.mean(hidden, 0)),
+            "activation_variance": ops.median(ops.var(hidden, 0)),
+        }
+
+    name = f"{activation}-{'_'.join(map(str, seeds))}{'-quick' if quick else ''}.npz"
+    return train_together(
+        lambda: network(activation),
+        cross_entropy,
+        metrics,
+        train.images,
+        train.labels,
+        seeds=seeds,
+        epochs=QUICK_EPOCHS if quick else EPOCHS,
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        checkpoint=folder / name,
+    )
+
+
+def draw(rows: list[dict], path: pathlib.Path) -> None:
+    """Draws the figure.
+
+    Args:
+        rows: Rows of the CSV.
+        path: SVG file to write.
+    """
+    panels = {
+        "mean_activation": "median over units of the mean activation",
+        "train_loss": "training cross-entropy",
+        "activation_variance": "median over units of the variance",
+    }
+    figure, axes = plots.panels(len(panels))
+    for axis, (field, label) in zip(axes, panels.items(), strict=True):
+        for activation in ACTIVATIONS:
+            plots.band(axis, rows, UNITS[activation], "epoch", field)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+    axes[0].axhline(0, color=plots.GRAY, linewidth=0.8)
+    axes[1].set_yscale("log")
+    axes[0].legend(frameon=False)
+    plots.save(figure, path)
+
+
+experiment = Experiment("figure2", ACTIVATIONS, run, draw)
