@@ -16,7 +16,7 @@ import pathlib
 # Small networks are trained for all seeds at once, by JAX.
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-FIGURES = ("figure2",)
+FIGURES = ("figure2", "figure3")
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
 
 

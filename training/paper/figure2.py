@@ -109,7 +109,7 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
     figure, axes = plots.panels(len(panels))
     for axis, (field, label) in zip(axes, panels.items(), strict=True):
         for activation in ACTIVATIONS:
-            plots.band(axis, rows, UNITS[activation], "epoch", field)
+            plots.band(axis, rows, activation, UNITS[activation], "epoch", field)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
     axes[0].axhline(0, color=plots.GRAY, linewidth=0.8)

@@ -41,19 +41,20 @@ def panels(count: int):
     return plt.subplots(1, count, figsize=(4.4 * count, 3.8), layout="constrained")
 
 
-def band(axis, rows: Sequence[dict], unit: Unit, x: str, y: str) -> None:
+def band(axis, rows: Sequence[dict], variant: str, unit: Unit, x: str, y: str) -> None:
     """Draws the mean over seeds, and a band from the least to the greatest.
 
     Args:
         axis: Of Matplotlib.
         rows: Rows with the fields `variant`, `seed`, `x` and `y`.
-        unit: The unit whose rows to draw.
+        variant: Whose rows to draw.
+        unit: Its unit, for label and colour.
         x: Field of the horizontal axis.
         y: Field of the vertical axis; rows without a value are left out.
     """
     values: dict[float, list[float]] = {}
     for row in rows:
-        if row["variant"] == unit.activation and row[y] != "":
+        if row["variant"] == variant and row[y] != "":
             values.setdefault(float(row[x]), []).append(float(row[y]))
     if not values:
         return

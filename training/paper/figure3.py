@@ -1,0 +1,105 @@
+"""Figure 3: the MNIST autoencoder: reconstruction error at four learning rates.
+
+Section 4.1 of the paper: encoder 1000-500-250-30, mirrored decoder, SGD, batches of 64,
+500 epochs, fixed learning rates 1e-2, 1e-3, 1e-4 and 1e-5. The paper states neither the
+loss nor the initialization. Here the loss is the squared error, summed over the pixels
+of an image: with their mean, 784 times smaller, none of these rates would learn. The
+initialization is He's, as in the paper's other networks.
+"""
+
+import pathlib
+
+import keras
+from keras import ops
+
+import elu_zoo
+from elu_zoo import datasets
+from training.paper import plots
+from training.paper.ensemble import train_together
+from training.paper.experiment import Experiment
+from training.paper.units import UNITS
+
+RATES = ("1e-2", "1e-3", "1e-4", "1e-5")
+VARIANTS = tuple(f"{unit} {rate}" for rate in RATES for unit in UNITS)
+EPOCHS, QUICK_EPOCHS = 25, 2
+BATCH_SIZE = 64
+
+
+def squared_error(outputs, images, _):
+    """Squared error of the reconstructions, summed over pixels, mean over images."""
+    pixels = ops.reshape(ops.cast(images, "float32") / 255, outputs.shape)
+    return ops.mean(ops.sum(ops.square(outputs - pixels), -1))
+
+
+def network(activation: str) -> keras.Model:
+    """The autoencoder with one of the units."""
+    return elu_zoo.MNISTAutoencoder(
+        activation=activation, kernel_initializer="he_normal"
+    )
+
+
+def run(
+    data_dir: pathlib.Path,
+    folder: pathlib.Path,
+    variant: str,
+    seeds: list[int],
+    quick: bool,
+) -> list[dict]:
+    """Trains the autoencoders of one unit at one learning rate.
+
+    Args:
+        data_dir: Folder of the data sets.
+        folder: Folder of the checkpoints.
+        variant: One of `VARIANTS`.
+        seeds: Seeds to train at once.
+        quick: Whether to train on a fiftieth of the images, for two epochs.
+
+    Returns:
+        The rows of `training.paper.ensemble.train_together`.
+    """
+    activation, rate = variant.split()
+    train = datasets.load("mnist", "train", data_dir)
+    test = datasets.load("mnist", "test", data_dir)
+    if quick:
+        train, test = train[:1200], test[:500]
+
+    def metrics(forward, values):
+        error = squared_error(forward(values, test.images), test.images, None)
+        return {"test_error": error}
+
+    name = f"{activation}-{rate}-{'_'.join(map(str, seeds))}"
+    return train_together(
+        lambda: network(activation),
+        squared_error,
+        metrics,
+        train.images,
+        train.labels,
+        seeds=seeds,
+        epochs=QUICK_EPOCHS if quick else EPOCHS,
+        learning_rate=float(rate),
+        batch_size=BATCH_SIZE,
+        checkpoint=folder / f"{name}{'-quick' if quick else ''}.npz",
+        checkpoint_every=1,
+    )
+
+
+def draw(rows: list[dict], path: pathlib.Path) -> None:
+    """Draws the figure: a panel for each learning rate.
+
+    Args:
+        rows: Rows of the CSV.
+        path: SVG file to write.
+    """
+    figure, axes = plots.panels(len(RATES))
+    for axis, rate in zip(axes, RATES, strict=True):
+        for activation, unit in UNITS.items():
+            plots.band(axis, rows, f"{activation} {rate}", unit, "epoch", "test_error")
+        axis.set_title(f"learning rate {rate}")
+        axis.set_xlabel("epoch")
+        axis.set_yscale("log")
+    axes[0].set_ylabel("squared error per test image")
+    axes[0].legend(frameon=False)
+    plots.save(figure, path)
+
+
+experiment = Experiment("figure3", VARIANTS, run, draw)
