@@ -6,6 +6,7 @@ functions replace its units by `classes`. Sections 4.1 to 4.3 of arXiv 1511.0728
 """
 
 import dataclasses
+import numbers
 
 FC = "FC"
 
@@ -19,11 +20,25 @@ class Architecture:
         input_shape: Default `(height, width, channels)`.
         dropout: The paper's dropout rate after the last layer of each stack; for
             fully-connected stacks, after each layer. Missing rates are 0.
+        activation: The default of the model function's argument, as all that follow.
+        batch_normalization: The same.
+        width: The same.
+        preprocessing: The same.
+        stem_strides: The same. The paper does not state them; 2 makes its training
+            times on ImageNet plausible.
+        pyramid_levels: The same; empty for no pyramid. The paper has three levels and
+            does not state their sizes.
     """
 
     stacks: tuple
     input_shape: tuple
     dropout: tuple = ()
+    activation: str = "elu"
+    batch_normalization: bool = False
+    width: float = 1.0
+    preprocessing: str = "standardize"
+    stem_strides: int = 1
+    pyramid_levels: tuple = ()
 
     @property
     def classes(self):
@@ -69,10 +84,13 @@ ARCHITECTURES = {
         ),
         input_shape=(224, 224, 3),
         dropout=(0.0, 0.0, 0.0, 0.0, 0.5),
+        stem_strides=2,
+        pyramid_levels=(4, 2, 1),
     ),
     "mnist_classifier": Architecture(
         stacks=(((8, 128, FC),), ((1, 10, FC),)),
         input_shape=(28, 28, 1),
+        preprocessing="rescale",
     ),
     "mnist_autoencoder": Architecture(
         stacks=(
@@ -81,5 +99,35 @@ ARCHITECTURES = {
             ((1, 784, FC),),
         ),
         input_shape=(28, 28, 1),
+        preprocessing="rescale",
     ),
 }
+
+
+def dropout_rates(dropout, stacks):
+    """One rate for each layer of each stack, from a model function's `dropout`."""
+    rates = [dropout or 0.0] * len(stacks) if _is_rate(dropout) else list(dropout)
+    if any(rates[len(stacks) :]):
+        raise ValueError(
+            f"Expected dropout to have at most {len(stacks)} rates above 0, one for "
+            f"each hidden stack. Received: dropout={dropout!r}"
+        )
+    rates = rates[: len(stacks)] + [0.0] * (len(stacks) - len(rates))
+    layered = []
+    for rate, stack in zip(rates, stacks, strict=True):
+        count = sum(layers for layers, _, _ in stack)
+        if not isinstance(rate, (list, tuple)):
+            all_layers = stack[0][2] == FC
+            rate = [rate] * count if all_layers else [0.0] * (count - 1) + [rate]
+        valid = all(_is_rate(r) and 0 <= (r or 0) < 1 for r in rate)
+        if len(rate) != count or not valid:
+            raise ValueError(
+                "Expected dropout rates in [0, 1), one for each stack or for each of "
+                f"its {count} layers. Received: dropout={dropout!r}"
+            )
+        layered.append(rate)
+    return layered
+
+
+def _is_rate(value):
+    return value is None or isinstance(value, numbers.Real)

@@ -356,7 +356,7 @@ def reference_logits(model):
     """Logits of the reference images, as lists."""
     import keras
 
-    from elu_zoo.models import HEAD
+    from elu_zoo._builder import HEAD
     from elu_zoo.reference import reference_images
 
     images = reference_images(model.input_shape[1:])

@@ -9,12 +9,11 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from elu_zoo.architectures import ARCHITECTURES
+from elu_zoo.architectures import ARCHITECTURES, dropout_rates
 from elu_zoo.files import replacing
 from elu_zoo.models import (
     MODELS,
     adapt_preprocessing,
-    dropout_rates,
     get_model_function,
 )
 from training.data import sources

@@ -1,0 +1,311 @@
+"""The builder of the paper's networks: reads the tables of `architectures.py`."""
+
+import numbers
+import sys
+
+import keras
+
+from elu_zoo._fetching import resolve
+from elu_zoo._weight_files import load_weights
+from elu_zoo.architectures import ARCHITECTURES, FC, dropout_rates
+from elu_zoo.layers import (
+    ELU,
+    GlobalContrastNormalization,
+    ShiftedReLU,
+    SpatialPyramidPooling,
+    Standardization,
+    ZCAWhitening,
+)
+
+ACTIVATIONS = {
+    "elu": ELU,
+    "relu": keras.layers.ReLU,
+    "leaky_relu": lambda **kwargs: keras.layers.LeakyReLU(0.1, **kwargs),
+    "shifted_relu": ShiftedReLU,
+}
+
+# Arguments that have to be those that the weights were made with.
+OF_WEIGHTS = (
+    "activation",
+    "batch_normalization",
+    "width",
+    "preprocessing",
+    "stem_strides",
+    "pyramid_levels",
+)
+
+PREPROCESSING = {
+    "standardize": lambda: [Standardization(name="preprocessing")],
+    "pixel_mean": lambda: [Standardization(axis=(1, 2, 3), name="preprocessing")],
+    "gcn_zca": lambda: [
+        GlobalContrastNormalization(name="preprocessing_gcn"),
+        ZCAWhitening(name="preprocessing_zca"),
+    ],
+    "rescale": lambda: [keras.layers.Rescaling(1 / 255, name="preprocessing")],
+}
+
+HEAD = "predictions"
+
+# Whatever keras.json says: weights and preprocessing are for this order.
+NHWC = "channels_last"
+
+
+def build(
+    key,
+    *,
+    include_top,
+    weights,
+    input_tensor,
+    input_shape,
+    pooling,
+    classes,
+    classifier_activation,
+    name,
+    dropout,
+    include_preprocessing,
+    kernel_initializer,
+    **of_weights,
+):
+    """The model of a model function: weights found first, loaded last.
+
+    Args:
+        key: Key of the architecture, such as `"elunet11"`.
+        **of_weights: Those arguments of the model function that are part of what the
+            weights were made with, see `OF_WEIGHTS`; `None` where left out.
+    """
+    architecture = ARCHITECTURES[key]
+    record, path = resolve(key, weights)
+    if record:
+        _check_arguments_of_weights(architecture, of_weights, record)
+        of_weights = of_weights | _known(record["arguments"])
+        classes = record["arguments"]["classes"] if classes is None else classes
+        if input_shape is None and input_tensor is None:
+            input_shape = tuple(record["input_shape"])
+    model = _network(
+        architecture,
+        include_top=include_top,
+        input_tensor=input_tensor,
+        input_shape=input_shape,
+        pooling=pooling,
+        classes=architecture.classes if classes is None else classes,
+        classifier_activation=classifier_activation,
+        name=name,
+        dropout=dropout,
+        include_preprocessing=include_preprocessing,
+        kernel_initializer=kernel_initializer,
+        **{n: _default(architecture, n, of_weights.get(n)) for n in OF_WEIGHTS},
+    )
+    if path is None:
+        return model
+    skip = []
+    if record and include_top:
+        pretrained_classes = record["arguments"]["classes"]
+        if classes != pretrained_classes:
+            skip.append(HEAD)
+            _say(
+                f"{model.name}: loaded without the output layer for "
+                f"{pretrained_classes} classes; the one for {classes} "
+                "classes starts from random weights."
+            )
+    if not include_top:
+        skip.append(HEAD)
+    if not include_preprocessing:
+        skip.append("preprocessing")
+    load_weights(model, path, skip=skip)
+    return model
+
+
+def _default(architecture, name, value):
+    """The value of an argument in `OF_WEIGHTS`, or the architecture's if left out."""
+    return getattr(architecture, name) if value is None else value
+
+
+def _known(arguments):
+    return {n: _as_tuple(v) for n, v in arguments.items() if n in OF_WEIGHTS}
+
+
+def _check_arguments_of_weights(architecture, of_weights, record):
+    for name, value in of_weights.items():
+        made_with = _default(architecture, name, record["arguments"].get(name))
+        if value is not None and _as_tuple(value) != _as_tuple(made_with):
+            raise ValueError(
+                f"The weights {record['name']!r} were made with {name}={made_with!r}. "
+                f"Received: {name}={value!r}. Leave the argument out, or use "
+                "`weights=None`."
+            )
+
+
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _say(message):
+    if keras.config.is_interactive_logging_enabled():
+        print(message, file=sys.stderr)
+
+
+def _network(
+    architecture,
+    *,
+    include_top,
+    input_tensor,
+    input_shape,
+    pooling,
+    classes,
+    classifier_activation,
+    name,
+    activation,
+    batch_normalization,
+    dropout,
+    width,
+    include_preprocessing,
+    preprocessing,
+    kernel_initializer,
+    stem_strides,
+    pyramid_levels,
+):
+    _check_choice("activation", activation, ACTIVATIONS)
+    _check_choice("preprocessing", preprocessing, PREPROCESSING)
+    _check_choice("pooling", pooling, (None, "avg", "max"))
+    if not isinstance(classes, numbers.Integral) or classes < 1:
+        raise ValueError(
+            "Expected classes to be an integer of 1 or more. "
+            f"Received: classes={classes!r}"
+        )
+    if not width > 0:
+        raise ValueError(f"Expected width to be positive. Received: width={width!r}")
+    *hidden_stacks, _ = architecture.stacks
+    rates = dropout_rates(dropout, hidden_stacks)
+
+    inputs = _image_input(input_tensor, input_shape or architecture.input_shape)
+    x = inputs
+    if include_preprocessing:
+        for layer in PREPROCESSING[preprocessing]():
+            x = layer(x)
+    for index, stack in enumerate(hidden_stacks):
+        convolutional = stack[0][2] != FC
+        if not convolutional and x.ndim == 4:
+            x = (
+                SpatialPyramidPooling(pyramid_levels, name="pyramid")(x)
+                if pyramid_levels
+                else keras.layers.Flatten(NHWC, name="flatten")(x)
+            )
+        next_field = architecture.stacks[index + 1][0][2]
+        x = _stack(
+            x,
+            stack,
+            f"stack{index + 1}",
+            strides=stem_strides if index == 0 else 1,
+            pool=convolutional and not (pyramid_levels and next_field == FC),
+            activation=ACTIVATIONS[activation],
+            batch_normalization=batch_normalization,
+            dropout=rates[index],
+            width=width,
+            kernel_initializer=kernel_initializer or "lecun_normal",
+        )
+    if x.ndim == 4 and (include_top or pooling == "avg"):
+        x = keras.layers.GlobalAveragePooling2D(NHWC, name="average_pool")(x)
+    elif x.ndim == 4 and pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(NHWC, name="max_pool")(x)
+    if include_top:
+        # Logits and probabilities stay in float32 under mixed precision.
+        x = keras.layers.Dense(
+            int(classes),
+            kernel_initializer=_fresh(kernel_initializer)
+            or keras.initializers.VarianceScaling(0.1, "fan_in", "truncated_normal"),
+            dtype=_at_least_float32(),
+            name=HEAD,
+        )(x)
+        if classifier_activation is not None:
+            x = keras.layers.Activation(
+                classifier_activation,
+                dtype=_at_least_float32(),
+                name="predictions_activation",
+            )(x)
+    if input_tensor is not None:
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
+    return keras.Model(inputs, x, name=name)
+
+
+def _stack(
+    x,
+    stack,
+    name,
+    *,
+    strides,
+    pool,
+    activation,
+    batch_normalization,
+    dropout,
+    width,
+    kernel_initializer,
+):
+    layers = [(units, field) for count, units, field in stack for _ in range(count)]
+    for number, (units, field) in enumerate(layers, start=1):
+        units = max(1, round(units * width))
+        common = dict(
+            use_bias=not batch_normalization,
+            kernel_initializer=_fresh(kernel_initializer),
+        )
+        if field == FC:
+            x = keras.layers.Dense(units, name=f"{name}_dense{number}", **common)(x)
+        else:
+            x = keras.layers.Conv2D(
+                units,
+                field,
+                strides=strides if number == 1 else 1,
+                padding="same",
+                data_format=NHWC,
+                name=f"{name}_conv{number}",
+                **common,
+            )(x)
+        if batch_normalization:
+            x = keras.layers.BatchNormalization(name=f"{name}_norm{number}")(x)
+        if number == len(layers) and pool and x.shape[1:3] != (1, 1):
+            # The activations increase, so they commute with the maximum: pooling first
+            # gives the same output for a quarter of the activations.
+            x = keras.layers.MaxPooling2D(
+                2, padding="same", data_format=NHWC, name=f"{name}_pool"
+            )(x)
+        x = activation(name=f"{name}_activation{number}")(x)
+        if rate := dropout[number - 1]:
+            x = keras.layers.Dropout(rate, name=f"{name}_dropout{number}")(x)
+    return x
+
+
+def _fresh(initializer):
+    """Keras's initializers give the same values each time: a layer needs its own."""
+    if isinstance(initializer, keras.initializers.Initializer):
+        config = initializer.get_config()
+        if config.get("seed", 0) is None:
+            return initializer.__class__.from_config(config)
+    return initializer
+
+
+def _image_input(input_tensor, input_shape):
+    if input_tensor is not None:
+        if not keras.utils.is_keras_tensor(input_tensor):
+            raise ValueError(
+                "Expected input_tensor to be a Keras tensor, such as `keras.Input()`. "
+                f"Received: input_tensor={input_tensor!r}"
+            )
+        return input_tensor
+    if len(input_shape) != 3 or input_shape[-1] is None:
+        raise ValueError(
+            "Expected input_shape to be (height, width, channels); height and width "
+            f"may be None. Received: input_shape={input_shape!r}"
+        )
+    return keras.Input(input_shape, name="image")
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"Expected {name} to be one of {list(choices)}. Received: {name}={value!r}"
+        )
+
+
+def _at_least_float32():
+    dtype = keras.config.dtype_policy().compute_dtype
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
