@@ -74,3 +74,28 @@ def stack_layers(model: keras.Model) -> dict[str, list[keras.Layer]]:
             f"Received: {model!r}, which has none.{hint}"
         )
     return stacks
+
+
+def find_trunk(model: keras.Model) -> keras.Model:
+    """The model of this package within a model: itself, or the first inside it.
+
+    Args:
+        model: Keras model, such as `Sequential([ELUNet11(include_top=False), ...])`.
+
+    Returns:
+        A `keras.Model` whose layers are named after stacks; `model` if there is none.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> trunk = elu_zoo.ELUNet11(width=0.05, include_top=False, pooling="avg")
+    >>> find_trunk(keras.Sequential([trunk, keras.layers.Dense(2)])) is trunk
+    True
+    """
+    inner = [model]
+    for candidate in inner:
+        layers = getattr(candidate, "layers", [])
+        if any(re.match(r"stack\d+_", layer.name) for layer in layers):
+            return candidate
+        inner += [layer for layer in layers if isinstance(layer, keras.Model)]
+    return model

@@ -1,9 +1,16 @@
-"""Fine-tuning: freezing and two stages."""
+"""Fine-tuning: freezing, heads for new classes, and two stages."""
+
+import numbers
+import zlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from elu_zoo.feature_extraction import stack_layers
+from elu_zoo import _stages
+from elu_zoo.errors import UserError
+from elu_zoo.feature_extraction import find_trunk, stack_layers
+from elu_zoo.image_files import Batches
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 
@@ -16,7 +23,8 @@ def freeze(model, stacks=None):
     training and inference.
 
     Args:
-        model: Keras model made by a model function of `elu_zoo`.
+        model: Keras model made by a model function of `elu_zoo`, or one that has it
+            inside, such as `Sequential([trunk, Dense(5)])`.
         stacks: Number of stacks to freeze, counted from the input; 0 for none. Default:
             all, so that the output layer alone is trained.
 
@@ -35,7 +43,7 @@ def freeze(model, stacks=None):
     >>> freeze(model, stacks=0) == model.count_params() - 6
     True
     """
-    named = list(stack_layers(model).values())
+    named = list(stack_layers(find_trunk(model)).values())
     if stacks is None:
         stacks = len(named)
     if stacks not in range(len(named) + 1):
@@ -53,32 +61,45 @@ def freeze(model, stacks=None):
 
 
 def finetune(
-    model,
-    images,
-    labels,
-    validation_data=None,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: Sequence,
+    validation_data: tuple | None = None,
     *,
-    epochs=(5, 10),
-    learning_rate=(3e-3, 3e-4),
-    rate_decay=0.7,
-    batch_size=32,
-    augment=True,
-    seed=0,
-    verbose="auto",
-):
+    class_names: Sequence[str] | None = None,
+    epochs: tuple[int, int] = (5, 10),
+    learning_rate: tuple[float, float] = (3e-3, 3e-4),
+    rate_decay: float = 0.7,
+    batch_size: int = 32,
+    augment: bool = True,
+    class_weight: dict | str | None = None,
+    patience: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint: str | None = None,
+    seed: int = 0,
+    verbose: str | int = "auto",
+) -> dict[str, list]:
     """Trains the output layer alone, then the whole network at a lower rate.
 
     Two calls of Keras's `fit` with Adam and a cosine schedule each. The first keeps the
     random output layer from spoiling the pretrained ones. Rates and epochs did best, in
     the mean of two tasks, in docs/results/transfer_candidates.csv.
 
+    With `validation_data` the model ends with its best weights. Of each stage that is
+    the epoch of the lowest held-out loss, with which the second stage begins; of the
+    start and the two stages the one of the higher held-out accuracy, or where these are
+    within half a point the one of the lower loss. Without, it ends with the last epoch.
+
     Args:
         model: Keras model that gives probabilities or logits, such as
-            `ELUNet11(weights="cifar100", classes=5)`. Trained in place, and left
-            compiled, and frozen, as in its last stage.
-        images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
-        labels: Integer array of shape `(n,)`.
-        validation_data: Optional `(images, labels)`, for the progress bar and history.
+            `ELUNet11(weights="cifar100", classes=5)`, or one that has a network of this
+            package inside. Trained in place, and left compiled, and frozen, as in its
+            last stage.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
+            an `elu_zoo.image_files.ImageFiles`, which is decoded a batch at a time.
+        labels: Integer array of shape `(n,)`, or class names.
+        validation_data: Optional `(images, labels)` held out to choose the epoch by.
+        class_names: Names of the classes in the order of their numbers.
         epochs: Epochs of the two stages; 0 leaves a stage out.
         learning_rate: Highest learning rates of the two stages.
         rate_decay: Factor of the second learning rate from each stack to the one before
@@ -86,14 +107,24 @@ def finetune(
             `elu_zoo.optimizers.LayerwiseAdam`.
         batch_size: Images a step; the last batch of an epoch may be smaller.
         augment: Whether to flip images at random and shift them by up to an eighth.
+        class_weight: Optional factors of the loss by class, a dict from numbers or
+            names, or `"balanced"` for factors by which all classes weigh the same.
+        patience: Number of epochs without a lower held-out loss after which a stage
+            ends early.
+        callbacks: Keras callbacks for both stages. Epochs are counted through.
+        checkpoint: Path of a file for the state after each epoch. If it is there, the
+            run is resumed from it and ends with the same weights as if it had not been
+            interrupted. The file stays; remove it to start anew.
         seed: Of order and augmentation.
         verbose: As in `fit`.
 
     Returns:
-        A dict of lists, one value per epoch, as in Keras's `History.history`.
+        A dict of lists, one value per epoch, as in Keras's `History.history`, with the
+        number of the stage, and whether the epoch is the one that was kept.
 
     Raises:
-        ValueError: If images and labels do not fit each other or the model.
+        UserError: If images, labels and the other arguments do not fit each other or
+            the model, or the checkpoint is of another run.
         RuntimeError: If a frozen weight changed.
 
     Example:
@@ -102,49 +133,89 @@ def finetune(
     >>> model = elu_zoo.ELUNet11(classes=2, width=0.05)
     >>> images = np.zeros((8, 32, 32, 3), "uint8")
     >>> history = finetune(model, images, np.arange(8) % 2, epochs=(1, 1), verbose=0)
-    >>> len(history["loss"])
-    2
+    >>> history["stage"]
+    [1, 2]
     """
-    labels = np.asarray(labels)
-    classes = model.output_shape[-1]
-    if labels.shape != (len(images),) or not len(images):
-        raise ValueError(
-            "Expected one label an image, and at least one image. Received: "
-            f"{len(images)} images, labels of shape {labels.shape}"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"Expected labels from 0 to {classes - 1}, the model's classes. "
-            f"Received: {labels.min()} to {labels.max()}"
-        )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model))
-    history = {}
-    for stage, (count, rate) in enumerate(zip(epochs, learning_rate, strict=True)):
-        if not count:
-            continue
-        freeze(model, None if stage == 0 else 0)
-        batches = _Batches(images, labels, batch_size, augment, (seed, stage))
-        model.compile(
-            LayerwiseAdam(
-                keras.optimizers.schedules.CosineDecay(rate, count * len(batches)),
-                stack_factors(model, rate_decay),
-            ),
-            loss,
-            metrics=["accuracy"],
-        )
-        frozen = [(v, np.array(v)) for v in model.non_trainable_variables]
-        # The batches have their own order; Keras's would not be that of the seed.
-        result = model.fit(
-            batches,
-            epochs=count,
-            validation_data=validation_data,
-            verbose=verbose,
-            shuffle=False,
-        )
-        _check_unmoved(frozen)
-        for name, values in result.history.items():
-            history.setdefault(name, []).extend(values)
-    return history
+    epochs = _pair("epochs", epochs, lambda n: n == int(n) and n >= 0, "0 or more")
+    rates = _pair("learning_rate", learning_rate, lambda rate: rate >= 0, "0 or more")
+    _check_whole("batch_size", batch_size)
+    if patience is not None:
+        _check_whole("patience", patience)
+        if validation_data is None:
+            raise UserError(
+                "Expected validation_data, whose loss the patience is for. Received: "
+                f"patience={patience}, validation_data=None"
+            )
+    names = _names(model, class_names)
+    images, labels = checked_data(model, images, labels, names)
+    batches = Batches(images, labels, batch_size, seed, augment)
+    held_out = validation_data and Batches(
+        *checked_data(model, *validation_data, names), batch_size
+    )
+    weights = _class_weights(class_weight, labels, names, model.output_shape[-1])
+    settings = {
+        "epochs": epochs,
+        "learning_rate": rates,
+        "rate_decay": rate_decay,
+        "batch_size": batch_size,
+        "augment": augment,
+        "class_weight": weights and sorted(weights.items()),
+        "patience": patience,
+        "seed": seed,
+        "train": [len(labels), zlib.crc32(labels.tobytes())],
+        "held_out": held_out and [len(held_out.labels)],
+        "shapes": zlib.crc32(repr([v.shape for v in model.variables]).encode()),
+    }
+    state, live = _stages.load(checkpoint, settings)
+    while state.stage < len(epochs):
+        count = epochs[state.stage]
+        if count:
+            steps = count * len(batches)
+            _compile(model, state.stage, rates[state.stage], rate_decay, steps)
+            _begin(model, state, live, held_out)
+            frozen = [(v, np.array(v)) for v in model.non_trainable_variables]
+            if not state.stopped and len(state.rows) < state.first + count:
+                recorder = _stages.Recorder(state, batches, patience, checkpoint)
+                # The batches have their own order, which is that of the seed.
+                model.fit(
+                    batches,
+                    initial_epoch=len(state.rows),
+                    epochs=state.first + count,
+                    validation_data=held_out,
+                    class_weight=weights,
+                    callbacks=[*callbacks, recorder],
+                    verbose=verbose,
+                    shuffle=False,
+                )
+            _check_unmoved(frozen)
+        _stages.end_stage(state, model)
+        live = {}
+    return state.history()
+
+
+def _compile(model, stage, rate, rate_decay, steps):
+    freeze(model, None if stage == 0 else 0)
+    model.compile(
+        LayerwiseAdam(
+            keras.optimizers.schedules.CosineDecay(rate, steps),
+            stack_factors(model, rate_decay),
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
+        metrics=["accuracy"],
+    )
+
+
+def _begin(model, state, live, held_out):
+    """Resumes a stage, or measures what the first starts from."""
+    if live:
+        model.optimizer.build(model.trainable_variables)
+        _stages.assign(model.variables, live["model"])
+        _stages.assign(model.optimizer.variables, live["optimizer"])
+    elif held_out and not state.kept:
+        found = model.evaluate(held_out, verbose=0, return_dict=True)
+        state.start = {f"val_{name}": float(x) for name, x in found.items()}
+        state.kept = state.start | {"epoch": 0}
+        state.weights["kept"] = _stages.weights(model)
 
 
 def _check_unmoved(frozen):
@@ -154,37 +225,144 @@ def _check_unmoved(frozen):
                 raise RuntimeError(f"The frozen weight {variable.path} changed.")
 
 
-class _Batches(keras.utils.PyDataset):
-    """Shuffled and augmented batches, the same for the same seed."""
+def _pair(name, values, accepts, what):
+    good = isinstance(values, list | tuple) and len(values) == 2
+    if not good or not all(isinstance(n, numbers.Real) and accepts(n) for n in values):
+        raise UserError(
+            f"Expected {name} to be two numbers of {what}, for the output layer alone "
+            f"and for the whole network. Received: {name}={values!r}"
+        )
+    return list(values)
 
-    def __init__(self, images, labels, batch_size, augment, seed):
-        super().__init__()
-        self.images, self.labels = np.asarray(images), labels
-        self.batch_size, self.augment = batch_size, augment
-        self.rng = np.random.default_rng(seed)
-        self.on_epoch_end()
 
-    def __len__(self):
-        return -(-len(self.images) // self.batch_size)
+def _check_whole(name, value):
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise UserError(
+            f"Expected {name} to be a whole number of 1 or more. Received: "
+            f"{name}={value!r}"
+        )
 
-    def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size :][: self.batch_size]
-        images = self.images[chosen]
-        if self.augment:
-            images = np.stack([self._augmented(image) for image in images])
-        return images, self.labels[chosen]
 
-    def on_epoch_end(self):
-        self.order = self.rng.permutation(len(self.images))
+def _names(model, class_names):
+    if class_names is None:
+        return None
+    names, classes = [str(name) for name in class_names], model.output_shape[-1]
+    if len(names) != classes or len(set(names)) != classes:
+        raise UserError(
+            f"Expected {classes} different class names, one per output of the model. "
+            f"Received: class_names={names}"
+        )
+    return names
 
-    def _augmented(self, image):
-        if self.rng.random() < 0.5:
-            image = image[:, ::-1]
-        height, width = image.shape[:2]
-        y, x = height // 8, width // 8
-        padded = np.pad(image, ((y, y), (x, x), (0, 0)), mode="reflect")
-        top, left = self.rng.integers(0, (2 * y + 1, 2 * x + 1))
-        return padded[top : top + height, left : left + width]
+
+def checked_data(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: Sequence,
+    class_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that fit a model.
+
+    Args:
+        model: Keras model.
+        images: Array of shape `(n, height, width, channels)`, or `ImageFiles`.
+        labels: Array of n integers, or of names of `class_names`.
+        class_names: Optional names of the classes.
+
+    Returns:
+        The images, not copied, and the labels as an integer array.
+
+    Raises:
+        UserError: If they do not fit each other or the model.
+    """
+    images = images if hasattr(images, "shape") else np.asarray(images)
+    labels, classes = np.asarray(labels), model.output_shape[-1]
+    if labels.shape != (len(images),) or not len(images):
+        raise UserError(
+            "Expected one label an image, and at least one image. Received: "
+            f"{len(images)} images, labels of shape {labels.shape}"
+        )
+    _check_images(model, images)
+    if labels.dtype.kind in "UO":
+        labels = _numbers_of(labels, class_names)
+    if labels.dtype.kind not in "iuf" or np.any(labels != labels.astype(int)):
+        raise UserError(
+            "Expected labels to be class numbers, or names of class_names. Received: "
+            f"labels of {labels.dtype}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"Expected labels from 0 to {classes - 1}, the model's classes. "
+            f"Received: {labels.min()} to {labels.max()}"
+        )
+    return images, labels.astype(int)
+
+
+def _check_images(model, images):
+    shape = model.input_shape[1:]
+    fits = len(images.shape) == len(shape) + 1 and all(
+        side in (None, received)
+        for side, received in zip(shape, images.shape[1:], strict=True)
+    )
+    if not fits or images.dtype.kind not in "uif":
+        raise UserError(
+            f"Expected images as an array of shape (n, {', '.join(map(str, shape))}), "
+            f"values from 0 to 255. Received: shape {tuple(images.shape)} of "
+            f"{images.dtype}"
+        )
+    if images.dtype == "uint8":
+        return
+    parts = [images[i : i + 1000] for i in range(0, len(images), 1000)]
+    low = min(float(part.min()) for part in parts)
+    high = max(float(part.max()) for part in parts)
+    if not (low >= 0 and high <= 255):
+        raise UserError(
+            f"Expected images with values from 0 to 255. Received: {low:g} to {high:g}"
+        )
+    if images.dtype.kind == "f" and 0 < high <= 1:
+        raise UserError(
+            f"Expected images with values from 0 to 255. Received: {low:g} to "
+            f"{high:g}; multiply by 255 if 1 stands for white."
+        )
+
+
+def _numbers_of(labels, class_names):
+    found = sorted({str(label) for label in labels})
+    if class_names is None:
+        raise UserError(
+            "Expected class_names, in the order of the model's outputs, with labels "
+            f"that are names. Received: labels {found[:5]}, class_names=None"
+        )
+    numbers_by_name = {name: number for number, name in enumerate(class_names)}
+    if unknown := [name for name in found if name not in numbers_by_name]:
+        raise UserError(
+            f"Expected labels among class_names={list(class_names)[:5]} ... Received: "
+            f"{unknown[:5]}"
+        )
+    return np.array([numbers_by_name[str(label)] for label in labels])
+
+
+def _class_weights(class_weight, labels, names, classes):
+    """A dict from class numbers to factors, or `None`."""
+    if class_weight is None:
+        return None
+    if class_weight == "balanced":
+        counts = np.bincount(labels, minlength=classes)
+        return {
+            number: len(labels) / (np.count_nonzero(counts) * max(int(count), 1))
+            for number, count in enumerate(counts)
+        }
+    numbers_by_name = {name: number for number, name in enumerate(names or ())}
+    weights = dict.fromkeys(range(classes), 1.0)
+    for key, factor in dict(class_weight).items():
+        number = numbers_by_name.get(key, key)
+        if number not in weights or not factor >= 0:
+            raise UserError(
+                "Expected class_weight to be 'balanced', or factors of 0 or more by "
+                f"class number or by name of class_names. Received: {key!r}: {factor!r}"
+            )
+        weights[number] = float(factor)
+    return weights
 
 
 def split_by_class(labels, share, seed=0):

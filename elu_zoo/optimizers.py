@@ -4,7 +4,7 @@ import re
 
 import keras
 
-from elu_zoo.feature_extraction import stack_layers
+from elu_zoo.feature_extraction import find_trunk, stack_layers
 
 
 @keras.saving.register_keras_serializable("elu_zoo")
@@ -85,7 +85,7 @@ def stack_factors(model, decay):
     """
     if not 0 < decay <= 1:
         raise ValueError(f"Expected decay in (0, 1]. Received: decay={decay!r}")
-    names = list(stack_layers(model))
+    names = list(stack_layers(find_trunk(model)))
     return {
         f"^{name}_": decay ** (len(names) - number) for number, name in enumerate(names)
     }

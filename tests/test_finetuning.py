@@ -202,3 +202,86 @@ def test_split_by_class_holds_out_the_same_share_of_each():
         split_by_class(labels, 1)
     with pytest.raises(ValueError, match="class 3"):
         split_by_class(np.array([3, 4, 4]), 0.5)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"images": np.full((2, 32, 32, 3), 0.5)}, "multiply by 255"),
+        ({"images": np.full((2, 32, 32, 3), -1.0)}, "from 0 to 255"),
+        ({"images": np.zeros((2, 32, 32, 1), "uint8")}, "shape.*32, 32, 1"),
+        ({"labels": ["red", "green"]}, "Expected class_names"),
+        ({"labels": ["red", "blue"], "class_names": ["green", "red"]}, "blue"),
+        ({"labels": [0.5, 1]}, "class numbers"),
+        ({"class_names": ["green"]}, "2 different class names"),
+        ({"epochs": 3}, "epochs to be two numbers.*epochs=3"),
+        ({"epochs": (-1, 2)}, "epochs=\\(-1, 2\\)"),
+        ({"learning_rate": 1e-3}, "learning_rate to be two"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"patience": 0, "validation_data": ()}, "patience=0"),
+        ({"class_weight": {"blue": 2}}, "class_weight.*blue"),
+        ({"validation_data": (np.full((1, 32, 32, 3), 0.5), [0])}, "multiply by 255"),
+    ],
+)
+def test_wrong_input_says_what_to_do(changes, message):
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    arguments = {"images": np.zeros((2, 32, 32, 3), "uint8"), "labels": [0, 1]}
+    with pytest.raises(elu_zoo.errors.UserError, match=message):
+        elu_zoo.finetune(model, **arguments | changes)
+
+
+def test_names_and_weights_of_classes():
+    images, labels = two_colors()
+    names = np.array(["red", "green"])
+    results = []
+    for given, weight in [
+        (labels, {0: 3}),
+        (names[labels], {"red": 3}),
+        (list(names[labels]), {"red": 1}),
+    ]:
+        keras.utils.set_random_seed(0)
+        model = elu_zoo.ELUNet11(classes=2, width=0.05)
+        elu_zoo.finetune(
+            model,
+            images,
+            given,
+            class_names=["red", "green"],
+            class_weight=weight,
+            epochs=(1, 0),
+            verbose=0,
+        )
+        results.append(np.array(model.get_layer("predictions").bias))
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-4)
+    assert results[0][0] > results[2][0]
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    from elu_zoo.finetuning import _class_weights
+
+    # n / (classes * count), as compute_class_weight("balanced") has it.
+    weights = _class_weights("balanced", np.array([0, 0, 0, 1]), None, 2)
+    assert weights == {0: 4 / (2 * 3), 1: 4 / (2 * 1)}
+
+
+def test_a_network_inside_another_model(tmp_path):
+    trunk = elu_zoo.ELUNet11(width=0.05, include_top=False, pooling="avg")
+    model = keras.Sequential([trunk, keras.layers.Dense(2, activation="softmax")])
+    model.build((None, 32, 32, 3))
+    model.save(tmp_path / "model.keras")
+    for nested in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        before = values(nested)
+        elu_zoo.finetune(nested, *two_colors(), epochs=(1, 0), verbose=0)
+        after = values(nested)
+        changed = {p for p in before if not np.array_equal(before[p], after[p])}
+        assert len(changed) == 2 and all("dense" in path for path in changed)
+        elu_zoo.finetune(nested, *two_colors(), epochs=(0, 1), verbose=0)
+        # The rates fall from stack to stack in it too.
+        factors = dict(
+            zip(
+                [v.path for v in nested.trainable_variables],
+                nested.optimizer._factors,
+                strict=True,
+            )
+        )
+        rates = [f for path, f in factors.items() if "stack1_" in path]
+        np.testing.assert_allclose(rates, 0.7**6)

@@ -1,0 +1,167 @@
+"""The epoch that is kept, and runs that are resumed."""
+
+import keras
+import numpy as np
+import pytest
+from test_finetuning import two_colors
+
+import elu_zoo
+from elu_zoo import _stages
+from elu_zoo.errors import UserError
+from elu_zoo.image_files import Batches
+
+
+def new_model(**arguments):
+    keras.utils.set_random_seed(0)
+    return elu_zoo.ELUNet11(classes=2, width=0.05, **arguments)
+
+
+def arrays(model):
+    return [np.array(v) for v in model.variables]
+
+
+def held_out_loss(model, images, labels):
+    """In float64, from the model's probabilities."""
+    own = model.predict(images, verbose=0).astype("float64")[range(len(labels)), labels]
+    return -np.log(own).mean(), (own > 0.5).mean()
+
+
+def test_the_best_epoch_is_kept():
+    model = new_model()
+    images, labels = two_colors()
+    # Held-out labels are the other way round: the longer it learns, the worse.
+    history = elu_zoo.finetune(
+        model,
+        images,
+        labels,
+        (images, 1 - labels),
+        epochs=(2, 3),
+        learning_rate=(1e-2, 1e-3),
+        verbose=0,
+    )
+    start = new_model()
+    loss, accuracy = held_out_loss(model, images, 1 - labels)
+    candidates = [held_out_loss(start, images, 1 - labels)]
+    for stage in (1, 2):
+        rows = [i for i, s in enumerate(history["stage"]) if s == stage]
+        best = min(rows, key=lambda i: history["val_loss"][i])
+        candidates.append((history["val_loss"][best], history["val_accuracy"][best]))
+    assert accuracy >= max(a for _, a in candidates) - 0.005
+    assert any(np.isclose(loss, other, rtol=1e-3) for other, _ in candidates)
+    assert loss < history["val_loss"][-1] and not history["kept"][-1]
+
+
+@pytest.mark.parametrize(
+    "new, old, better",
+    [
+        ((1.0, 0.80), (2.0, 0.80), True),
+        ((2.0, 0.80), (1.0, 0.80), False),
+        ((1.0, 0.79), (2.0, 0.80), False),
+        ((2.0, 0.81), (1.0, 0.80), True),
+        ((1.0, 0.796), (2.0, 0.80), True),
+    ],
+)
+def test_a_stage_never_ends_half_a_point_below_the_one_before(new, old, better):
+    metrics = [
+        dict(zip(("val_loss", "val_accuracy"), x, strict=True)) for x in (new, old)
+    ]
+    assert _stages.is_better(*metrics) == better
+
+
+def test_patience_ends_a_stage():
+    images, labels = two_colors()
+    history = elu_zoo.finetune(
+        new_model(),
+        images,
+        labels,
+        (images, 1 - labels),
+        epochs=(9, 9),
+        learning_rate=(1e-2, 1e-3),
+        patience=2,
+        verbose=0,
+    )
+    for stage in (1, 2):
+        losses = np.array(history["val_loss"])[np.array(history["stage"]) == stage]
+        assert len(losses) == min(9, losses.argmin() + 1 + 2)
+    with pytest.raises(UserError, match="validation_data"):
+        elu_zoo.finetune(new_model(), images, labels, patience=2)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Raises in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.last, self.epochs = epoch, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs.append(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epochs[-1] == self.last:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
+    images, labels = two_colors()
+    options = dict(
+        epochs=(2, 3),
+        batch_size=8,
+        validation_data=(images[:8], labels[:8]),
+        verbose=0,
+    )
+    whole = new_model(dropout=0.2)
+    expected = elu_zoo.finetune(whole, images, labels, **options)
+    file, seen = tmp_path / "checkpoint.npz", []
+    for epoch in (1, 2, 4, None):
+        model, callback = new_model(dropout=0.2), Interrupt(epoch)
+        arguments = options | {"callbacks": [callback], "checkpoint": file}
+        if epoch is None:
+            history = elu_zoo.finetune(model, images, labels, **arguments)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                elu_zoo.finetune(model, images, labels, **arguments)
+        seen.append(callback.epochs)
+    assert seen == [[0, 1], [1, 2], [2, 3, 4], [4]]
+    assert history == expected
+    for resumed, uninterrupted in zip(arrays(model), arrays(whole), strict=True):
+        np.testing.assert_array_equal(resumed, uninterrupted)
+
+    # What is finished is not trained again; what is another run is an error.
+    callback = Interrupt(None)
+    again = new_model(dropout=0.2)
+    arguments = options | {"callbacks": [callback], "checkpoint": file}
+    assert elu_zoo.finetune(again, images, labels, **arguments) == expected
+    assert callback.epochs == []
+    np.testing.assert_array_equal(arrays(again)[-1], arrays(whole)[-1])
+    with pytest.raises(UserError, match="seed=0. Received: seed=1"):
+        elu_zoo.finetune(again, images, labels, **arguments, seed=1)
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(UserError, match="damaged"):
+        elu_zoo.finetune(again, images, labels, **arguments)
+
+
+def test_batches_are_a_function_of_seed_and_epoch():
+    images, labels = two_colors(20)
+    batches, others = (Batches(images, labels, 8, seed=1, augment=True) for _ in "ab")
+    batches.epoch = others.epoch = 3
+    first = [batches[i] for i in range(len(batches))]
+    for i in reversed(range(3)):  # As threads may ask for them.
+        np.testing.assert_array_equal(others[i][0], first[i][0])
+    assert sorted(np.concatenate([y for _, y in first])) == sorted(labels)
+    batches.epoch = 4
+    assert not np.array_equal(batches[0][0], first[0][0])
+
+
+def test_augmented_images_are_shifted_by_up_to_an_eighth():
+    image = np.arange(16 * 16, dtype="uint8").reshape(1, 16, 16, 1)
+    (batch, _) = Batches(image.repeat(64, 0), np.zeros(64, int), 64, 0, True)[0]
+    padded = np.pad(image[0], ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    allowed = {
+        side[y : y + 16, x : x + 16].tobytes()
+        for side in (padded, padded[:, ::-1])
+        for y in range(5)
+        for x in range(5)
+    }
+    found = {image.tobytes() for image in batch}
+    assert found <= allowed and len(found) > 20
