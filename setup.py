@@ -29,6 +29,7 @@ setup(
     },
     entry_points={"console_scripts": ["elu-zoo = elu_zoo.cli:main"]},
     install_requires=[
+        "argcomplete>=3.1",
         "filelock>=3.12",
         "h5py>=3.10",
         "keras>=3.10",
@@ -39,6 +40,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "parquet": ["pyarrow>=15.0"],
+        "ray": ["ray[data]>=2.40"],
         "training": [
             "google-crc32c>=1.5",
             "importlib_resources>=6.0",
@@ -51,6 +54,7 @@ setup(
         "test": [
             "jax>=0.5",
             "kubernetes-validate>=1.31",
+            "pyarrow>=15.0",
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "ruff>=0.8",

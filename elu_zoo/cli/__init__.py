@@ -1,44 +1,55 @@
-"""The command `elu-zoo`. Each subcommand is a module: its docstring is its help."""
+# PYTHON_ARGCOMPLETE_OK
+"""The command `elu-zoo`. Each subcommand is a module: its docstring is its help.
+
+Nothing here or at the top of a subcommand's module imports a backend: help, versions
+and lists are there at once.
+"""
 
 import argparse
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 
-from elu_zoo.cli import evaluate, export, finetune, list_, predict
+from elu_zoo.cli import (
+    doctor,
+    evaluate,
+    export,
+    fetch,
+    finetune,
+    list_,
+    predict,
+    similar,
+)
 
 COMMANDS = {
     "list": list_,
     "predict": predict,
+    "similar": similar,
     "finetune": finetune,
     "export": export,
     "evaluate": evaluate,
+    "fetch": fetch,
+    "doctor": doctor,
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
         argv: Arguments; default those of the process.
 
     Returns:
-        The exit code: 0, 1 after a failure, 130 after Ctrl-C. Wrong usage exits with 2.
+        The exit code: 0; 1 after a failure; 3 if all is done but some of the input
+        could not be used; 130 after Ctrl-C. Wrong usage exits with 2.
     """
-    parser = argparse.ArgumentParser(
-        prog="elu-zoo", description="Pretrained ELU networks for Keras."
-    )
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        first, rest = module.__doc__.split("\n", 1)
-        subparser = subparsers.add_parser(
-            name,
-            help=first.rstrip("."),
-            description=first,
-            epilog=rest.strip("\n"),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(subparser)
+    _print_any_name()
+    parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     arguments = parser.parse_args(argv)
     command = f"elu-zoo {arguments.command}"
     try:
@@ -46,7 +57,7 @@ def main(argv=None):
             warnings.showwarning = lambda message, *_, **__: print(
                 f"{command}: {message}", file=sys.stderr
             )
-            COMMANDS[arguments.command].run(arguments)
+            code = COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has had enough; Python must not flush again.
@@ -58,4 +69,33 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f"\n{command}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command and all its subcommands."""
+    from elu_zoo import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="elu-zoo", description="Pretrained ELU networks for Keras."
+    )
+    parser.add_argument("--version", action="version", version=f"elu-zoo {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        first, rest = module.__doc__.split("\n", 1)
+        subparser = subparsers.add_parser(
+            name,
+            help=first.rstrip("."),
+            description=first,
+            epilog=rest.strip("\n"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+    return parser
+
+
+def _print_any_name():
+    """Has names print that the terminal's encoding lacks, with their escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,99 @@
 """What several subcommands share."""
 
+import contextlib
+import difflib
+import faulthandler
 import json
+import os
 import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from elu_zoo.errors import UserError
+
+
+def start_backend() -> None:
+    """Imports Keras and its backend, and has them find their devices.
+
+    What they write to stderr meanwhile, such as that there is no GPU, is shown only if
+    they fail.
+
+    Raises:
+        UserError: If the backend cannot be imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with held_stderr():
+            import keras
+
+            keras.ops.convert_to_numpy(keras.ops.zeros(1))
+    except ImportError as error:
+        raise UserError(
+            "Expected Keras's backend to be installed, which KERAS_BACKEND or "
+            f"keras.json names. Received: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def held_stderr() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2; shows it if the block fails."""
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:
+        yield
+        return
+    with os.fdopen(stderr, "wb") as real, tempfile.TemporaryFile() as held:
+        watched = not faulthandler.is_enabled()
+        if watched:
+            # A crash, say for want of an instruction, must not be silent.
+            faulthandler.enable(real)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, ImportError | KeyboardInterrupt):
+                held.seek(0)
+                real.write(held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            if watched:
+                faulthandler.disable()
+
+
+def known_model(source: str) -> str:
+    """The name of weights, or the path of a model, that a user means.
+
+    Args:
+        source: Name of weights, its tag or its model in any case, or a path.
+
+    Returns:
+        The name as published, or the path.
+
+    Raises:
+        UserError: If there is no such model, or several may be meant.
+    """
+    from elu_zoo.records import list_weights
+
+    names = list_weights()
+    if source in names or os.path.exists(source):
+        return source
+    lowered = source.lower()
+    meant = [n for n in names if lowered == n] or [
+        n for n in names if lowered in n.split(".", 1)
+    ]
+    if len(meant) == 1:
+        return meant[0]
+    if os.path.splitext(source)[1] == ".keras":
+        raise UserError(f"Expected a saved model. There is no {source}")
+    meant = meant or difflib.get_close_matches(lowered, names, cutoff=0.5)
+    hint = f". Did you mean {' or '.join(meant)}?" if meant else ""
+    raise UserError(
+        f"Expected the name of published weights, one of {names}, or a saved model. "
+        f"Received: {source!r}{hint}"
+    )
 
 
 def print_json(value):

@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 
-from elu_zoo.cli.common import load_model, print_json
+from elu_zoo.cli.common import load_model, print_json, start_backend
 
 
 def add_arguments(parser):
@@ -24,6 +24,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    start_backend()
     import keras
 
     from elu_zoo import datasets

@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from elu_zoo.cli.common import print_json
+from elu_zoo.cli.common import print_json, start_backend
 
 
 def add_arguments(parser):
@@ -39,6 +39,7 @@ def add_arguments(parser):
 
 
 def run(arguments):
+    start_backend()
     import keras
     import numpy as np
 

@@ -1,56 +1,176 @@
-"""Classifies image files.
+"""Classifies images, any number of them.
+
+PATH is a file, a folder (with all in it), a pattern in quotes, @LIST for the names in a
+file, or - for names on the standard input. FILE ends in .csv, .jsonl or .parquet and
+appears when it is whole; interrupted, the same command resumes. What is no image gets a
+row with an error, and the exit code is 3.
 
 examples:
   elu-zoo predict camel.png rocket.png
-  elu-zoo predict *.jpg --model RUN --top 3 --json
+  elu-zoo predict photos --model elunet15.tiny_imagenet --out classes.csv
+  find photos -name '*.jpg' | elu-zoo predict - --model RUN --out classes.parquet
+  elu-zoo predict photos --embeddings stack6 --out vectors.jsonl
 """
 
-from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json
+import hashlib
+import json
+import os
+import warnings
+
+from elu_zoo.cli.common import SOURCE_HELP, known_model, start_backend
 
 
 def add_arguments(parser):
-    parser.add_argument("images", nargs="+", help="JPEG or PNG files")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images to classify")
     parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
     parser.add_argument("--resize", type=int, help="side, for models of any image size")
-    parser.add_argument("--top", type=int, default=5, help="answers an image")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--top", type=int, default=5, help="classes per image")
+    parser.add_argument(
+        "--embeddings",
+        metavar="STACK",
+        help="write the vectors of a stack, such as stack6, in place of classes",
+    )
+    parser.add_argument("--out", metavar="FILE", help=".csv, .jsonl or .parquet")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="compute here or on the machines of a Ray cluster",
+    )
 
 
 def run(arguments):
-    import keras
-    import numpy as np
+    from elu_zoo.batch import Predictor, find_paths
 
-    from elu_zoo.images import image_side, read_image
-    from elu_zoo.predictions import decode_predictions, gives_logits
-    from elu_zoo.records import get_record, list_weights
-
-    model, class_names = load_model(arguments.model)
-    side = image_side(model, arguments.resize)
-    how = {"resize": side, "crop": side}
-    if arguments.model in list_weights():
-        how = get_record(arguments.model)["preprocessing"]
-    images = [
-        read_image(file, **how, channels=model.input_shape[-1])
-        for file in arguments.images
-    ]
-    predictions = model.predict(np.stack(images), verbose=0)
-    if gives_logits(model):
-        predictions = keras.ops.convert_to_numpy(keras.ops.softmax(predictions))
-    answers = decode_predictions(
-        predictions, arguments.top, class_names=list(class_names)
+    predictor = Predictor(
+        known_model(arguments.model),
+        top=arguments.top,
+        embeddings=arguments.embeddings,
+        resize=arguments.resize,
     )
-    if arguments.json:
-        print_json(
-            [
-                {
-                    "file": file,
-                    "classes": [{"name": n, "probability": p} for _, n, p in answer],
-                }
-                for file, answer in zip(arguments.images, answers, strict=True)
-            ]
+    paths = find_paths(arguments.paths)
+    if arguments.out:
+        total, failed = len(paths), _write(arguments, paths, predictor)
+        print(
+            f"{arguments.out}: {total} rows by {predictor.model}, "
+            f"{failed} of them with an error"
         )
+    else:
+        failed = _print(arguments, paths, predictor)
+    return 3 if failed else 0
+
+
+def _write(arguments, paths, predictor):
+    """Writes the rows that are not yet written; returns how many have an error."""
+    from tqdm import tqdm
+
+    from elu_zoo.row_files import RowFile
+
+    names = "\0".join(paths).encode("utf-8", "surrogateescape")
+    settings = {
+        "model": _identity(predictor.model),
+        "files": hashlib.sha256(names).hexdigest(),
+        "--top": predictor.top,
+        "--embeddings": predictor.embeddings,
+        "--resize": predictor.resize,
+    }
+    with RowFile(arguments.out, settings) as file:
+        rows = _rows(arguments, paths[file.done :], predictor)
+        # The bar is for terminals.
+        file.append(
+            tqdm(
+                rows,
+                total=len(paths),
+                initial=min(file.done, len(paths)),
+                unit=" images",
+                disable=None,
+            )
+        )
+        file.finish()
+    return file.failed
+
+
+def _identity(model):
+    """What tells whether a model is still the same: a file's size and time, too."""
+    path = os.path.join(model, "model.keras") if os.path.isdir(model) else model
+    if not os.path.isfile(path):
+        return model
+    status = os.stat(path)
+    return [model, status.st_size, status.st_mtime_ns]
+
+
+def _rows(arguments, paths, predictor):
+    """The rows of files, in their order."""
+    from elu_zoo.batch import predict_on_ray
+
+    if not paths:
         return
-    for file, answer in zip(arguments.images, answers, strict=True):
-        print(file)
-        for _, name, probability in answer:
+    if arguments.engine == "ray":
+        answers = predict_on_ray(paths, predictor)
+    else:
+        start_backend()
+        answers = predictor.stream(paths)
+    _suggest(predictor.model, paths)
+    rest = iter(paths)
+    for columns in answers:
+        lists = {name: columns[name].tolist() for name in columns if name != "path"}
+        for values in zip(*lists.values(), strict=True):
+            yield {"path": next(rest)} | dict(zip(lists, values, strict=True))
+
+
+def _print(arguments, paths, predictor):
+    """Prints the rows as they come; returns how many have an error."""
+    failed = 0
+    if not arguments.json:
+        print(f"Answers of {predictor.model}:")
+    for number, row in enumerate(_rows(arguments, paths, predictor)):
+        failed += row["error"] is not None
+        if arguments.json:
+            print("[" if number == 0 else ",", json.dumps(row))
+        else:
+            _print_row(row)
+    if arguments.json:
+        print("]")
+    elif failed:
+        print(f"{failed} of {len(paths)} files could not be read as images")
+    return failed
+
+
+def _print_row(row):
+    print(_one_line(row["path"]))
+    if row["error"]:
+        print(f"  {_one_line(row['error'])}")
+    for name, probability in zip(
+        row.get("classes", []), row.get("probabilities", []), strict=True
+    ):
+        if name:
             print(f"  {probability:6.1%}  {name}")
+    if "vector" in row and not row["error"]:
+        print(" ", *(f"{value:.4g}" for value in row["vector"]))
+
+
+def _one_line(text):
+    return text.replace("\n", "\\n")
+
+
+def _suggest(model, paths):
+    """Names weights for photographs if these are, and the model is for small images."""
+    from PIL import Image
+
+    if not model.startswith("elunet11.cifar"):
+        return
+    sides = []
+    for path in paths[:20]:
+        try:
+            with Image.open(path, formats=["JPEG", "PNG", "WEBP"]) as image:
+                sides.append(min(image.size))
+        except Exception:
+            continue
+    if sides and sorted(sides)[len(sides) // 2] >= 128:
+        warnings.warn(
+            f"These are photographs; {model} was trained on images of 32×32 pixels. "
+            "elunet15.tiny_imagenet knows more of them: "
+            "--model elunet15.tiny_imagenet",
+            stacklevel=2,
+        )

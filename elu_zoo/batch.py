@@ -1,0 +1,298 @@
+"""Any number of images: one worker that decodes and predicts, for many engines."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import glob
+import io
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from elu_zoo.errors import UserError
+
+_AHEAD = 3
+"""Batches that are decoded while the network computes one."""
+
+
+class Predictor:
+    """Classifies batches of image files or of their bytes.
+
+    It is what Ray Data's `map_batches` takes as a class, and Spark's
+    `predict_batch_udf` and Beam's `Map` as an object (see docs/predicting.md). The
+    model is loaded at the first call and does not travel when the object is pickled:
+    each process loads its own. Threads decode on all cores while the network computes.
+
+    Args:
+        model: Name of pretrained weights, path of a `.keras` file, or folder that
+            `elu-zoo finetune` wrote.
+        top: Number of classes per answer; not more than the model has.
+        embeddings: Optional name of a stack, such as `"stack6"`, or `"last"`: the
+            answers are its outputs, as vectors, in place of classes. Feature maps are
+            averaged over the image.
+        resize: Side in pixels, for models that take images of any size.
+        batch_size: Images that the network computes at once.
+
+    Example:
+
+    >>> predict = Predictor("elunet11.cifar100", top=3)
+    >>> answer = predict({"path": np.array(["no.jpg"])})
+    >>> answer["classes"].shape, answer["error"][0].split()[0]
+    ((1, 3), 'Expected')
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike = "elunet11.cifar100",
+        *,
+        top: int = 5,
+        embeddings: str | None = None,
+        resize: int | None = None,
+        batch_size: int = 64,
+    ):
+        if top < 1:
+            raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
+        self.model, self.top, self.embeddings = os.fspath(model), top, embeddings
+        self.resize, self.batch_size = resize, batch_size
+
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if k != "_loaded"}
+
+    def __call__(self, batch: dict[str, np.ndarray] | Sequence) -> dict[str, Any]:
+        """Answers a batch.
+
+        Args:
+            batch: Dict of arrays of one length with `"bytes"` (encoded images) or
+                `"path"` (strings); other columns are passed through. Or an array or a
+                list of either: what is `bytes` is an encoded image, a string a path.
+
+        Returns:
+            The columns of `batch` but `"bytes"`, and `"classes"`, an array of strings
+            of shape `(n, top)`, the most probable first, `"probabilities"`, float32 of
+            the same shape, and `"error"`, strings, `None` for images. What is no image
+            has empty names and zeros. With `embeddings`, `"vector"`, float32
+            `(n, units)`, in place of the first two.
+        """
+        kept, sources = {}, batch
+        if isinstance(batch, dict):
+            kept = {name: batch[name] for name in batch if name != "bytes"}
+            if "bytes" in batch:
+                sources = [bytes(item) for item in batch["bytes"]]
+            elif "path" in batch:
+                sources = [os.fsdecode(path) for path in batch["path"]]
+            else:
+                raise UserError(
+                    "Expected a column 'bytes' or 'path'. Received: columns "
+                    f"{sorted(batch)}"
+                )
+        parts = list(self.stream(sources)) or [self._answer([])]
+        return kept | {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+        }
+
+    def stream(self, sources: Iterable) -> Iterator[dict[str, np.ndarray]]:
+        """Answers any number of images in the memory of a few batches.
+
+        Args:
+            sources: Paths, or encoded images as `bytes`.
+
+        Yields:
+            The columns of `batch_size` images each, as of `__call__`, in order.
+        """
+        self._loaded  # noqa: B018  Before the threads, which need its image size.
+        sources, pending = iter(sources), collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                while batch := list(itertools.islice(sources, self.batch_size)):
+                    pending.append([pool.submit(self._read, item) for item in batch])
+                    if len(pending) > _AHEAD:
+                        yield self._answer(pending.popleft())
+                while pending:
+                    yield self._answer(pending.popleft())
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    @functools.cached_property
+    def _loaded(self):
+        from elu_zoo.predictions import gives_logits
+
+        model, class_names, preprocessing = _load(self.model, self.resize)
+        network = model
+        if self.embeddings:
+            network = _vectors(model, self.embeddings)
+        return _Loaded(
+            network,
+            np.array(class_names, object),
+            functools.partial(_image, preprocessing, model.input_shape[-1]),
+            gives_logits(model),
+        )
+
+    def _read(self, source):
+        try:
+            return self._loaded.read(source)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    def _answer(self, futures):
+        """The columns of images that are being read."""
+        read = [future.result() for future in futures]
+        errors = [item if isinstance(item, str) else None for item in read]
+        images = [item for item in read if not isinstance(item, str)]
+        values = np.zeros((len(read), self._loaded.network.output_shape[-1]), "float32")
+        valid = np.array([error is None for error in errors], bool)
+        if images:
+            values[valid] = self._loaded.network.predict_on_batch(np.stack(images))
+        columns = {"vector": values} if self.embeddings else self._best(values, valid)
+        return columns | {"error": np.array(errors, object)}
+
+    def _best(self, values, valid):
+        if self._loaded.logits:
+            values = np.exp(values - values.max(-1, keepdims=True))
+            values /= values.sum(-1, keepdims=True)
+        best = np.argsort(-values, axis=1, kind="stable")[:, : self.top]
+        probabilities = np.take_along_axis(values, best, axis=1)
+        return {
+            "classes": np.where(valid[:, None], self._loaded.class_names[best], ""),
+            "probabilities": np.where(valid[:, None], probabilities, np.float32(0)),
+        }
+
+
+def predict_on_ray(
+    paths: Sequence[str], predictor: Predictor
+) -> Iterator[dict[str, np.ndarray]]:
+    """Answers files on a Ray cluster, a worker per machine.
+
+    Uses the cluster of `RAY_ADDRESS`, or starts Ray on this machine. A worker that
+    dies is started again elsewhere, and what it had not finished is computed anew.
+
+    Args:
+        paths: Names of files that every machine can read.
+        predictor: What the workers compute.
+
+    Yields:
+        The columns of a number of images each, as `Predictor.stream`, in order.
+
+    Raises:
+        UserError: If Ray Data is not installed.
+    """
+    try:
+        import ray.data
+    except ImportError as error:
+        raise UserError(
+            "Expected Ray Data to be installed: pip install 'elu-zoo[ray]'. "
+            f"Received: {error}"
+        ) from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    cpus = [n["Resources"]["CPU"] for n in ray.nodes() if "CPU" in n["Resources"]]
+    # Names need not be text; their bytes are.
+    data = ray.data.from_items([{"path": os.fsencode(path)} for path in paths])
+    answers = data.map_batches(
+        predictor,
+        batch_size=4 * predictor.batch_size,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(cpus)),
+        num_cpus=min(cpus),
+    )
+    yield from answers.iter_batches(batch_size=4 * predictor.batch_size)
+
+
+def find_paths(names: Iterable[str]) -> list[str]:
+    """The files that a command line names.
+
+    Args:
+        names: Names of files; of folders, for the images in them and in their folders;
+            patterns such as `"photos/**/*.jpg"`; `"@FILE"` for the names in a file, one
+            per line, and `"-"` for those of the standard input.
+
+    Returns:
+        A list of names of files, which need not exist if they were named singly.
+
+    Raises:
+        UserError: If a pattern or a folder has no files.
+        OSError: If a list cannot be read.
+    """
+    return list(itertools.chain.from_iterable(map(_found, names)))
+
+
+def _found(name):
+    if name == "-":
+        return _lines(sys.stdin.buffer)
+    if name.startswith("@"):
+        with open(name[1:], "rb") as file:
+            return _lines(file)
+    if os.path.isdir(name):
+        found = [str(path) for path in find_images(name)]
+    elif glob.has_magic(name) and not os.path.exists(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        found = [match for match in matches if os.path.isfile(match)]
+    else:
+        return [name]
+    if not found:
+        raise UserError(f"Expected images. Received: {name}, where there are none")
+    return found
+
+
+def _lines(file):
+    return [os.fsdecode(line) for line in file.read().splitlines() if line]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    network: Any
+    class_names: np.ndarray
+    read: Callable
+    logits: bool
+
+
+def _image(preprocessing, channels, source):
+    from elu_zoo.images import read_image
+
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    return read_image(source, **preprocessing, channels=channels)
+
+
+def _load(source, resize):
+    from elu_zoo.cli.common import load_model
+    from elu_zoo.images import image_side
+    from elu_zoo.records import get_record, list_weights
+
+    model, class_names = load_model(source)
+    side = image_side(model, resize)
+    how = {"resize": side, "crop": side}
+    if source in list_weights():
+        how = get_record(source)["preprocessing"]
+    return model, class_names, how
+
+
+def _vectors(model, stack):
+    """A network from images to the outputs of a stack, averaged over the image."""
+    import keras
+
+    from elu_zoo.feature_extraction import features, stack_layers
+
+    if stack == "last":
+        stack = list(stack_layers(model))[-1]
+    output = features(model, [stack]).output[stack]
+    if len(output.shape) == 4:
+        output = keras.layers.GlobalAveragePooling2D(data_format="channels_last")(
+            output
+        )
+    return keras.Model(model.input, output)
+
+
+def find_images(folder):
+    suffixes = (".jpg", ".jpeg", ".png")
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            if file.lower().endswith(suffixes) and file[0] != ".":
+                yield os.path.join(path, file)

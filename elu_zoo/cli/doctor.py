@@ -1,0 +1,84 @@
+"""Tells what is installed, what the backend sees, and which weights are there.
+
+The exit code is 1 if something that the package needs is missing.
+
+examples:
+  elu-zoo doctor
+"""
+
+import importlib.metadata
+import os
+import platform
+
+from elu_zoo.cli.common import print_table, start_backend
+from elu_zoo.errors import UserError
+
+NEEDED = ("keras", "numpy", "h5py", "pillow", "ml-dtypes", "filelock", "tqdm")
+BACKENDS = ("tensorflow", "jax")
+OPTIONAL = {"pyarrow": "Parquet files", "ray": "predict --engine ray"}
+
+
+def add_arguments(parser):
+    pass
+
+
+def run(arguments):
+    missing = _print_versions()
+    missing += _print_backend()
+    missing += _print_weights()
+    print(f"\nMissing: {'; '.join(missing) or 'nothing'}")
+    return 1 if missing else 0
+
+
+def _print_versions():
+    rows = [("package", "version"), ("python", platform.python_version())]
+    rows += [(name, _version(name)) for name in ("elu-zoo", *NEEDED, *BACKENDS)]
+    rows += [(n, _version(n, f"not installed: {use}")) for n, use in OPTIONAL.items()]
+    print_table(rows)
+    return [name for name in NEEDED if not _version(name)]
+
+
+def _version(name, otherwise=""):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return otherwise
+
+
+def _print_backend():
+    try:
+        start_backend()
+    except UserError as error:
+        print(f"\nbackend: {error}")
+        return ["a backend"]
+    import keras
+
+    devices = keras.distribution.list_devices()
+    print(f"\nbackend: {keras.backend.backend()}, devices: {', '.join(devices)}")
+    return []
+
+
+def _print_weights():
+    from elu_zoo.records import list_weights
+
+    found = {name: _find(name) for name in list_weights()}
+    rows = [(name, path or "not on this machine") for name, path in found.items()]
+    print()
+    print_table([("weights", "file"), *rows])
+    return [f"weights {name}" for name, path in found.items() if not path]
+
+
+def _find(name):
+    """The verified file of weights, if it is on this machine."""
+    from elu_zoo._fetching import fetch
+
+    before = os.environ.get("ELU_ZOO_OFFLINE")
+    os.environ["ELU_ZOO_OFFLINE"] = "1"
+    try:
+        return fetch(name)
+    except OSError:
+        return None
+    finally:
+        os.environ.pop("ELU_ZOO_OFFLINE")
+        if before is not None:
+            os.environ["ELU_ZOO_OFFLINE"] = before

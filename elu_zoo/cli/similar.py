@@ -1,0 +1,67 @@
+"""Finds the images of a folder that are most like one.
+
+Like is what has similar vectors, the cosine of whose angle is printed. FOLDER may also
+be a pattern, @LIST or -, as in `elu-zoo predict`.
+
+examples:
+  elu-zoo similar camel.png photos
+  elu-zoo similar camel.png photos --embeddings stack4 --top 3 --json
+"""
+
+import heapq
+
+from elu_zoo.cli.common import SOURCE_HELP, known_model, print_json, start_backend
+from elu_zoo.errors import UserError
+
+
+def add_arguments(parser):
+    parser.add_argument("query", metavar="QUERY", help="image to compare with")
+    parser.add_argument("folder", metavar="FOLDER", help="images to choose from")
+    parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
+    parser.add_argument("--resize", type=int, help="side, for models of any image size")
+    parser.add_argument("--top", type=int, default=5, help="number of images to find")
+    parser.add_argument(
+        "--embeddings",
+        default="last",
+        metavar="STACK",
+        help="stack whose vectors are compared (default: last)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(arguments):
+    from elu_zoo.batch import Predictor, find_paths
+
+    name = known_model(arguments.model)
+    paths = find_paths([arguments.folder])
+    start_backend()
+    predictor = Predictor(
+        name, embeddings=arguments.embeddings, resize=arguments.resize
+    )
+    found = heapq.nlargest(
+        arguments.top, _similarities(predictor, arguments.query, paths)
+    )
+    if arguments.json:
+        print_json([{"path": path, "similarity": value} for value, path in found])
+        return
+    for value, path in found:
+        print(f"{value:6.3f}  {path}")
+
+
+def _similarities(predictor, query, paths):
+    """Pairs of similarity and path of the files that are images."""
+    import numpy as np
+    from tqdm import tqdm
+
+    answer = predictor([query])
+    if answer["error"][0]:
+        raise UserError(answer["error"][0])
+    wanted = answer["vector"][0] / np.linalg.norm(answer["vector"][0])
+    rest = iter(tqdm(paths, unit=" images", disable=None))
+    for columns in predictor.stream(paths):
+        lengths = np.linalg.norm(columns["vector"], axis=1)
+        values = columns["vector"] @ wanted / np.maximum(lengths, 1e-30)
+        for value, error in zip(values, columns["error"], strict=True):
+            path = next(rest)
+            if error is None:
+                yield float(value), path
