@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.batch import Batch
-from training.data.crops import CenterCrop, RandomResizedCrop, ResizedRandomCrop
+from elu_zoo.datasets import Dataset
+from training.data.crops import (
+    CenterCrop,
+    RandomResizedCrop,
+    ResizedRandomCrop,
+    resize,
+)
+from training.data.stream import Stream
 
 CROPS = [
     ResizedRandomCrop(32),
@@ -15,19 +21,11 @@ CROPS = [
 ]
 
 
-def batch(images, size, seed=0, rows=None):
-    rows = rows or slice(0, len(images))
-    return Batch(
-        images=images[rows],
-        targets=np.zeros((len(images), 2), "float32")[rows],
-        weights=np.ones(len(images), "float32")[rows],
-        indices=np.arange(len(images))[rows],
-        epoch=0,
-        image_size=size,
-        rng=np.random.default_rng(seed),
-        rows=rows,
-        global_size=len(images),
-    )
+def cropped(crop, images, size, **share):
+    """The crops of images and which images they are of, by the stream's own path."""
+    dataset = Dataset(images, np.zeros(len(images), int), ("a", "b"))
+    batch = Stream(dataset, len(images), [crop], {0: size}, **share).batch(0)
+    return batch.images, batch.indices
 
 
 def windows(crop, height, width, size, count=500):
@@ -88,34 +86,62 @@ def test_tensors_give_the_same_windows(crop):
     assert difference.max() <= 1 and (difference > 0).mean() < 0.05
 
 
-def test_in_memory_a_crop_is_pillows():
-    images = np.random.default_rng(0).integers(0, 255, (4, 40, 50, 3), dtype="uint8")
-    out = CenterCrop(32)(batch(images, 24)).images
-    assert out.shape == (4, 24, 24, 3)
-    for image, crop in zip(images, out, strict=True):
-        # 4 of 32 pixels are cut off at each side.
-        box = (round(50 / 8), 5, round(50 * 7 / 8), 35)
-        expected = Image.fromarray(image).resize(
-            (24, 24), Image.Resampling.BILINEAR, box=box
+def smooth(count, height, width, channels):
+    """Made-up photographs: noise of half the size, enlarged."""
+    rng = np.random.default_rng(0)
+    shape = (count, height // 2 + 1, width // 2 + 1, channels)
+    noise = rng.integers(0, 256, shape, "uint8")
+    return noise.repeat(2, 1).repeat(2, 2)[:, :height, :width]
+
+
+def by_pillow(image, window, size):
+    top, left, height, width = window
+    planes = [
+        Image.fromarray(np.ascontiguousarray(plane)).resize(
+            (size, size),
+            Image.Resampling.BILINEAR,
+            box=(left, top, left + width, top + height),
         )
-        np.testing.assert_array_equal(crop, expected)
+        for plane in np.moveaxis(image, -1, 0)
+    ]
+    return np.stack(planes, -1)
 
 
-def test_one_channel():
-    images = np.random.default_rng(0).integers(0, 255, (2, 28, 28, 1), dtype="uint8")
-    assert RandomResizedCrop()(batch(images, 20)).images.shape == (2, 20, 20, 1)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [16, 24, 40])
+@pytest.mark.parametrize(
+    "window", [(0, 0, 40, 50), (3, 7, 37, 43), (12, 5, 20, 21), (9, 30, 3, 2)]
+)
+def test_crops_are_resized_as_by_pillow(window, size, channels):
+    images = smooth(3, 40, 50, channels)
+    windows = np.tile(np.array(window, "float32"), (3, 1))
+    out = np.asarray(resize(images, windows, size))
+    assert out.dtype == np.uint8
+    expected = np.stack([by_pillow(image, window, size) for image in images])
+    difference = np.abs(out.astype(int) - expected)
+    # Pillow computes with whole numbers; a half can become the next one.
+    assert difference.max() <= 2 and (difference > 0).mean() < 0.05
+
+
+def test_a_crop_in_memory_is_its_window():
+    images = smooth(4, 40, 50, 3)
+    out, numbers = cropped(CenterCrop(32), images, 24)
+    assert out.shape == (4, 24, 24, 3)
+    # 4 of 32 pixels are cut off at each side.
+    box = (5, round(50 / 8), 30, round(50 * 7 / 8) - round(50 / 8))
+    expected = np.stack([by_pillow(images[number], box, 24) for number in numbers])
+    assert np.abs(out.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("crop", CROPS, ids=repr)
 def test_workers_share_the_crops_of_one(crop):
-    images = np.random.default_rng(0).integers(0, 255, (8, 40, 50, 3), dtype="uint8")
-    whole = crop(batch(images, 24)).images
-    halves = [crop(batch(images, 24, rows=slice(i, i + 4))).images for i in (0, 4)]
+    images = smooth(8, 40, 50, 3)
+    whole, _ = cropped(crop, images, 24)
+    halves = [cropped(crop, images, 24, worker=i, workers=2)[0] for i in range(2)]
     np.testing.assert_array_equal(np.concatenate(halves), whole)
 
 
 def test_a_crop_larger_than_the_resized_image():
-    images = np.zeros((1, 40, 40, 3), "uint8")
     for crop in (ResizedRandomCrop(32), CenterCrop(32)):
         with pytest.raises(ValueError, match="Received: 33"):
-            crop(batch(images, 33))
+            cropped(crop, smooth(1, 40, 40, 3), 33)

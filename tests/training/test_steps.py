@@ -55,9 +55,9 @@ class Run:
     def step(self, number=0, **changes):
         """The weights before and after a step."""
         before = self.weights
-        self.total = np.asarray(
-            self.steps.train(self.stream.batch(number).replace(**changes))
-        )
+        batch = self.stream.batch(number).replace(**changes)
+        self.total = np.asarray(self.steps.train([batch])[0])
+        self.steps.sync()
         return before, self.weights
 
 

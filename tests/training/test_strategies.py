@@ -10,7 +10,7 @@ import pytest
 
 RECIPE = """
 import keras
-from training.data.augmentation import keras_layer, random_crop, random_flip
+from training.data.augmentation import mixup, random_crop, random_flip
 from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
 from training.engine.schedules import WarmupLinear
@@ -19,13 +19,13 @@ recipe = Recipe(
     model="ELUNet11",
     model_arguments={"width": 0.04},
     dataset="cifar100",
-    batch_size=40,
+    batch_size=64,
     epochs=1,
     image_sizes={0: 16},
     augmentation=[
         random_crop(4),
         random_flip(),
-        keras_layer(keras.layers.MixUp, rows=10),
+        mixup(alpha=0.5),
     ],
     label_smoothing=0.1,
     l2=0.0005,
@@ -92,7 +92,7 @@ def test_equal_to_one_device(finished, name):
     workers, _, more, reference = CASES[name]
     (out, printed), (single, _) = finished(name), finished(reference)
     replicas = int(more[-1]) if more else workers
-    share = f"{workers} workers, {replicas} replicas of {40 // replicas} images"
+    share = f"{workers} workers, {replicas} replicas of {64 // replicas} images"
     assert share in printed
     expected = launch.arrays(single)
     for key, array in launch.arrays(out).items():
@@ -102,7 +102,7 @@ def test_equal_to_one_device(finished, name):
     _, other = finished(reference)
     assert f"error {error}%, loss {loss}" in other
     placement = json.loads((out / "run.json").read_text())["placements"][-1]
-    assert placement["replicas"] == replicas and placement["batch_size"] == 40
+    assert placement["replicas"] == replicas and placement["batch_size"] == 64
 
 
 def test_a_batch_that_cannot_be_shared(data_dir, tmp_path):
@@ -112,7 +112,7 @@ def test_a_batch_that_cannot_be_shared(data_dir, tmp_path):
     (process,) = launch.start(command + more, tmp_path)
     assert process.wait(300) == 2
     log = (tmp_path / "worker0.log").read_text()
-    assert "3 replicas" in log and "batch_size=40" in log
+    assert "3 replicas" in log and "batch_size=64" in log
     assert "Traceback" not in log
 
 

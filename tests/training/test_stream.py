@@ -1,9 +1,14 @@
+import keras
 import numpy as np
 import pytest
 
 from elu_zoo.datasets import Dataset
-from training.data.augmentation import alternating_flip, random_crop, random_flip
-from training.data.batch import Batch
+from training.data.augmentation import (
+    alternating_flip,
+    keras_layer,
+    random_crop,
+    random_flip,
+)
 from training.data.stream import Stream
 
 
@@ -15,25 +20,22 @@ def stream(seed=0, augmentation=(), **kwargs):
     return Stream(dataset, 8, augmentation, seed=seed, **kwargs)
 
 
-def batch(images, epoch=0, seed=0):
-    return Batch(
-        images=images,
-        targets=np.zeros((len(images), 2), "float32"),
-        weights=np.ones(len(images), "float32"),
-        indices=np.arange(len(images)),
-        epoch=epoch,
-        image_size=images.shape[1],
-        rng=np.random.default_rng(seed),
-        rows=slice(0, len(images)),
-        global_size=len(images),
-    )
+def augmented(augmentation, images, epoch=0):
+    """The images in their order after an augmentation, by the stream's own path."""
+    dataset = Dataset(images, np.zeros(len(images), int), ("a", "b"))
+    batch = Stream(dataset, len(images), [augmentation]).batch(epoch)
+    out = np.empty_like(images)
+    out[batch.indices] = batch.images
+    return out
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
     one, other = (stream(augmentation=[random_crop(1)]) for _ in range(2))
     for step in (30, 2, 30, 0):
-        expected = list(other.batches(step, step + 1))[0]
-        np.testing.assert_array_equal(one.batch(step).images, expected.images)
+        (expected,) = other.batches(step, step + 1)
+        np.testing.assert_array_equal(one.drawn(step).indices, expected.indices)
+        offsets = (x.draws[0]["offsets"] for x in (one.drawn(step), expected))
+        np.testing.assert_array_equal(*offsets)
     assert not np.array_equal(one.batch(3).indices, stream(seed=1).batch(3).indices)
 
 
@@ -81,10 +83,28 @@ def test_image_sizes_by_epoch():
     assert [s.batch(12 * epoch).image_size for epoch in range(5)] == [4, 2, 2, 6, 6]
 
 
-@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_only_small_arrays_travel_unless_an_augmentation_needs_the_host():
+    draws = [random_crop(1), random_flip(), alternating_flip()]
+    small = stream(augmentation=draws)
+    batch = small.drawn(3)
+    assert batch.images is None and batch.targets is None and len(batch.draws) == 3
+    arrays = [
+        batch.indices,
+        batch.weights,
+        *(x for d in batch.draws for x in d.values()),
+    ]
+    assert sum(x.nbytes for x in arrays) < 40 * len(batch.indices)
+    assert small.resident[0] is small.dataset.images
+    identity = keras_layer(lambda dtype: keras.layers.RandomFlip(dtype=dtype))
+    large = stream(augmentation=[random_crop(1), identity, alternating_flip()])
+    assert large.resident is None and len(large.on_device) == 1
+    assert large.drawn(3).images.shape == (8, 4, 4, 3)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
 def test_random_crop_is_a_window_of_the_padded_image(mode):
     images = np.random.default_rng(1).integers(1, 255, (50, 8, 8, 3), dtype="uint8")
-    crops = random_crop(2, mode)(batch(images)).images
+    crops = augmented(random_crop(2, mode), images)
     offsets = set()
     for image, crop in zip(images, crops, strict=True):
         padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode=mode)
@@ -102,7 +122,7 @@ def test_random_crop_is_a_window_of_the_padded_image(mode):
 def test_random_flip_mirrors_about_half_and_leaves_its_input():
     images = np.random.default_rng(1).integers(0, 255, (400, 4, 4, 3), dtype="uint8")
     before = images.copy()
-    out = random_flip()(batch(images)).images
+    out = augmented(random_flip(), images)
     np.testing.assert_array_equal(images, before)
     flipped = [np.array_equal(o, i[:, ::-1]) for o, i in zip(out, images, strict=True)]
     kept = [np.array_equal(o, i) for o, i in zip(out, images, strict=True)]
@@ -114,7 +134,7 @@ def test_alternating_flip_shows_both_sides_in_two_epochs():
     images = np.random.default_rng(1).integers(0, 255, (400, 4, 4, 3), dtype="uint8")
     flipped = []
     for epoch in range(3):
-        out = alternating_flip()(batch(images, epoch, seed=epoch)).images
+        out = augmented(alternating_flip(), images, epoch)
         flipped.append((out != images).any((1, 2, 3)))
     assert 150 < flipped[0].sum() < 250
     np.testing.assert_array_equal(flipped[0], ~flipped[1])

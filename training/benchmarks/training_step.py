@@ -53,7 +53,7 @@ batch = Stream(data, batch_size, image_sizes=recipe.image_sizes).batch(0)
 seconds = []
 while len(seconds) < 2 or sum(seconds) < 6:
     begin = time.perf_counter()
-    np.asarray(steps.train(batch))
+    np.asarray(steps.train([batch]))
     seconds.append(time.perf_counter() - begin)
 print(batch_size / statistics.median(seconds[1:]))
 """

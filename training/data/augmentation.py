@@ -1,56 +1,176 @@
-"""Augmentations, each a pure function of the batch and its `draw`.
+"""Augmentations: random values drawn on the host, pixels changed on the device.
 
-An augmentation is called with a `training.data.batch.Batch` and returns one.
+An augmentation draws for a whole global batch, from a generator that depends on seed
+and step alone: the same values on every backend and for any number of workers. What it
+then does with the pixels is written in `keras.ops`; the training step compiles it, and
+`augment_on_host` runs the same code on the processor.
 """
 
+import dataclasses
 import functools
 import threading
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
+# Images that `mixup` and `cutmix` mix among each other, neighbours in the batch.
+ROWS = 8
 
-def random_crop(padding, mode="constant"):
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What draws may depend on beside the generator.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        indices: Position in the data set of each example of the global batch.
+        shape: `(height, width, channels)` of the images before the augmentation.
+        image_size: Side in pixels to train at.
+    """
+
+    epoch: int
+    indices: np.ndarray
+    shape: tuple[int, int, int]
+    image_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The two halves of an augmentation.
+
+    Attributes:
+        draw: Called with a `numpy.random.Generator`, the number of examples of the
+            global batch and a `Context`; returns a dict of arrays with one row an
+            example.
+        apply: Called with images, targets, the rows of these arrays that belong to the
+            images, and the side in pixels to train at; returns images and targets.
+        on_host: Whether `apply` needs NumPy arrays, and so the processor.
+    """
+
+    draw: Callable
+    apply: Callable
+    on_host: bool = False
+
+
+def draw_all(augmentation: Sequence, rng, count: int, context: Context) -> list[dict]:
+    """What each of the augmentations draws.
+
+    Args:
+        augmentation: Sequence of augmentations.
+        rng: `numpy.random.Generator`.
+        count: Examples of the global batch.
+        context: `Context` of the first augmentation.
+
+    Returns:
+        A dict of arrays for each.
+    """
+    draws = []
+    for one in augmentation:
+        draws.append(one.draw(rng, count, context))
+        if hasattr(one, "crop_shape"):
+            context = dataclasses.replace(context, shape=one.crop_shape(context))
+    return draws
+
+
+def augment(augmentation: Sequence, images, targets, weights, draws, size: int):
+    """Applies augmentations in order.
+
+    Args:
+        augmentation: Sequence of augmentations.
+        images: Tensor of shape `(rows, height, width, channels)`.
+        targets: Tensor of shape `(rows, classes)`.
+        weights: Tensor of shape `(rows,)`; mixed with an image of weight 0, others get
+            weight 0 too.
+        draws: The rows of `draw_all` that belong to the images.
+        size: Side in pixels to train at.
+
+    Returns:
+        Images, targets and weights.
+    """
+    # Mixed like a class, it tells which images have to do with an unreadable one.
+    unreadable = 1 - ops.cast(weights, "float32")
+    labels = ops.concatenate([targets, unreadable[:, None]], -1)
+    for one, drawn in zip(augmentation, draws, strict=True):
+        images, labels = one.apply(images, labels, drawn, size)
+    weights = ops.cast(ops.equal(labels[:, -1], 0), "float32")
+    return images, labels[:, :-1], weights
+
+
+def augment_on_host(augmentation: Sequence, *arguments):
+    """`augment` of NumPy arrays, by the processor."""
+    with keras.device("cpu"):
+        results = augment(augmentation, *arguments)
+        return tuple(ops.convert_to_numpy(x) for x in results)
+
+
+def random_crop(padding: int, mode: str = "constant") -> Augmentation:
     """Pads all borders, then crops at random to the size before (paper, section 4.2).
 
     Args:
         padding: Pixels at each border.
-        mode: Mode of `numpy.pad`: `"constant"` for the paper's zeros, `"reflect"`.
+        mode: As of `numpy.pad`: `"constant"` for the paper's zeros, `"reflect"` or
+            `"edge"`.
 
     Returns:
         An augmentation.
+
+    Raises:
+        ValueError: If there is no such mode.
     """
-
-    def augment(batch):
-        images = batch.images
-        count, height, width, channels = images.shape
-        border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-        padded = np.pad(images, border, mode=mode)
-        offsets = batch.draw(lambda rng, n: rng.integers(0, 2 * padding + 1, (n, 2)))
-        windows = np.lib.stride_tricks.sliding_window_view(
-            padded, (height, width), axis=(1, 2)
+    if mode not in PADDING:
+        raise ValueError(
+            f"Expected mode to be one of {list(PADDING)}. Received: mode={mode!r}"
         )
-        crops = windows[np.arange(count), offsets[:, 0], offsets[:, 1]]
-        return batch.replace(images=np.moveaxis(crops, 1, -1).copy())
 
-    return augment
+    def draw(rng, count, context):
+        offsets = rng.integers(0, 2 * padding + 1, (count, 2))
+        return {"offsets": (offsets - padding).astype("int32")}
+
+    def apply(images, labels, draws, size):
+        offsets, (height, width) = draws["offsets"], images.shape[1:3]
+        rows = offsets[:, 0, None] + ops.arange(height, dtype="int32")
+        columns = offsets[:, 1, None] + ops.arange(width, dtype="int32")
+        out = _pixels(
+            images,
+            PADDING[mode](rows, height)[:, :, None],
+            PADDING[mode](columns, width)[:, None, :],
+        )
+        if mode == "constant":
+            inside = _inside(rows[:, :, None], columns[:, None, :], images)
+            out = _where(inside, out, ops.zeros_like(out))
+        return out, labels
+
+    return Augmentation(draw, apply)
 
 
-def random_flip():
+def _reflected(index, length):
+    return length - 1 - ops.absolute(length - 1 - ops.absolute(index))
+
+
+def _clipped(index, length):
+    return ops.clip(index, 0, length - 1)
+
+
+# Which pixel stands at an index outside.
+PADDING = {"constant": _clipped, "edge": _clipped, "reflect": _reflected}
+
+
+def random_flip() -> Augmentation:
     """Mirrors each image left to right with probability 1/2 (paper, section 4.2).
 
     Returns:
         An augmentation.
     """
 
-    def augment(batch):
-        return _flip(batch, batch.draw(lambda rng, n: rng.random(n)) < 0.5)
+    def draw(rng, count, context):
+        return {"flip": rng.random(count) < 0.5}
 
-    return augment
+    return Augmentation(draw, _flip)
 
 
-def alternating_flip():
+def alternating_flip() -> Augmentation:
     """Mirrors each image in every other epoch, half of the images in each.
 
     Jordan (2024, "94% on CIFAR-10 in 3.29 seconds"): every two epochs show each image
@@ -60,28 +180,212 @@ def alternating_flip():
         An augmentation.
     """
 
-    def augment(batch):
+    def draw(rng, count, context):
         # A fixed random bit an example: the parity of a multiplicative hash.
-        bits = (batch.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> 63
-        return _flip(batch, (bits.astype(np.int64) + batch.epoch) % 2 == 1)
+        hashed = context.indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (hashed >> np.uint64(63)).astype(np.int64)
+        return {"flip": (bits + context.epoch) % 2 == 1}
 
-    return augment
+    return Augmentation(draw, _flip)
 
 
-def keras_layer(layer, rows=8, **arguments):
-    """A preprocessing layer of Keras, such as `MixUp`, `CutMix` or `RandomErasing`.
+def _flip(images, labels, draws, size):
+    return _where(draws["flip"][:, None, None], ops.flip(images, 2), images), labels
+
+
+def cutout(share: float = 0.5, fill: float = 0.0) -> Augmentation:
+    """Blanks a square around a random pixel (DeVries & Taylor, 2017).
+
+    Args:
+        share: Side of the square as a share of the image's shorter side. What is beyond
+            the border is cut off.
+        fill: Value of the blank pixels, from 0 to 255.
+
+    Returns:
+        An augmentation.
+    """
+
+    def draw(rng, count, context):
+        side = round(share * min(context.shape[:2]))
+        return {"boxes": _boxes(rng, count, context.shape, side, side)}
+
+    return Augmentation(draw, functools.partial(_erase, fill=fill))
+
+
+def random_erasing(
+    probability: float = 0.25,
+    area: tuple[float, float] = (0.02, 0.33),
+    ratio: tuple[float, float] = (0.3, 3.3),
+    fill: float = 0.0,
+) -> Augmentation:
+    """Blanks a rectangle of random area, aspect ratio and place (Zhong et al., 2017).
+
+    Args:
+        probability: Share of the images.
+        area: Smallest and largest share of the image's area, before what is beyond the
+            border is cut off.
+        ratio: Smallest and largest height / width, uniform in its logarithm.
+        fill: Value of the blank pixels, from 0 to 255.
+
+    Returns:
+        An augmentation.
+    """
+
+    def draw(rng, count, context):
+        height, width, _ = context.shape
+        chosen = rng.random(count) < probability
+        pixels = rng.uniform(*area, count) * height * width * chosen
+        ratios = np.exp(rng.uniform(*np.log(ratio), count))
+        sides = np.rint(np.sqrt(pixels * ratios)), np.rint(np.sqrt(pixels / ratios))
+        return {"boxes": _boxes(rng, count, context.shape, *sides)}
+
+    return Augmentation(draw, functools.partial(_erase, fill=fill))
+
+
+def mixup(alpha: float = 0.2, probability: float = 1.0) -> Augmentation:
+    """Blends each image and its target with another's (Zhang et al., 2018).
+
+    The other one is the neighbour in the batch, among `ROWS` images; the order of a
+    batch is random. The images become float32.
+
+    Args:
+        alpha: The weight of the image is drawn from Beta(alpha, alpha).
+        probability: Share of the images that are mixed.
+
+    Returns:
+        An augmentation.
+    """
+
+    def draw(rng, count, context):
+        kept = rng.beta(alpha, alpha, count)
+        chosen = rng.random(count) < probability
+        return {"share": np.where(chosen, 1 - kept, 0.0).astype("float32")}
+
+    def apply(images, labels, draws, size):
+        images, share = ops.cast(images, "float32"), draws["share"]
+        return (
+            _blend(images, _neighbours(images), share[:, None, None, None]),
+            _blend(labels, _neighbours(labels), share[:, None]),
+        )
+
+    return Augmentation(draw, apply)
+
+
+def cutmix(alpha: float = 1.0, probability: float = 1.0) -> Augmentation:
+    """Pastes a rectangle of another image (Yun et al., 2019).
+
+    The other one is the neighbour, as in `mixup`. The targets are mixed by the share of
+    pixels.
+
+    Args:
+        alpha: The share of the image that stays, before what is beyond the border is
+            cut off, is drawn from Beta(alpha, alpha).
+        probability: Share of the images that get a rectangle.
+
+    Returns:
+        An augmentation.
+    """
+
+    def draw(rng, count, context):
+        height, width, _ = context.shape
+        side = np.sqrt(1 - rng.beta(alpha, alpha, count))
+        side *= rng.random(count) < probability
+        sides = np.rint(side * height), np.rint(side * width)
+        boxes = _boxes(rng, count, context.shape, *sides)
+        pixels = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        share = (pixels / (height * width)).astype("float32")
+        return {"boxes": boxes, "share": share}
+
+    def apply(images, labels, draws, size):
+        pasted = _in_box(images, draws["boxes"])
+        return (
+            _where(pasted, _neighbours(images), images),
+            _blend(labels, _neighbours(labels), draws["share"][:, None]),
+        )
+
+    return Augmentation(draw, apply)
+
+
+def _boxes(rng, count, shape, height, width):
+    """Rectangles `(top, left, bottom, right)` around random pixels, cut at borders."""
+    sides = np.broadcast_to(np.stack([height, width], -1), (count, 2))
+    place = np.floor(rng.random((count, 2)) * shape[:2])
+    start = place - sides // 2
+    corners = np.concatenate([start, start + sides], -1)
+    return np.clip(corners, 0, np.tile(shape[:2], 2)).astype("int32")
+
+
+def _in_box(images, boxes):
+    """Whether each pixel is inside its image's rectangle."""
+    rows = ops.arange(images.shape[1], dtype="int32")[None, :, None]
+    columns = ops.arange(images.shape[2], dtype="int32")[None, None, :]
+    top, left, bottom, right = (boxes[:, i, None, None] for i in range(4))
+    vertical = ops.logical_and(rows >= top, rows < bottom)
+    return ops.logical_and(vertical, ops.logical_and(columns >= left, columns < right))
+
+
+def _erase(images, labels, draws, size, fill):
+    blank = ops.convert_to_tensor(fill, images.dtype)
+    return _where(_in_box(images, draws["boxes"]), blank, images), labels
+
+
+def _blend(one, other, share):
+    # Nothing of the other one is to be left where the share is 0.
+    return one * (1 - share) + other * share
+
+
+def _neighbours(x):
+    """The next row for each row, within groups of `ROWS`."""
+    _check_rows(x, ROWS)
+    groups = ops.reshape(x, (x.shape[0] // ROWS, ROWS, *x.shape[1:]))
+    return ops.reshape(ops.roll(groups, -1, axis=1), x.shape)
+
+
+def _check_rows(x, rows):
+    if x.shape[0] % rows:
+        raise ValueError(
+            "Expected each device's share of the batch to be a multiple of the "
+            f"{rows} rows that are augmented together. Received: {x.shape[0]} rows. "
+            "Change the batch size or the number of devices."
+        )
+
+
+def _where(chosen, images, others):
+    """`where` for pixels; `chosen` has no axis of channels."""
+    return ops.where(ops.expand_dims(chosen, -1), images, others)
+
+
+def _inside(rows, columns, images):
+    height, width = images.shape[1:3]
+    vertical = ops.logical_and(rows >= 0, rows < height)
+    return ops.logical_and(vertical, ops.logical_and(columns >= 0, columns < width))
+
+
+def _pixels(images, rows, columns):
+    """The pixels of each image at these rows and columns, all of them inside."""
+    count, height, width, channels = images.shape
+    first = height * width * ops.arange(count, dtype="int32")[:, None, None]
+    places = first + width * rows + columns
+    return ops.take(ops.reshape(images, (-1, channels)), places, axis=0)
+
+
+def keras_layer(layer, rows: int = ROWS, **arguments) -> Augmentation:
+    """A preprocessing layer of Keras, such as `RandAugment` or `AugMix`.
 
         augmentation=[
             RandomResizedCrop(),
             random_flip(),
-            keras_layer(keras.layers.RandomErasing, factor=(0.25, 0.25)),
-            keras_layer(keras.layers.MixUp, alpha=0.2),
+            keras_layer(keras.layers.RandAugment),
+            mixup(alpha=0.2),
         ]
 
     The layer is called on a few rows of the batch at a time, each time with seeds of
     its own, so that workers get the same values as one alone. Layers that mix images do
     so among these rows; their order is random already. TensorFlow and JAX give a layer
     other values from the same seed. The images become float32.
+
+    It runs on the host, and so do the augmentations named before it: they and the
+    images then travel to the device with every batch.
 
     Args:
         layer: Class of `keras.layers`, or a function that makes a layer. It is called
@@ -96,40 +400,36 @@ def keras_layer(layer, rows=8, **arguments):
     prepared = []  # Once, by the first of the threads that make batches.
     lock = threading.Lock()
 
-    def augment(batch):
-        _check_whole(batch, rows)
-        # Mixed like a class, it tells which images have to do with an unreadable one.
-        unreadable = 1 - batch.weights[:, None]
-        labels = np.concatenate([batch.targets, unreadable], -1)
+    def prepare(shape):
         with lock:
             if not prepared:
                 made = layer(dtype="float32", **arguments)
-                prepared.append(_stateless(made, batch.images, labels))
-        call, states = prepared[0]
-        seeds = batch.draw(lambda rng, n: rng.integers(0, 2**31, (n, states, 2)))
-        starts = range(0, len(labels), rows)
-        images, labels = zip(
-            *[
-                call(seeds[i], batch.images[i : i + rows], labels[i : i + rows])
-                for i in starts
-            ],
-            strict=True,
-        )
-        labels = np.concatenate(labels)
-        return batch.replace(
-            images=np.concatenate(images),
-            targets=labels[:, :-1],
-            weights=(labels[:, -1] == 0).astype("float32"),
-        )
+                prepared.append(_stateless(made, shape))
+        return prepared[0]
 
-    return augment
+    def draw(rng, count, context):
+        _, states = prepare(context.shape)
+        return {"seeds": rng.integers(0, 2**31, (count, states, 2))}
+
+    def apply(images, labels, draws, size):
+        images, labels = map(ops.convert_to_numpy, (images, labels))
+        _check_rows(images, rows)
+        call, _ = prepare(images.shape[1:])
+        groups = [
+            call(draws["seeds"][i], images[i : i + rows], labels[i : i + rows])
+            for i in range(0, len(labels), rows)
+        ]
+        return tuple(map(np.concatenate, zip(*groups, strict=True)))
+
+    return Augmentation(draw, apply, on_host=True)
 
 
-def _stateless(layer, images, labels):
+def _stateless(layer, shape):
     """A compiled function of a layer's seeds and inputs, and the number of seeds."""
 
     with keras.device("cpu"):  # Builds it.
-        layer({"images": images[:2], "labels": labels[:2]}, training=True)
+        sample = {"images": np.zeros((2, *shape), "uint8"), "labels": np.eye(2)}
+        layer(keras.tree.map_structure(ops.convert_to_tensor, sample), training=True)
     states = layer.non_trainable_variables
     dtype = states[0].dtype if states else "int32"
 
@@ -156,40 +456,36 @@ def _stateless(layer, images, labels):
     return on_cpu, len(states)
 
 
-def _check_whole(batch, rows):
-    if batch.rows.start % rows or len(batch.images) % rows:
-        raise ValueError(
-            "Expected each worker's share of the batch to be a multiple of the "
-            f"{rows} rows that a Keras layer is called on. Received: rows "
-            f"{batch.rows.start} to {batch.rows.stop} of {batch.global_size}. Give "
-            "keras_layer other rows, or change the batch size."
-        )
-
-
-def trivial_augment():
+def trivial_augment() -> Augmentation:
     """One random operation of random strength an image (Müller & Hutter, 2021).
 
     Their wide space of operations, with Pillow; Keras has no such layer. Images have to
-    be RGB and uint8: name it before a `keras_layer`.
+    be RGB and uint8: name it before a `keras_layer`. It runs on the host, as
+    `keras_layer` does.
 
     Returns:
         An augmentation.
     """
 
-    def augment(batch):
+    def draw(rng, count, context):
+        return {
+            "operations": rng.integers(0, len(trivial_operations()), count),
+            "levels": rng.integers(0, 31, count),
+            "signs": rng.choice([-1, 1], count),
+        }
+
+    def apply(images, labels, draws, size):
         operations = list(trivial_operations().values())
-        chosen = batch.draw(lambda rng, n: rng.integers(0, len(operations), n))
-        levels = batch.draw(lambda rng, n: rng.integers(0, 31, n))
-        signs = batch.draw(lambda rng, n: rng.choice([-1, 1], n))
+        chosen, levels, signs = (draws[x] for x in ("operations", "levels", "signs"))
         images = [
             _with_pillow(image, operations[operation], sign * level / 30)
             for image, operation, level, sign in zip(
-                batch.images, chosen, levels, signs, strict=True
+                ops.convert_to_numpy(images), chosen, levels, signs, strict=True
             )
         ]
-        return batch.replace(images=np.stack(images))
+        return np.stack(images), labels
 
-    return augment
+    return Augmentation(draw, apply, on_host=True)
 
 
 def _with_pillow(image, operation, strength):
@@ -236,9 +532,3 @@ def trivial_operations():
         "translate_x": affine(lambda strength: (1, 0, 32 * strength, 0, 1, 0)),
         "translate_y": affine(lambda strength: (1, 0, 0, 0, 1, 32 * strength)),
     }
-
-
-def _flip(batch, chosen):
-    images = batch.images.copy()
-    images[chosen] = images[chosen][:, :, ::-1]
-    return batch.replace(images=images)

@@ -13,42 +13,25 @@ class Batch:
 
     Attributes:
         images: Array of shape `(rows, height, width, channels)`, values 0 to 255; uint8
-            until an augmentation makes it float32.
-        targets: float32 array of shape `(rows, classes)`.
+            until an augmentation makes it float32. `None` if the images of the data set
+            are on the device: the step then gathers them and their targets there.
+        targets: float32 array of shape `(rows, classes)`, or `None`, likewise.
         weights: float32 array of shape `(rows,)`: 1, or 0 for an image that could not
             be decoded and must not be trained on.
         indices: Position of each example in the data set.
-        epoch: Number of the epoch, from 0. This and the rest are for augmentation;
-            batches for evaluation have none of it.
-        image_size: Side in pixels to train at.
-        rng: `numpy.random.Generator`, seeded by the run's seed and the step.
-        rows: Slice of the global batch that this is.
-        global_size: Examples of the global batch.
+        image_size: Side in pixels to train at; `None` for evaluation.
+        draws: What the augmentations that are still to be applied have drawn, a dict of
+            arrays each; see `training.data.augmentation`.
     """
 
-    images: np.ndarray
-    targets: np.ndarray
+    images: np.ndarray | None
+    targets: np.ndarray | None
     weights: np.ndarray
     indices: np.ndarray
-    epoch: int | None = None
     image_size: int | None = None
-    rng: np.random.Generator | None = None
-    rows: slice | None = None
-    global_size: int | None = None
+    draws: tuple[dict[str, np.ndarray], ...] = ()
 
-    def draw(self, function):
-        """Random values for these rows, the same however many workers there are.
-
-        Args:
-            function: Called with `rng` and the number of examples of the global batch;
-                returns an array with one row an example.
-
-        Returns:
-            The rows of that array that belong to this batch.
-        """
-        return function(self.rng, self.global_size)[self.rows]
-
-    def replace(self, **changes):
+    def replace(self, **changes) -> "Batch":
         """A batch with other values in some attributes."""
         return dataclasses.replace(self, **changes)
 

@@ -8,30 +8,35 @@ import dataclasses
 import math
 
 import numpy as np
+from keras import ops
 
 TRIES = 10
 
 
 class Crop:
-    """Calling it crops the images of a `training.data.batch.Batch`.
+    """An augmentation, see `training.data.augmentation`.
 
     Attributes:
         draws: Number of random values that a window depends on.
     """
 
-    def __call__(self, batch):
-        size = batch.image_size
-        self.check(size)
-        draws = batch.draw(lambda rng, n: rng.random((n, self.draws)))
-        height, width = (
-            np.full(len(draws), side, float) for side in batch.images.shape[1:3]
-        )
-        windows = np.stack(self.windows(draws.T, height, width, float(size)), -1)
-        crops = [
-            resize(image, window, size)
-            for image, window in zip(batch.images, windows, strict=True)
-        ]
-        return batch.replace(images=np.stack(crops))
+    on_host = False
+
+    def draw(self, rng, count, context):
+        """The windows of a global batch."""
+        self.check(context.image_size)
+        draws = rng.random((count, self.draws)).T
+        sides = (np.full(count, float(side)) for side in context.shape[:2])
+        windows = self.windows(draws, *sides, float(context.image_size))
+        return {"windows": np.stack(windows, -1).astype("float32")}
+
+    def apply(self, images, labels, draws, size):
+        """The windows of the images, resized to `size`."""
+        return resize(images, draws["windows"], size), labels
+
+    def crop_shape(self, context):
+        """Shape of the crops."""
+        return (context.image_size, context.image_size, context.shape[-1])
 
     def check(self, size):
         """Raises a ValueError if the crop cannot be as large as `size`."""
@@ -162,28 +167,38 @@ def evaluation_crop(size):
     return CenterCrop(round(size * 256 / 224))
 
 
-def resize(image, window, size):
-    """A window of an image in memory, resized by Pillow.
+def resize(images, windows, size):
+    """Windows of images, resized as by Pillow: bilinear and antialiased.
 
     Args:
-        image: uint8 array of shape `(height, width, channels)`.
-        window: `(top, left, height, width)`.
-        size: Side of the result in pixels.
+        images: Tensor of shape `(images, height, width, channels)`, uint8.
+        windows: float32 tensor of shape `(images, 4)`: `(top, left, height, width)`.
+        size: Side of the results in pixels.
 
     Returns:
-        A uint8 array of shape `(size, size, channels)`.
+        A uint8 tensor of shape `(images, size, size, channels)`.
     """
-    from PIL import Image
+    top, left, tall, wide = (windows[:, i] for i in range(4))
+    x = ops.cast(ops.transpose(images, (0, 2, 1, 3)), "float32")
+    x = _resample(x, left, wide, size)  # Pillow rounds in between too.
+    x = ops.transpose(x, (0, 2, 1, 3))
+    return ops.cast(_resample(x, top, tall, size), "uint8")
 
-    top, left, height, width = window
-    box = (left, top, left + width, top + height)
-    planes = [
-        Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
-            (size, size), Image.Resampling.BILINEAR, box=box
-        )
-        for channel in range(image.shape[-1])
-    ]
-    return np.stack(planes, -1)
+
+def _resample(x, start, length, size):
+    """Averages of axis 1, whole numbers, with the weights of a triangle."""
+    scale = (length / size)[:, None, None]
+    width = ops.maximum(scale, 1.0)
+    centers = start[:, None, None] + scale * (_range(size)[None, :, None] + 0.5)
+    distances = ops.absolute(_range(x.shape[1]) + 0.5 - centers) / width
+    weights = ops.maximum(1.0 - distances, 0.0)
+    weights = weights / ops.sum(weights, -1, keepdims=True)
+    rows = ops.matmul(weights, ops.reshape(x, (*x.shape[:2], -1)))
+    return ops.reshape(ops.floor(rows + 0.5), (x.shape[0], size, *x.shape[2:]))
+
+
+def _range(count):
+    return ops.arange(count, dtype="float32")
 
 
 def _scaled(top, left, size, down, across, xp):

@@ -92,12 +92,17 @@ class EncodedStream(Stream):
         self._decoder = decoders[decoder]
         self._drawn = _on_cpu(self._draw)
 
-    def batch(self, step):
-        """The batch of a step, whatever was asked for before: see `batches`."""
+    def drawn(self, step):
+        """What the compiled step takes, whatever was asked for before."""
         return self._finish(self._decoder(step))
 
+    @property
+    def resident(self):
+        """None of the images is kept on the device."""
+        return None
+
     def batches(self, start, stop):
-        """Batches of the steps from `start` to `stop`, made ahead in threads.
+        """What the compiled step takes from `start` to `stop`, made ahead in threads.
 
         Args:
             start: First step.
@@ -112,7 +117,7 @@ class EncodedStream(Stream):
         """
         steps = range(start, stop)
         if not self.service:
-            yield from made_ahead(self.batch, steps, THREADS, ahead=THREADS + 2)
+            yield from made_ahead(self.drawn, steps, THREADS, ahead=THREADS + 2)
             return
         served = self._served(start, stop)
         yield from made_ahead(lambda _: self._finish(next(served)), steps)
@@ -171,8 +176,11 @@ class EncodedStream(Stream):
         step, numbers = int(decoded["step"]), decoded["numbers"]
         if self.on_corrupt == "fail":
             _check_good(self.dataset, numbers, decoded["good"])
-        weights = decoded["good"].astype("float32")
-        return self._augmented(step, numbers, decoded["images"], weights)
+        images, weights = decoded["images"], decoded["good"].astype("float32")
+        # Draws for the rows of other workers are not used.
+        everyone = np.zeros(self.batch_size, int)
+        everyone[self.rows] = numbers
+        return self._assemble(step, everyone, images, weights, images.shape)
 
 
 def eval_batches(

@@ -63,6 +63,18 @@ def default_jit():
     return accelerator() is not None
 
 
+def keep_compiled(folder):
+    """Has JAX keep compiled programs in a folder, unless it has one already.
+
+    Args:
+        folder: Path.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 def description():
     """Facts to keep with a run: processor, accelerator and versions."""
     import keras

@@ -1,6 +1,7 @@
 """The training loop, the same for every strategy, resumable to the same end."""
 
 import contextlib
+import itertools
 import pathlib
 import time
 import zlib
@@ -39,6 +40,8 @@ def train(
     log_every=50,
     checkpoint_every=100,
     progress=True,
+    should_stop=None,
+    per_call=None,
 ):
     """Runs a recipe, or goes on with the run in a folder.
 
@@ -61,12 +64,15 @@ def train(
         service: Address of a tf.data service that decodes images on disk.
         precision: Keras dtype policy; default by device.
         log_every: Steps between rows of the log.
-        checkpoint_every: Steps between checkpoints, a multiple of `log_every`.
+        checkpoint_every: Steps between checkpoints.
         progress: Whether to show a progress bar.
+        should_stop: Called between steps without arguments; once it returns true, the
+            run writes a checkpoint and returns. Several workers ask when they log.
+        per_call: See `training.engine.steps.Steps`.
 
     Returns:
         A dict with the last row of the log and the best evaluation error; `None` from
-        workers other than the chief.
+        a run that was stopped, and from workers other than the chief.
 
     Raises:
         ValueError: If the folder holds a run of another recipe, the splits of the data
@@ -74,11 +80,6 @@ def train(
         FolderInUse: If another process is at work in the folder.
         OSError: If the folder cannot be written to. The checkpoints there stay.
     """
-    if checkpoint_every % log_every:
-        raise ValueError(
-            "Expected checkpoint_every to be a multiple of log_every. "
-            f"Received: checkpoint_every={checkpoint_every}, log_every={log_every}"
-        )
     out = pathlib.Path(out)
     # The others may have left: a finished run must not wait for them.
     placement = make_placement("none" if provenance.is_finished(out) else strategy)
@@ -90,6 +91,8 @@ def train(
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    else:
+        device.keep_compiled(out / "compiled")
     train_set, eval_set = load_data(recipe, data_dir)
     stream = sources.make_stream(
         train_set,
@@ -103,10 +106,14 @@ def train(
     settings = provenance.settings_of(
         recipe, precision, rate_factor, len(train_set), dropout
     )
-    run = _Run(recipe, placement, train_set, eval_set, stream, settings, out, dropout)
+    run = _Run(
+        recipe, placement, train_set, eval_set, stream, settings, out, dropout, per_call
+    )
     with provenance.locked(out) if placement.is_chief else contextlib.nullcontext():
         run.open(recipe_path)
-        result = run.finish(log_every, checkpoint_every, progress)
+        result = run.finish(
+            log_every, checkpoint_every, progress, should_stop or (lambda: False)
+        )
     return result if placement.is_chief else None
 
 
@@ -114,7 +121,16 @@ class _Run:
     """The parts of a run and its state."""
 
     def __init__(
-        self, recipe, placement, train_set, eval_set, stream, settings, out, dropout
+        self,
+        recipe,
+        placement,
+        train_set,
+        eval_set,
+        stream,
+        settings,
+        out,
+        dropout,
+        per_call=None,
     ):
         self.recipe, self.placement, self.out = recipe, placement, out
         self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
@@ -128,6 +144,7 @@ class _Run:
             schedule = recipe.learning_rate(self.total)
             if settings["rate_factor"] != 1:
                 schedule = Scaled(schedule, settings["rate_factor"])
+            self.schedule = schedule
             self.optimizer = recipe.optimizer(schedule)
             self.optimizer.build(self.model.trainable_variables)
         self.state = {
@@ -136,10 +153,18 @@ class _Run:
             "starts": 0,
             "placements": [],
             "skipped": 0,
+            "window": [],
             "settings": self.settings,
         }
         self.steps = Steps(
-            self.model, self.optimizer, recipe, placement, device.default_jit()
+            self.model,
+            self.optimizer,
+            recipe,
+            placement,
+            device.default_jit(),
+            stream.on_device,
+            stream.resident,
+            per_call,
         )
 
     @property
@@ -176,52 +201,86 @@ class _Run:
                 provenance.announce(self, recipe_path)
                 provenance.write_facts(self)
 
-    def finish(self, log_every, checkpoint_every, progress):
-        """Trains to the end."""
-        recipe, state = self.recipe, self.state
-        clock = _Clock(self.log.seconds)
-        window = []
-        bar = tqdm(
-            total=self.total * recipe.batch_size,
-            initial=state["step"] * recipe.batch_size,
-            unit=" images",
-            unit_scale=True,
-            desc=recipe.model,
-            disable=not (progress and self.placement.is_chief),
-        )
+    def finish(self, log_every, checkpoint_every, progress, should_stop):
+        """Trains to the end, or until it is to stop."""
+        state, self.clock = self.state, _Clock(self.log.seconds)
+        # Sums of the steps since the last row of the log.
+        self.window = [np.array(sums)[None] for sums in state["window"]]
         batches = self.stream.batches(state["step"], self.total)
-        with bar, contextlib.closing(batches):
-            for batch in batches:
-                self._set_dropout()
-                window.append(self.steps.train(batch))
-                state["step"] += 1
-                bar.update(recipe.batch_size)
-                row = {}
-                if state["step"] % log_every == 0 or state["step"] == self.total:
-                    row = self._train_row(window, clock)
-                    window = []
-                    bar.set_postfix(
-                        loss=f"{row['train_loss']:.3f}",
-                        error=f"{row['train_error']:.1%}",
-                    )
-                evaluated = self._is_evaluated()
-                if evaluated:
-                    row |= self._evaluate()
-                if row:
-                    self._add_row(row, clock)
-                done = state["step"] == self.total
-                if self.placement.is_chief:
-                    # Only where the log's window is empty too.
-                    if done or state["step"] % checkpoint_every == 0:
-                        checkpoint.save(self.out, self.groups, state)
-                    if evaluated and not done:
-                        self._draw()
+        with self._bar(progress) as bar, contextlib.closing(batches):
+            while state["step"] < self.total:
+                if self._stops(should_stop):
+                    self._save()
+                    return None
+                self._advance(batches, (log_every, checkpoint_every), bar)
+                if self._is_due(checkpoint_every):
+                    self._save()
         if self.placement.is_chief and not provenance.is_finished(self.out):
             self._draw()
             provenance.write_facts(self)
         # Nobody leaves before the chief has written everything.
         self.placement.check_equal(self._checksum(), "bits in their weights")
         return self.log.rows[-1] | {"best_error": state["best_error"]}
+
+    def _bar(self, progress):
+        size = self.recipe.batch_size
+        return tqdm(
+            total=self.total * size,
+            initial=self.state["step"] * size,
+            unit=" images",
+            unit_scale=True,
+            desc=self.recipe.model,
+            disable=not (progress and self.placement.is_chief),
+        )
+
+    def _advance(self, batches, intervals, bar):
+        """The steps of one call, and what is due after them."""
+        self._set_dropout()
+        count = self._call_end(intervals) - self.state["step"]
+        chosen = list(itertools.islice(batches, count))
+        self.window.append(self.steps.train(chosen))
+        self.state["step"] += count
+        bar.update(count * self.recipe.batch_size)
+        row = {}
+        if self._is_due(intervals[0]):
+            row = self._train_row()
+            bar.set_postfix(
+                loss=f"{row['train_loss']:.3f}", error=f"{row['train_error']:.1%}"
+            )
+        evaluated = self._is_evaluated()
+        if evaluated:
+            row |= self._evaluate()
+        if row:
+            self._add_row(row)
+        if evaluated and self.placement.is_chief and self.state["step"] < self.total:
+            self._draw()
+
+    def _call_end(self, intervals):
+        """The step to compute to without looking up."""
+        step = self.state["step"]
+        every = (*intervals, self.stream.steps_per_epoch)
+        return min(
+            step + self.steps.per_call,
+            self.total,
+            *((step // interval + 1) * interval for interval in every),
+            *(first for first in self.dropout if first > step),
+        )
+
+    def _is_due(self, interval):
+        return self.state["step"] % interval == 0 or self.state["step"] == self.total
+
+    def _stops(self, should_stop):
+        """Whether to stop; workers have to agree, so they ask when they log."""
+        if self.placement.workers == 1:
+            return should_stop()
+        return not self.window and self.placement.any(should_stop())
+
+    def _save(self):
+        self.steps.sync()
+        sums = [np.asarray(x, "float64").tolist() for x in self.window]
+        self.state["window"] = [step for call in sums for step in call]
+        if self.placement.is_chief:
+            checkpoint.save(self.out, self.groups, self.state)
 
     def _checksum(self):
         checksum = 0
@@ -239,21 +298,22 @@ class _Run:
         step = self.state["step"]
         return step == self.total or (self.recipe.holdout and step % every == 0)
 
-    def _train_row(self, window, clock):
-        loss, correct, count = np.sum(
-            [np.asarray(x, "float64") for x in window], axis=0
-        )
-        images = len(window) * self.recipe.batch_size
+    def _train_row(self):
+        sums = np.concatenate([np.asarray(x, "float64") for x in self.window])
+        self.window = []
+        loss, correct, count = sums.sum(axis=0)
+        images = len(sums) * self.recipe.batch_size
         self.state["skipped"] += images - round(count)
         return {
             "train_loss": loss / max(count, 1),
             "train_error": 1 - correct / max(count, 1),
             "skipped_images": self.state["skipped"],
-            "images_per_second": round(images / clock.lap(), 1),
+            "images_per_second": round(images / self.clock.lap(), 1),
         }
 
     def _evaluate(self):
         state = self.state
+        self.steps.sync()
         with averaged(self.model, self.optimizer):
             batches = sources.evaluation_batches(
                 self.eval_set,
@@ -279,12 +339,12 @@ class _Run:
                         self.model.save_weights(part)
         return {"eval_loss": loss / count, "eval_error": error}
 
-    def _add_row(self, row, clock):
+    def _add_row(self, row):
         self.log.add(
             step=self.state["step"],
             epoch=round(self.state["step"] / self.stream.steps_per_epoch, 4),
-            learning_rate=float(self.optimizer.learning_rate),
-            seconds=clock.seconds(),
+            learning_rate=float(self.schedule(self.state["step"])),
+            seconds=self.clock.seconds(),
             **row,
         )
 

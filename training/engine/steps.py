@@ -3,50 +3,101 @@
 A step gets this worker's rows of a global batch and computes what the whole batch
 gives: on TensorFlow each replica runs on its share inside `strategy.run` and the
 optimizer sums the gradients; on JAX the arrays are sharded and XLA does the same.
+
+The images of a data set in memory are on the device. A step gathers those of its batch
+there and applies the augmentations to them. On JAX one call computes several steps, and
+the state stays on the device in between.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
+from training.data.augmentation import augment
+
+# Steps that one call computes on JAX, at most.
+PER_CALL = 16
+
 
 class Steps:
     """The steps of one run.
 
     Args:
-        model: Keras model that gives logits; its variables are updated in place.
+        model: Keras model that gives logits; its variables are updated in place, on JAX
+            by `sync`.
         optimizer: Built Keras optimizer, likewise.
         recipe: `Recipe`.
         placement: `training.engine.strategy.Placement` that both were made in.
         jit: Whether XLA compiles forward and backward pass. JAX always does.
+        augmentation: Augmentations for the step to apply.
+        resident: Images and labels to keep on the device, or `None`; see
+            `training.data.stream.Stream`.
+        per_call: Steps that one call of the compiled function computes, at most; it
+            changes no bit of the result.
     """
 
-    def __init__(self, model, optimizer, recipe, placement, jit):
+    def __init__(
+        self,
+        model,
+        optimizer,
+        recipe,
+        placement,
+        jit,
+        augmentation=(),
+        resident=None,
+        per_call=None,
+    ):
         self._model, self._optimizer = model, optimizer
         self._recipe, self._placement, self._jit = recipe, placement, jit
-        self._compiled = {}
+        self._augmentation, self._resident = augmentation, resident
+        several = PER_CALL if keras.backend.backend() == "jax" else 1
+        self.per_call = per_call or several
+        self._compiled, self._state, self._pending = {}, None, None
 
-    def train(self, batch):
-        """Updates the weights by one step.
+    def train(self, batches):
+        """Updates the weights by some steps.
 
         Args:
-            batch: `training.data.batch.Batch` of this worker.
+            batches: List of `training.data.batch.Batch` of this worker, all of one
+                image size, at most `per_call`.
 
         Returns:
-            `[loss, correct, count]` over the global batch, an array on the device: the
-            sum of the losses, the number of right answers, the number of images that
-            weigh.
+            `[loss, correct, count]` of each step over the global batch, an array on the
+            device of shape `(len(batches), 3)`: the sum of the losses, the number of
+            right answers, the number of images that weigh.
         """
-        key = ("train", batch.image_size, _dropout_rates(self._model))
+        size = batches[0].image_size
+        key = ("train", size, _dropout_rates(self._model))
         if key not in self._compiled:
-            self._compiled[key] = self._make("train", batch.image_size)
-        return self._compiled[key](batch.images, batch.targets, batch.weights)
+            self._compiled[key] = self._make("train", size)
+        return self._compiled[key]([_inputs(batch) for batch in batches])
 
     def evaluate(self, batch):
-        """Like `train` without the update, dropout and label smoothing."""
+        """Like `train` of one batch, without update, dropout and label smoothing.
+
+        It sees the weights of the model's variables, see `sync`.
+        """
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = self._make("evaluate", None)
         return self._compiled["evaluate"](batch.images, batch.targets, batch.weights)
+
+    def sync(self):
+        """Gives the variables of model and optimizer the values after the last step."""
+        if self._state is None:
+            return
+        for group, values in zip(self._variables, self._state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        self._state = None
+
+    @property
+    def _variables(self):
+        model = self._model
+        return (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            self._optimizer.variables,
+        )
 
     def _make(self, kind, image_size):
         smoothing = self._recipe.label_smoothing if kind == "train" else 0.0
@@ -65,13 +116,32 @@ class Steps:
                 ]
             )
 
+        def finished(resident, inputs):
+            return self._finished(resident, inputs, image_size)
+
         make = {
             ("tensorflow", "train"): self._tensorflow_train,
             ("tensorflow", "evaluate"): self._tensorflow_evaluate,
             ("jax", "train"): self._jax_train,
             ("jax", "evaluate"): self._jax_evaluate,
-        }
-        return make[keras.backend.backend(), kind](sums)
+        }[keras.backend.backend(), kind]
+        return make(sums, finished) if kind == "train" else make(sums)
+
+    def _finished(self, resident, inputs, image_size):
+        """Images, targets and weights of a batch, augmented."""
+        weights = inputs["weights"]
+        if resident is None:
+            images, targets = inputs["images"], inputs["targets"]
+        else:
+            images, labels = (ops.take(x, inputs["indices"], axis=0) for x in resident)
+            classes = self._model.output_shape[-1]
+            targets = ops.one_hot(labels, classes, dtype="float32")
+        if self._augmentation and inputs["draws"]:
+            images, targets, weights = augment(
+                self._augmentation,
+                *(images, targets, weights, inputs["draws"], image_size),
+            )
+        return images, targets, weights
 
     def _objective(self, total, replicas):
         """What the gradients are of, summed over parts and replicas."""
@@ -83,7 +153,7 @@ class Steps:
             value += 0.5 * recipe.l2 * squares / (replicas * recipe.accumulation)
         return value
 
-    def _tensorflow_train(self, sums):
+    def _tensorflow_train(self, sums, finished):
         import tensorflow as tf
 
         model, optimizer, recipe = self._model, self._optimizer, self._recipe
@@ -98,11 +168,12 @@ class Steps:
             return (), (total, tape.gradient(value, model.trainable_variables))
 
         @tf.function(jit_compile=self._jit, autograph=False)
-        def gradients_of(*batch):
+        def gradients_of(*inputs):
+            batch = finished(*inputs)
             return _accumulate(part, (), batch, recipe.accumulation)[1]
 
-        def replica_step(*batch):
-            total, gradients = gradients_of(*batch)
+        def replica_step(*inputs):
+            total, gradients = gradients_of(*inputs)
             if recipe.clip_norm is not None:
                 context = tf.distribute.get_replica_context()
                 factor = _clip_factor(
@@ -113,7 +184,8 @@ class Steps:
             optimizer.apply(gradients, model.trainable_variables)
             return total
 
-        return self._over_replicas(replica_step)
+        step, share = self._over_replicas(replica_step)
+        return lambda inputs: [step(self._on_device(), share(x)) for x in inputs]
 
     def _tensorflow_evaluate(self, sums):
         import tensorflow as tf
@@ -122,7 +194,8 @@ class Steps:
         def replica_step(*batch):
             return sums(lambda x: self._model(x, training=False), *batch)
 
-        return self._over_replicas(replica_step)
+        step, share = self._over_replicas(replica_step)
+        return lambda *batch: step(*map(share, batch))
 
     def _over_replicas(self, replica_step):
         import tensorflow as tf
@@ -136,19 +209,41 @@ class Steps:
                 "SUM", strategy.run(replica_step, args=batch), axis=None
             )
 
-        def share(array):
+        def share(arrays):
             if local == 1 and self._placement.workers == 1:
-                return tf.convert_to_tensor(array)
-            parts = np.split(array, local)
-            return strategy.experimental_distribute_values_from_function(
-                lambda context: tf.convert_to_tensor(
-                    parts[context.replica_id_in_sync_group % local]
-                )
+                return keras.tree.map_structure(tf.convert_to_tensor, arrays)
+            return keras.tree.map_structure(
+                lambda array: self._values(np.split(array, local)), arrays
             )
 
-        return lambda *batch: step(*map(share, batch))
+        return step, share
 
-    def _jax_train(self, sums):
+    def _values(self, parts):
+        """One array for each of this worker's replicas."""
+        import tensorflow as tf
+
+        return self._placement.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.convert_to_tensor(
+                parts[context.replica_id_in_sync_group % len(parts)]
+            )
+        )
+
+    def _on_device(self):
+        """The resident images and labels, put on the devices at the first call."""
+        if self._resident is None or "resident" in self._compiled:
+            return self._compiled.get("resident")
+        if keras.backend.backend() == "jax":
+            put = self._replicate
+        else:
+            import tensorflow as tf
+
+            local = self._placement.replicas // self._placement.workers
+            alone = self._placement.replicas == 1
+            put = tf.convert_to_tensor if alone else lambda x: self._values([x] * local)
+        self._compiled["resident"] = tuple(map(put, self._resident))
+        return self._compiled["resident"]
+
+    def _jax_train(self, sums, finished):
         import jax
 
         model, optimizer, recipe = self._model, self._optimizer, self._recipe
@@ -186,22 +281,41 @@ class Steps:
             trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
             return (trainable, others, slots), total
 
-        variables = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            optimizer.variables,
-        )
-        update = jax.jit(update)
+        def run(state, resident, inputs, count):
+            def step(number, carried):
+                state, totals = carried
+                chosen = jax.tree.map(lambda x: x[number], inputs)
+                state, total = update(state, *finished(resident, chosen))
+                return list(map(list, state)), totals.at[number].set(total)
 
-        def step(*batch):
-            state = [[v.value for v in group] for group in variables]
-            state, total = update(state, *map(self._shard, batch))
-            for group, values in zip(variables, state, strict=True):
-                for variable, new in zip(group, values, strict=True):
-                    variable.assign(new)
-            return total
+            # Unlike `scan`, whose length is a constant of the program, this compiles to
+            # the same code for any number of steps.
+            totals = jax.numpy.zeros((self.per_call, 3))
+            return jax.lax.fori_loop(0, count, step, (state, totals))
 
-        return step
+        run = jax.jit(run, donate_argnums=0)
+
+        def train(inputs):
+            count = len(inputs)
+            inputs += inputs[-1:] * (self.per_call - count)
+            stacked = jax.tree.map(lambda *x: self._shard(np.stack(x), 1), *inputs)
+            self._load()
+            self._state, totals = run(self._state, self._on_device(), stacked, count)
+            # One call may wait for its turn on the device, not more.
+            jax.block_until_ready(self._pending)
+            self._pending = totals
+            return totals[:count]
+
+        return train
+
+    def _load(self):
+        """Copies the variables: a call overwrites the arrays that it is given."""
+        import jax
+
+        if self._state is None:
+            self._state = [
+                [jax.numpy.copy(v.value) for v in group] for group in self._variables
+            ]
 
     def _jax_evaluate(self, sums):
         import jax
@@ -223,14 +337,36 @@ class Steps:
 
         return step
 
-    def _shard(self, array):
+    def _shard(self, array, axis=0):
+        """Puts an array on the devices, split along its axis of examples."""
         import jax
 
         if self._placement.strategy is None:
             return array
-        mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
-        spec = jax.sharding.PartitionSpec("batch")
-        return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
+        spec = jax.sharding.PartitionSpec(*[None] * axis, "batch")
+        return jax.device_put(array, jax.sharding.NamedSharding(_mesh(), spec))
+
+    def _replicate(self, array):
+        import jax
+
+        if self._placement.strategy is None:
+            return jax.device_put(array)
+        spec = jax.sharding.PartitionSpec()
+        return jax.device_put(array, jax.sharding.NamedSharding(_mesh(), spec))
+
+
+def _mesh():
+    import jax
+
+    return jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+
+
+def _inputs(batch):
+    """What of a batch travels to the device."""
+    inputs = {"weights": batch.weights, "draws": tuple(batch.draws)}
+    if batch.images is None:
+        return inputs | {"indices": batch.indices.astype("int32")}
+    return inputs | {"images": batch.images, "targets": batch.targets}
 
 
 def _accumulate(part, state, batch, parts):

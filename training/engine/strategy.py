@@ -52,6 +52,18 @@ class Placement:
         """
         if self.workers == 1:
             return
+        mean = self._mean(number)
+        if mean != number:
+            raise RuntimeError(
+                f"Expected all workers to have the same {what}. Received: {number} "
+                f"here, {mean} on average."
+            )
+
+    def any(self, value):
+        """Whether a value is true for any worker. Waits for all of them."""
+        return self._mean(float(value)) > 0 if self.workers > 1 else bool(value)
+
+    def _mean(self, number):
         import tensorflow as tf
 
         def mean():
@@ -59,11 +71,7 @@ class Placement:
             return context.all_reduce("MEAN", tf.constant(number, "float64"))
 
         values = self.strategy.experimental_local_results(self.strategy.run(mean))
-        if float(values[0]) != number:
-            raise RuntimeError(
-                f"Expected all workers to have the same {what}. Received: {number} "
-                f"here, {float(values[0])} on average."
-            )
+        return float(values[0])
 
     def separate_seeds(self, model):
         """Lets each replica drop other units; the first replica's seeds stay."""
