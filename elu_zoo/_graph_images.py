@@ -1,27 +1,66 @@
-"""Decoding and resizing of image bytes inside a TensorFlow graph."""
+"""Decoding and resizing of image bytes inside a TensorFlow graph.
 
-MAX_PIXELS = 100_000_000
-"""Of an image for `serve_bytes`: a few kilobytes can decode to gigabytes."""
+The limits are those of `elu_zoo.images`, and so are the pixels, but for rounding. The
+resizing is another implementation because a served graph has no Pillow.
+"""
+
+from elu_zoo.errors import UserError
+from elu_zoo.images import MAX_PIXELS, MAX_RATIO
+
+JPEG, PNG, WEBP, GIF, BMP = range(5)
+
+KERNELS = {
+    "bilinear": "triangle",
+    "bicubic": "keyscubic",
+    "lanczos": "lanczos3",
+    "box": "box",
+}
+"""TensorFlow's names of Pillow's filters."""
 
 
-def decode(image_bytes, side, channels):
-    """Images of the bytes, and which were images; each with a row of zeros at its end.
+def decode(image_bytes, channels, resize, crop, interpolation="bilinear", mode="crop"):
+    """Decodes encoded images of any sizes and brings them to one size.
 
-    An op that cannot decode an image fails the whole graph, but `tf.data` can leave the
-    failing elements out: the rest is put back in its place by number.
+    JPEG, PNG, WebP (one frame), GIF (the first frame) and BMP (24 or 32 bits per pixel)
+    are decoded, which are what TensorFlow's ops decode as Pillow does. An op that
+    cannot decode an image fails the whole graph, but `tf.data` can leave the failing
+    elements out: the rest is put back in its place by number.
+
+    Args:
+        image_bytes: String tensor of shape `(n,)`.
+        channels: 3 for RGB, 1 for gray.
+        resize: As in `elu_zoo.images.resize`; so are the arguments after it.
+        crop: Side of the images in pixels.
+        interpolation: A key of `KERNELS`.
+        mode: `"crop"` or `"squash"`.
+
+    Returns:
+        A float32 tensor of shape `(n + 1, crop, crop, channels)`, and a bool one of
+        shape `(n + 1,)`: which of them were images. The others, and the last, are
+        zeros.
+
+    Raises:
+        UserError: If there is no such `interpolation` in TensorFlow.
     """
     import tensorflow as tf
 
+    if interpolation not in KERNELS:
+        raise UserError(
+            f"Expected interpolation to be one of {list(KERNELS)} in an exported "
+            f"model. Received: interpolation={interpolation!r}"
+        )
     count = tf.shape(image_bytes, tf.int64)[0]
-    shape = (side, side, channels)
+    shape = (crop, crop, channels)
 
-    def decode(index, data):
-        return index, _resize_and_crop(_decode_image(data, channels), side, channels)
+    @tf.autograph.experimental.do_not_convert
+    def read(index, data):
+        image = _decode_image(data, channels)
+        return index, _resize(image, resize, crop, KERNELS[interpolation], mode)
 
     decoded = (
         tf.data.Dataset.from_tensor_slices(image_bytes)
         .enumerate()
-        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
         .concatenate(tf.data.Dataset.from_tensors((count, tf.zeros(shape))))
         .batch(count + 1)
@@ -37,43 +76,315 @@ def decode(image_bytes, side, channels):
 
 
 def _decode_image(data, channels):
-    """Pixels of a JPEG or PNG; fails for others, and for what would need gigabytes."""
+    """Upright pixels; fails for other bytes, and for what would need gigabytes."""
     import tensorflow as tf
 
-    jpeg = tf.io.is_jpeg(data)
-    size = tf.cond(
-        jpeg,
-        lambda: tf.io.extract_jpeg_shape(data)[:2],
-        # The place of width and height in a PNG.
-        lambda: tf.io.decode_raw(
-            tf.strings.substr(data, 16, 8), tf.int32, little_endian=False
-        ),
-    )
-    png = tf.strings.substr(data, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    content = _Bytes(data)
+    kinds = [
+        content.has(0, b"\xff\xd8\xff"),
+        content.has(0, b"\x89PNG\r\n\x1a\n"),
+        content.has(0, b"RIFF") & content.has(8, b"WEBP") & _has_webp(),
+        content.has(0, b"GIF87a") | content.has(0, b"GIF89a"),
+        content.has(0, b"BM") & _plain_bmp(content),
+    ]
+    known = tf.reduce_any(kinds)
+    kind = tf.argmax(tf.cast(kinds, tf.int32), output_type=tf.int32)
+    sizes = [_jpeg_size, _png_size, _webp_size, _gif_size, _bmp_size]
+    with tf.control_dependencies([tf.debugging.assert_equal(known, True)]):
+        size = tf.switch_case(kind, [lambda f=f: f(content) for f in sizes])
     checks = [
-        tf.debugging.assert_equal(jpeg | png, True),
-        tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64)),
-        # Resized by its shorter side, a strip would grow.
-        tf.debugging.assert_less_equal(tf.reduce_max(size), 100 * tf.reduce_min(size)),
+        tf.debugging.assert_greater(tf.reduce_min(size), tf.constant(0, tf.int64)),
+        tf.debugging.assert_less_equal(
+            tf.reduce_prod(size), tf.constant(MAX_PIXELS, tf.int64)
+        ),
+        tf.debugging.assert_less_equal(
+            tf.reduce_max(size), MAX_RATIO * tf.reduce_min(size)
+        ),
     ]
     with tf.control_dependencies(checks):
-        return tf.cond(
-            jpeg,
-            # As PIL and others decode; the default is faster and less exact.
-            lambda: tf.io.decode_jpeg(data, channels, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_png(data, channels),
+        image = tf.switch_case(
+            kind,
+            [
+                # As Pillow decodes; the default is faster and less exact.
+                lambda: tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE"),
+                lambda: tf.io.decode_png(data, 3),
+                lambda: _decode_webp(data),
+                lambda: _decode_gif(content, size),
+                lambda: tf.io.decode_bmp(data, 3),
+            ],
+        )
+        tiff = tf.switch_case(
+            kind,
+            [
+                lambda: _jpeg_exif(content),
+                lambda: _chunk(content, 8, b"eXIf", big_endian=True),
+                lambda: _webp_exif(content),
+                lambda: tf.constant(-1, tf.int64),
+                lambda: tf.constant(-1, tf.int64),
+            ],
+        )
+    image = tf.ensure_shape(image, (None, None, 3))
+    image = _turned(image, _orientation(content, tiff))
+    return _gray(image) if channels == 1 else image
+
+
+class _Bytes:
+    """Numbers at places of a string; behind its end there are zeros."""
+
+    def __init__(self, data):
+        import tensorflow as tf
+
+        self.data = data
+        self.raw = tf.pad(tf.io.decode_raw(data, tf.uint8), [[0, 1]])
+        self.length = tf.cast(tf.strings.length(data), tf.int64)
+
+    def int(self, place, count, big_endian=False):
+        """Unsigned integers of `count` bytes at places, int64."""
+        import tensorflow as tf
+
+        place = tf.cast(place, tf.int64)[..., None] + tf.range(count, dtype=tf.int64)
+        place = tf.clip_by_value(place, 0, self.length)
+        values = tf.cast(tf.gather(self.raw, place), tf.int64)
+        powers = [256**i for i in range(count)]
+        return tf.reduce_sum(values * (powers[::-1] if big_endian else powers), -1)
+
+    def has(self, place, text):
+        """Whether a text is at a place."""
+        return self.int(place, len(text)) == int.from_bytes(
+            text, "little", signed=len(text) == 8
         )
 
 
-def _resize_and_crop(image, side, channels):
+def _jpeg_size(content):
     import tensorflow as tf
 
-    size = tf.shape(image)[:2]
-    scale = side / tf.reduce_min(size)
-    size = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
-    size = tf.maximum(size, side)
-    image = tf.image.resize(image, size, antialias=True)
-    top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    image = image[top : top + side, left : left + side]
-    return tf.ensure_shape(image, (side, side, channels))
+    return tf.cast(tf.io.extract_jpeg_shape(content.data)[:2], tf.int64)
+
+
+def _png_size(content):
+    import tensorflow as tf
+
+    return content.int(tf.constant([20, 16]), 4, big_endian=True)
+
+
+def _webp_size(content):
+    import tensorflow as tf
+
+    lossless = content.int(21, 4)
+    return tf.case(
+        [
+            (
+                content.has(12, b"VP8X"),
+                lambda: content.int(tf.constant([27, 24]), 3) + 1,
+            ),
+            (
+                content.has(12, b"VP8L"),
+                lambda: (
+                    tf.stack([lossless // 2**14 % 2**14, lossless % 2**14])
+                    + tf.constant(1, tf.int64)
+                ),
+            ),
+        ],
+        default=lambda: content.int(tf.constant([28, 26]), 2) % 2**14,
+    )
+
+
+def _gif_size(content):
+    import tensorflow as tf
+
+    _, top, left, height, width = _gif_frame(content)
+    # As in Pillow, a frame may be larger than the file says at its start.
+    height = tf.maximum(content.int(8, 2), top + height)
+    return tf.stack([height, tf.maximum(content.int(6, 2), left + width)])
+
+
+def _bmp_size(content):
+    import tensorflow as tf
+
+    height, width = content.int(22, 4), content.int(18, 4)
+    # A negative height, of rows from top to bottom.
+    return tf.stack([tf.minimum(height, 2**32 - height), width])
+
+
+def _plain_bmp(content):
+    """Whether it has colours, not numbers in a palette, which TensorFlow leaves out."""
+    bits = content.int(28, 2)
+    return ((bits == 24) | (bits == 32)) & (content.int(30, 4) == 0)
+
+
+def _has_webp():
+    import tensorflow as tf
+
+    # Since TensorFlow 2.21.
+    return hasattr(tf.io, "decode_webp")
+
+
+def _decode_webp(data):
+    import tensorflow as tf
+
+    return (
+        tf.io.decode_webp(data, 3)[0] if _has_webp() else tf.zeros((1, 1, 3), "uint8")
+    )
+
+
+def _decode_gif(content, size):
+    """The first frame of a GIF, on black where it is smaller than the image.
+
+    TensorFlow decodes all frames, of which few bytes make gigabytes: it is given the
+    file up to the end of the first one.
+    """
+    import tensorflow as tf
+
+    end, top, left, height, width = _gif_frame(content)
+    first = tf.strings.substr(content.data, tf.zeros_like(end), end) + b"\x3b"
+    below, right = size[0] - top - height, size[1] - left - width
+    image = tf.io.decode_gif(first)[0]
+    return tf.pad(image, [[top, below], [left, right], [0, 0]])
+
+
+def _gif_frame(content):
+    """Where a GIF's first frame ends, and its top, left, height and width."""
+    import tensorflow as tf
+
+    def table(place):
+        flags = content.int(place, 1)
+        size = 3 * 2 ** (flags % 8 + 1)
+        return tf.where(flags >= 128, size, tf.zeros_like(size))
+
+    def step(place, frame, inside):
+        length = content.int(place, 1)
+        image, extension = length == 0x2C, length == 0x21
+        skipped = tf.where(image, 11 + table(place + 9), 2 * tf.ones_like(length))
+        after = tf.where(image | extension, place + skipped, content.length)
+        # Inside are blocks of data; the last has length 0.
+        after = tf.where(inside, place + 1 + length, after)
+        frame = tf.where(~inside & image, place, frame)
+        return after, frame, tf.where(inside, length > 0, image | extension)
+
+    def going_on(place, frame, inside):
+        return (place < content.length) & ((frame < 0) | inside)
+
+    start = 13 + table(tf.constant(10, tf.int64))
+    end, frame, _ = tf.while_loop(
+        going_on, step, (start, tf.constant(-1, tf.int64), tf.constant(False))
+    )
+    with tf.control_dependencies(
+        [tf.debugging.assert_greater(frame, tf.cast(0, tf.int64))]
+    ):
+        left, top, width, height = (content.int(frame + i, 2) for i in (1, 3, 5, 7))
+    return tf.minimum(end, content.length), top, left, height, width
+
+
+def _chunk(content, start, name, big_endian):
+    """Place of the data of a PNG's or a WebP's chunk, -1 if it has none."""
+    import tensorflow as tf
+
+    at, data = (4, 8) if big_endian else (0, 8)
+    tail = 12 if big_endian else 8
+
+    def step(place, found):
+        length = content.int(place + 4 - at, 4, big_endian)
+        found = tf.where(content.has(place + at, name), place + data, found)
+        padding = 0 if big_endian else length % 2
+        return place + tail + length + padding, found
+
+    return tf.while_loop(
+        lambda place, found: (place < content.length) & (found < 0),
+        step,
+        (tf.constant(start, tf.int64), tf.constant(-1, tf.int64)),
+    )[1]
+
+
+def _webp_exif(content):
+    import tensorflow as tf
+
+    place = _chunk(content, 12, b"EXIF", big_endian=False)
+    # Some programs write the name that a JPEG has before its EXIF data.
+    named = (place >= 0) & content.has(place, b"Exif\0\0")
+    return tf.where(named, place + 6, place)
+
+
+def _jpeg_exif(content):
+    import tensorflow as tf
+
+    def step(place, found):
+        marker = content.int(place + 1, 1)
+        exif = (marker == 0xE1) & content.has(place + 4, b"Exif\0\0")
+        found = tf.where(exif, place + 10, found)
+        length = 2 + content.int(place + 2, 2, big_endian=True)
+        # Any number of 0xff may stand before a marker.
+        return place + tf.where(marker == 0xFF, tf.ones_like(length), length), found
+
+    def going_on(place, found):
+        # The image itself begins with 0xda.
+        in_header = content.has(place, b"\xff") & (content.int(place + 1, 1) != 0xDA)
+        return (place < content.length) & (found < 0) & in_header
+
+    start = tf.constant(2, tf.int64), tf.constant(-1, tf.int64)
+    return tf.while_loop(going_on, step, start)[1]
+
+
+def _orientation(content, tiff):
+    """The tag in EXIF data that begin at a place; 1 if there is none."""
+    import tensorflow as tf
+
+    def read(big_endian):
+        first = tiff + content.int(tiff + 4, 4, big_endian)
+        count = tf.minimum(content.int(first, 2, big_endian), 1000)
+        entries = first + 2 + 12 * tf.range(count)
+        tags, kinds, values = (
+            content.int(entries + i, 2, big_endian) for i in (0, 2, 8)
+        )
+        chosen = (tags == 0x0112) & (kinds == 3)
+        return tf.reduce_max(tf.where(chosen, values, tf.ones_like(values)))
+
+    return tf.case(
+        [
+            ((tiff >= 0) & content.has(tiff, b"MM\0*"), lambda: read(True)),
+            ((tiff >= 0) & content.has(tiff, b"II*\0"), lambda: read(False)),
+        ],
+        default=lambda: tf.constant(1, tf.int64),
+    )
+
+
+def _turned(image, orientation):
+    """An image of such an EXIF orientation made upright."""
+    import tensorflow as tf
+
+    def when(orientations, change, image):
+        chosen = tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
+        return tf.cond(chosen, lambda: change(image), lambda: image)
+
+    image = when((5, 6, 7, 8), lambda x: tf.transpose(x, (1, 0, 2)), image)
+    image = when((2, 3, 6, 7), lambda x: tf.reverse(x, (1,)), image)
+    return when((3, 4, 7, 8), lambda x: tf.reverse(x, (0,)), image)
+
+
+def _gray(image):
+    """Pillow's gray of RGB."""
+    import tensorflow as tf
+
+    weights = tf.constant([19595, 38470, 7471])
+    total = tf.reduce_sum(tf.cast(image, tf.int32) * weights, -1, keepdims=True)
+    return tf.cast((total + 2**15) // 2**16, tf.uint8)
+
+
+def _resize(image, resize, crop, kernel, mode):
+    """`elu_zoo.images.resize`, which says what the arguments mean."""
+    import tensorflow as tf
+
+    size = tf.cast(tf.shape(image)[:2], tf.float64)
+    resized = tf.fill([2], tf.constant(resize, tf.float64))
+    if mode == "crop":
+        resized = tf.maximum(tf.round(size * (resize / tf.reduce_min(size))), resize)
+    first = tf.floor((resized - crop) / 2)
+    # Only the pixels of the crop are computed.
+    image = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=(crop, crop),
+        scale=tf.cast(resized / size, tf.float32),
+        translation=tf.cast(-first, tf.float32),
+        kernel_type=kernel,
+        antialias=True,
+    )[0]
+    return tf.ensure_shape(tf.clip_by_value(image, 0, 255), (crop, crop, None))

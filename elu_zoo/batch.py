@@ -5,7 +5,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import glob
-import io
 import itertools
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from elu_zoo.errors import UserError
+from elu_zoo.images import find_images
 
 _AHEAD = 3
 """Batches that are decoded while the network computes one."""
@@ -253,11 +253,9 @@ class _Loaded:
 
 
 def _image(preprocessing, channels, source):
-    from elu_zoo.images import read_image
+    from elu_zoo.images import load_image
 
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    return read_image(source, **preprocessing, channels=channels)
+    return load_image(source, channels, **preprocessing)
 
 
 def _load(source, resize):
@@ -287,12 +285,3 @@ def _vectors(model, stack):
             output
         )
     return keras.Model(model.input, output)
-
-
-def find_images(folder):
-    suffixes = (".jpg", ".jpeg", ".png")
-    for path, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            if file.lower().endswith(suffixes) and file[0] != ".":
-                yield os.path.join(path, file)

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from elu_zoo.images import class_folders, open_image, resize_and_crop
+from elu_zoo.images import class_folders, read_image, resize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,7 @@ class Dataset:
         images = self.images[..., 0] if self.channels == 1 else self.images
         return dataclasses.replace(
             self,
-            images=np.stack(
-                [resize_and_crop(Image.fromarray(x), side, side) for x in images]
-            ),
+            images=np.stack([resize(Image.fromarray(x), side) for x in images]),
         )
 
 
@@ -147,7 +145,6 @@ def _mnist(data_dir, split):
 
 
 def _tiny_imagenet(data_dir, split):
-    from PIL import Image
 
     folder = data_dir / "tiny-imagenet-200"
     if not (folder / "wnids.txt").is_file():
@@ -171,7 +168,7 @@ def _tiny_imagenet(data_dir, split):
         files = [
             (folder / "val" / "images" / file, ids.index(wnid)) for file, wnid in rows
         ]
-    images = np.stack([np.asarray(Image.open(f).convert("RGB")) for f, _ in files])
+    images = np.stack([np.asarray(read_image(f)) for f, _ in files])
     return Dataset(images, np.array([label for _, label in files]), names)
 
 
@@ -180,11 +177,11 @@ def _image_folder(data_dir, split):
     classes = class_folders(folder) if folder.is_dir() else []
     images, labels = [], []
     for label, (_, files) in enumerate(classes):
-        images += [np.asarray(open_image(file)) for file in files]
+        images += [np.asarray(read_image(file)) for file in files]
         labels += [label] * len(files)
     if not images:
         raise FileNotFoundError(
-            f"Expected JPEG or PNG files in {folder}/<class>/. There are none."
+            f"Expected image files in {folder}/<class>/. There are none."
         )
     sizes = {image.shape[:2] for image in images}
     if len(sizes) > 1:

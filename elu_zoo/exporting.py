@@ -22,13 +22,14 @@ def export_saved_model(
 
     - `serving_default`: `image`, float32 `(n, height, width, channels)`, values from 0
       to 255, gives `probabilities`, float32 `(n, classes)`.
-    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG or PNG image
-      of any size, gray, RGB or RGBA, gives `classes`, strings `(n, top)`,
-      `probabilities`, float32 `(n, top)`, the most probable first, and `valid`, bool
-      `(n,)`. What is no such image, has more than 100 million pixels or is more than
-      100 times as long as wide has `valid` false, empty names and zeros; the rest of
-      its batch is as without it. The shorter side is resized, the center cropped, as in
-      `elu_zoo.preprocess_input`.
+    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG, PNG, WebP,
+      GIF (first frame) or BMP image of any size, gray, RGB or RGBA, gives `classes`,
+      strings `(n, top)`, `probabilities`, float32 `(n, top)`, the most probable first,
+      and `valid`, bool `(n,)`. It is turned upright by its EXIF orientation, resized
+      and cropped as in `elu_zoo.preprocess_input`, within the same limits of pixels and
+      aspect ratio. Anything else has `valid` false, empty names and zeros; the rest of
+      its batch is as without it. TIFF, AVIF, animated WebP and BMP with a palette are
+      what `preprocess_input` reads and this does not.
 
     The weights are stored once. The graph has no op that only XLA can run.
 
@@ -146,7 +147,7 @@ def _module(model, class_names, top, side):
     )
     def serve_bytes(image_bytes):
         count = tf.shape(image_bytes)[0]
-        images, valid = decode(image_bytes, side, channels)
+        images, valid = decode(image_bytes, channels, side, side)
         images, valid = images[: tf.maximum(count, 1)], valid[:count]
         scores, indices = tf.math.top_k(probabilities(images)[:count], top)
         return {

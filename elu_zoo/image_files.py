@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from elu_zoo.errors import UserError
-from elu_zoo.images import class_folders, read_image, warn_left_out
+from elu_zoo.images import class_folders, load_image, warn_left_out
 
 # Decoded images are kept up to this size in all; beyond, files are decoded each time.
 CACHE_BYTES = 256 * 2**20
@@ -92,9 +92,7 @@ class ImageFiles:
     def _image(self, number):
         if number in self._cache:
             return self._cache[number]
-        image = read_image(
-            self.paths[number], self.size, self.size, channels=self.channels
-        )
+        image = load_image(self.paths[number], self.channels, resize=self.size)
         image = np.rint(image).astype("uint8")
         if len(self._cache) < self._room:
             self._cache[number] = image

@@ -1,33 +1,73 @@
-"""From pictures to a batch."""
+"""The one reader of images: formats, guards, orientation, resizing, folders.
 
+What this module accepts, and the pixels that it makes, are the reference. Elsewhere in
+the project images are resized in other ways, for the reasons that stand there:
+`elu_zoo._graph_images` (inside a served graph), `training.data.crops` (windows for
+training), `training.data.decoding` (fast decoders), `training.prepare` (stored copies).
+"""
+
+import concurrent.futures
+import functools
+import io
+import os
 import pathlib
+import unicodedata
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elu_zoo.errors import ImageError, UserError
 from elu_zoo.predictions import of_weights
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def preprocess_input(x, weights="cifar100"):
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""Pillow's names of the formats to read; of animations the first frame."""
+
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .avif".split()
+)
+"""Endings of the names that count as images, in lower case."""
+
+MAX_PIXELS = 89_478_485
+"""Largest image: a few kilobytes can decode to gigabytes. Pillow warns above it."""
+
+MAX_RATIO = 100
+"""Largest ratio of the sides of an image."""
+
+JUNK = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
+"""Names, in lower case, that operating systems leave in folders of images."""
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_ACCEPTED = "a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image"
+_ORIENTATION = 0x0112
+
+
+def preprocess_input(x: Any, weights: str = "cifar100") -> np.ndarray:
     """Makes a batch of images of any sizes ready for pretrained weights.
 
-    Resizes the shorter side and crops the center as the weights' record says. The
-    values stay from 0 to 255: what else they need is a layer of the model.
+    Resizes the images and crops the center as the weights' record says. The values stay
+    from 0 to 255: what else they need is a layer of the model.
 
     Args:
-        x: An image or a list of images, or a batch as one array: arrays of shape
-            `(height, width)`, `(height, width, channels)` or
-            `(n, height, width, channels)` with 1 (gray), 3 (RGB) or 4 (RGBA) channels
-            and values from 0 to 255, which are rounded, or PIL images. It is not
-            changed. The alpha channel is ignored.
+        x: An image or a list of images, or a batch as one array. An image is the path
+            of a file, its bytes, a PIL image, or an array of shape `(height, width)` or
+            `(height, width, channels)` with 1 (gray), 3 (RGB) or 4 (RGBA) channels and
+            values from 0 to 255, which are rounded. It is not changed. Files and PIL
+            images are turned upright as their EXIF orientation says. The alpha channel
+            is ignored.
         weights: Tag or name of published weights.
 
     Returns:
         A float32 array of shape `(n, side, side, channels)`, values from 0 to 255.
 
     Raises:
-        ValueError: If there are no such weights, or if an image has another shape or
+        UserError: If there are no such weights, or if an array has another shape or
             other values.
+        ImageError: If a file or a PIL image is not one that `read_image` accepts.
 
     Example:
 
@@ -36,68 +76,166 @@ def preprocess_input(x, weights="cifar100"):
     (1, 32, 32, 3)
     """
     how, input_shape = of_weights(weights, "preprocessing", "input_shape")
-    if _is_pil(x) or (not isinstance(x, list | tuple) and np.ndim(x) != 4):
+    single = _is_pil(x) or isinstance(x, str | bytes | os.PathLike)
+    if single or (not isinstance(x, list | tuple) and np.ndim(x) != 4):
         x = [x]
-    images = [resize_and_crop(_as_pil(image, input_shape[-1]), **how) for image in x]
+    images = [resize(_as_pil(image, input_shape[-1]), **how) for image in x]
     if not images:
-        raise ValueError("Expected at least one image. Received: none")
+        raise UserError("Expected at least one image. Received: none")
     return np.stack(images)
 
 
-def _is_pil(image):
-    return hasattr(image, "convert")
+def read_image(source: Any, channels: int = 3) -> "Image.Image":
+    """Reads an image file.
 
+    Args:
+        source: Path, bytes, or file object of a JPEG, PNG, WebP, GIF, BMP, TIFF or
+            (where Pillow has it) AVIF image of at most `MAX_PIXELS` pixels whose longer
+            side is at most `MAX_RATIO` times its shorter one.
+        channels: 3 for RGB, 1 for gray, 4 for RGBA.
 
-def _as_pil(image, channels):
+    Returns:
+        A PIL image of mode RGB, L or RGBA: the first frame, upright, 16 bits per
+        channel scaled to 8. Transparent pixels of a GIF are black.
+
+    Raises:
+        ImageError: If it cannot be read, for whatever reason.
+
+    Example:
+
+    >>> read_image(b"no image")
+    Traceback (most recent call last):
+    elu_zoo.errors.ImageError: Expected a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF \
+image. Received: bytes (none of these formats, or damaged)
+    """
     from PIL import Image
 
-    if _is_pil(image) and image.mode.startswith(("I", "F")):
-        # PIL would cut off the values of deep images at 255.
-        image = np.asarray(image)
-    if not _is_pil(image):
-        image = Image.fromarray(_as_uint8(np.asarray(image)))
-    return image.convert("L" if channels == 1 else "RGB")
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with Image.open(opened, formats=_formats()) as image:
+            return _decoded(image, channels)
+    # Pillow's decoders raise errors of many classes.
+    except Exception as error:
+        path = source if isinstance(source, str | os.PathLike) else None
+        raise _image_error(error, path, "bytes" if path is None else path) from error
 
 
-def _as_uint8(array):
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if (
-        array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[-1] not in (3, 4))
-        or 0 in array.shape
-    ):
-        raise ValueError(
-            "Expected images of shape (height, width), or (height, width, channels) "
-            f"with 1, 3 or 4 channels. Received: an image with shape {array.shape}"
+def resize(
+    image: "Image.Image",
+    resize: int,
+    crop: int | None = None,
+    interpolation: str = "bilinear",
+    mode: str = "crop",
+) -> np.ndarray:
+    """Resizes a PIL image and crops a square from its center.
+
+    The part that ends up in the square is cropped out first, so that the cost does not
+    grow with the length of the image. The values are those of resizing all of it.
+
+    Args:
+        image: PIL image of mode L, RGB or RGBA.
+        resize: Length in pixels of the shorter side after resizing, or, with
+            `mode="squash"`, of both sides.
+        crop: Side of the square in pixels; default `resize`.
+        interpolation: `"bilinear"`, `"bicubic"` or another name of PIL's; all but
+            `"nearest"` average when they shrink.
+        mode: `"crop"` to keep the ratio of the sides, `"squash"` to make all of the
+            image a square.
+
+    Returns:
+        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
+
+    Raises:
+        UserError: If `crop` is larger than `resize`, or there is no such `mode` or
+            `interpolation`.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> resize(Image.new("RGB", (600, 300)), 64, 56).shape
+    (56, 56, 3)
+    """
+    from PIL import Image
+
+    names = [how.name.lower() for how in Image.Resampling]
+    if interpolation not in names:
+        raise UserError(
+            f"Expected interpolation to be one of {names}. "
+            f"Received: interpolation={interpolation!r}"
         )
-    if array.dtype.kind not in "uif":
-        raise ValueError(
-            f"Expected numbers from 0 to 255. Received: an image of {array.dtype}"
+    how = Image.Resampling[interpolation.upper()]
+    crop = crop or resize
+    box = _source_box(image.size, resize, crop, mode)
+    part, box = _part(image, box, crop)
+    # In float, as an exported model does it: PIL rounds the pixels of other images.
+    channels = [
+        np.asarray(channel.convert("F").resize((crop, crop), how, box))
+        for channel in part.split()
+    ]
+    return np.clip(np.stack(channels, axis=-1), 0, 255)
+
+
+def load_image(source: Any, channels: int = 3, **preprocessing: Any) -> np.ndarray:
+    """Reads an image file and brings it to a size, as `preprocess_input` does.
+
+    Args:
+        source: As in `read_image`.
+        channels: As in `read_image`.
+        **preprocessing: Arguments of `resize`.
+
+    Returns:
+        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
+
+    Raises:
+        ImageError: If it cannot be read.
+    """
+    return resize(read_image(source, channels), **preprocessing)
+
+
+def check_pixels(array: np.ndarray) -> None:
+    """Checks that an array has pixel values from 0 to 255.
+
+    Args:
+        array: An image or a batch of images, of any shape.
+
+    Raises:
+        UserError: If it has other values, no values or no numbers, or if all values are
+            from 0 to 1 and so look as if divided by 255.
+
+    Example:
+
+    >>> check_pixels(np.array([[0.0, 0.5]]))
+    Traceback (most recent call last):
+    elu_zoo.errors.UserError: Expected values from 0 to 255. Received: an image with \
+0.0 to 0.5; multiply by 255 if 1 stands for white.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "uif" or not array.size:
+        raise UserError(
+            "Expected numbers from 0 to 255. Received: an image of "
+            f"{array.dtype}, shape {array.shape}"
         )
     low, high = array.min(), array.max()
+    received = f"Received: an image with {low} to {high}"
     if not (low >= 0 and high <= 255):
-        raise ValueError(
-            f"Expected values from 0 to 255. Received: an image with {low} to {high}"
-        )
+        raise UserError(f"Expected values from 0 to 255. {received}")
     if array.dtype.kind == "f" and 0 < high <= 1:
-        raise ValueError(
-            f"Expected values from 0 to 255. Received: an image with {low} to {high}; "
+        raise UserError(
+            f"Expected values from 0 to 255. {received}; "
             "multiply by 255 if 1 stands for white."
         )
-    return np.rint(array).astype("uint8")
 
 
-def image_side(model, resize=None):
+def image_side(model: Any, resize: int | None = None) -> int:
     """Side in pixels of the square images that a model is to be given.
 
     Raises:
-        ValueError: If it takes no square images, or any size and `resize` is missing.
+        UserError: If it takes no square images, or any size and `resize` is missing.
     """
     height, width = model.input_shape[1:3]
     side = resize or height
     if side is None or (height, width) not in ((None, None), (side, side)):
-        raise ValueError(
+        raise UserError(
             "Expected square images: resize=SIDE for a model that takes any size, and "
             "for another model its own size. Received: "
             f"resize={resize!r}, model input {model.input_shape}"
@@ -105,157 +243,363 @@ def image_side(model, resize=None):
     return side
 
 
-def resize_and_crop(image, resize, crop, interpolation="bilinear"):
-    """Resizes the shorter side of a PIL image and crops a square from its center.
+def load_image_folder(
+    folder: str | os.PathLike,
+    size: int = 32,
+    channels: int = 3,
+    class_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Loads images sorted into one folder per class.
 
-    Args:
-        image: PIL image of mode L or RGB.
-        resize: Length of the shorter side in pixels.
-        crop: Side of the square in pixels.
-        interpolation: `"bilinear"`, `"bicubic"` or another name of PIL's; all of them
-            average when they shrink.
-
-    Returns:
-        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
-    """
-    from PIL import Image
-
-    scale = resize / min(image.size)
-    size = [max(resize, round(side * scale)) for side in image.size]
-    left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
-    box = (left, top, left + crop, top + crop)
-    how = Image.Resampling[interpolation.upper()]
-    # In float, as an exported model does it: PIL rounds the pixels of other images.
-    channels = [
-        np.asarray(channel.convert("F").resize(size, how).crop(box))
-        for channel in image.split()
-    ]
-    return np.clip(np.stack(channels, axis=-1), 0, 255)
-
-
-def load_image_folder(folder, size=32, channels=3):
-    """Loads images sorted into one folder a class.
-
-    Files that cannot be read, or are no JPEG or PNG by their names, are left out, and
+    Files that cannot be read, or are no images by their names, are left out, and
     folders without an image are no classes; warnings count and name them. What starts
-    with a dot is passed over.
+    with a dot and what operating systems leave behind is passed over.
+
+    The images are decoded in threads, straight into the result.
 
     Args:
-        folder: Path of a folder with folders of JPEG or PNG files, `<class>/*.jpg`.
+        folder: Path of a folder with folders of image files, `<class>/*.jpg`, which are
+            read as by `read_image`.
         size: Side in pixels. The shorter side is resized to it, the center cropped.
         channels: 3 for RGB, 1 for gray.
+        class_names: Classes of the model that the images are for, in its order. Labels
+            count in them then, whichever folders are there. Default: the folders.
 
     Returns:
         `(images, labels, class_names)`: a uint8 array of shape
-        `(n, size, size, channels)`, an integer array of shape `(n,)`, and a list of the
-        folders' names in order.
+        `(n, size, size, channels)`, an integer array of shape `(n,)`, and the list of
+        the class names in order.
 
     Raises:
-        ValueError: If there are not at least two classes with images.
+        UserError: If a folder is none of `class_names` or its name is not one line of
+            text, or if there are no images, or without `class_names` not two classes.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"Expected a folder of class folders. Received: {folder}")
-    images, labels, class_names, unreadable, empty = [], [], [], [], []
-    for path, files in class_folders(folder):
-        count = len(images)
-        for file in files:
-            try:
-                images.append(read_image(file, size, size, channels=channels))
-            except ValueError:
-                unreadable.append(file)
-        if len(images) > count:
-            labels += [len(class_names)] * (len(images) - count)
-            class_names.append(path.name)
-        else:
-            empty.append(path)
-    warn_left_out("Files that cannot be read as images", unreadable)
-    warn_left_out("Folders without an image", empty)
-    if len(class_names) < 2:
-        raise ValueError(
-            f"Expected {folder} to have at least two folders with JPEG or PNG files, "
-            f"one a class. Received: {class_names or 'none'}"
+        raise UserError(
+            f"Expected a folder of class folders. Received: {printable(folder)}"
         )
-    return np.rint(images).astype("uint8"), np.array(labels), class_names
+    classes = class_folders(folder, class_names)
+    images, good = _load_files(
+        [file for _, files in classes for file in files], size, channels
+    )
+    places = np.repeat(np.arange(len(classes)), [len(files) for _, files in classes])
+    places = places[good]
+    present = np.unique(places)
+    empty = [path for i, (path, _) in enumerate(classes) if i not in present]
+    warn_left_out("Folders without an image", empty)
+    names = [classes[i][0].name for i in present]
+    if len(names) < (2 if class_names is None else 1):
+        raise UserError(
+            f"Expected {printable(folder)} to have at least two folders with images, "
+            f"one per class. Received: {names or 'none'}"
+        )
+    if class_names is None:
+        return images, np.searchsorted(present, places), names
+    class_names = list(class_names)
+    numbers = np.array([class_names.index(name) for name in names])
+    return images, numbers[np.searchsorted(present, places)], class_names
 
 
-def read_image(file, resize, crop, interpolation="bilinear", channels=3):
-    """Reads an image file and brings it to a size, as `elu_zoo.preprocess_input` does.
+def class_folders(
+    folder: pathlib.Path, class_names: Sequence[str] | None = None
+) -> list[tuple[pathlib.Path, list[pathlib.Path]]]:
+    """The class folders of a folder and their image files.
 
-    Args:
-        file: Path of a JPEG or PNG file, with 8 bits a channel.
-        resize: Length of the shorter side in pixels.
-        crop: Side in pixels of the square cropped from the center.
-        interpolation: `"bilinear"` or another name of PIL's.
-        channels: 3 for RGB, 1 for gray.
-
-    Returns:
-        A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
-
-    Raises:
-        ValueError: If the file cannot be read as such an image.
-    """
-    image = open_image(file, "L" if channels == 1 else "RGB")
-    return resize_and_crop(image, resize, crop, interpolation)
-
-
-def open_image(file, mode="RGB"):
-    """Opens an image file.
-
-    Args:
-        file: Path of a JPEG or PNG file, with 8 bits a channel.
-        mode: PIL's mode of the result, `"RGB"` or `"L"`.
-
-    Returns:
-        A PIL image.
-
-    Raises:
-        ValueError: If the file cannot be read as such an image.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                # PIL would cut off their values at 255.
-                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-            return image.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"Expected a JPEG or PNG image. Received: {file} ({error})"
-        ) from error
-
-
-def class_folders(folder):
-    """The class folders of a folder and their JPEG and PNG files.
-
-    Warns of other files in them. What starts with a dot is passed over.
+    Warns of other files in them. What starts with a dot and what operating systems
+    leave behind is passed over.
 
     Args:
         folder: `pathlib.Path`.
+        class_names: The classes that there may be; default any.
 
     Returns:
         A list of `(path, files)`, all in the order of their names.
+
+    Raises:
+        UserError: If a name is none of `class_names`, or not one line of text.
     """
     classes, others = [], []
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if path.name[0] == ".":
-            continue
-        entries = sorted(f for f in path.iterdir() if f.name[0] != ".")
-        files = []
-        for entry in entries:
-            image = entry.suffix.lower() in (".jpg", ".jpeg", ".png")
-            (files if image else others).append(entry)
-        classes.append((path, files))
-    warn_left_out("What is no .jpg, .jpeg or .png file", others)
+    for path in _entries(folder):
+        if path.is_dir():
+            entries = _entries(path)
+            files = [entry for entry in entries if _is_image(entry)]
+            others += [entry for entry in entries if not _is_image(entry)]
+            classes.append((path, files))
+    _check_class_names([path.name for path, _ in classes])
+    if class_names is not None:
+        unknown = [path.name for path, _ in classes if path.name not in class_names]
+        if unknown:
+            raise UserError(
+                f"Expected folders named after the {len(class_names)} classes "
+                f"{_some(class_names)}. Received: {_some(unknown)} in "
+                f"{printable(folder)}"
+            )
+    warn_left_out("Files that are no images by their names", others)
     return classes
 
 
-def warn_left_out(what, paths):
+def find_images(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Finds the image files below a folder.
+
+    Args:
+        folder: Path of a folder.
+
+    Yields:
+        Paths of files with one of `EXTENSIONS`, sorted within each folder; what starts
+        with a dot and what operating systems leave behind is passed over.
+
+    Example:
+
+    >>> list(find_images("elu_zoo"))
+    []
+    """
+    for path in _entries(pathlib.Path(folder)):
+        if path.is_dir() and not path.is_symlink():
+            yield from find_images(path)
+        elif _is_image(path):
+            yield path
+
+
+def warn_left_out(what: str, paths: Sequence[pathlib.Path]) -> None:
     """Warns that paths are left out, if there are any."""
     if paths:
         warnings.warn(
-            f"{what}: {len(paths)} left out. {', '.join(map(str, paths[:5]))}"
-            + (", ..." if len(paths) > 5 else ""),
+            f"{what}: {len(paths)} left out. {_some(paths)}",
             stacklevel=3,
         )
+
+
+def printable(name: Any) -> str:
+    """A name as one line of text, with what cannot be printed escaped.
+
+    Example:
+
+    >>> printable("Käse\\n")
+    'Käse\\\\n'
+    """
+    return "".join(
+        character.encode("unicode_escape").decode() if _breaks(character) else character
+        for character in os.fspath(name)
+    )
+
+
+def _breaks(character: str) -> bool:
+    """Whether it is a control character, a line's end or part of no UTF-8 text."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _some(names: Sequence[Any]) -> str:
+    shown = ", ".join(printable(name) for name in names[:5])
+    return shown + (", ..." if len(names) > 5 else "")
+
+
+def _check_class_names(names: Sequence[str]) -> None:
+    bad = [name for name in names if any(map(_breaks, name))]
+    if bad:
+        raise UserError(
+            "Expected names of class folders that are one line of UTF-8 text. "
+            f"Received: {_some(bad)}. Rename them."
+        )
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name[0] != "." and path.name.lower() not in JUNK
+    )
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and path.is_file()
+
+
+def _load_files(
+    files: Sequence[pathlib.Path], size: int, channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of files, and which of the files are images."""
+    images = np.empty((len(files), size, size, channels), "uint8")
+    good = np.ones(len(files), bool)
+    workers = min(32, os.cpu_count() or 1)
+
+    def load(first: int) -> None:
+        for i in range(first, len(files), workers):
+            try:
+                image = load_image(files[i], channels, resize=size)
+            except ImageError:
+                good[i] = False
+            else:
+                images[i] = np.rint(image)
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(load, first) for first in range(workers)]:
+            done.result()
+    bad = [files[i] for i in np.flatnonzero(~good)]
+    warn_left_out("Files that cannot be read as images", bad)
+    # In place: a selection would need the memory twice.
+    for target, source in enumerate(np.flatnonzero(good) if bad else ()):
+        images[target] = images[source]
+    return images[: good.sum()], good
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _image_error(error: Exception, path: Any, name: Any) -> ImageError:
+    from PIL import UnidentifiedImageError
+
+    cause = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, UnidentifiedImageError):
+        cause = "none of these formats, or damaged"
+    elif isinstance(error, OSError) and error.strerror:
+        cause = error.strerror
+    return ImageError(
+        f"Expected {_ACCEPTED}. Received: {printable(name)} ({cause})", path
+    )
+
+
+def _decoded(image: "Image.Image", channels: int) -> "Image.Image":
+    """Upright pixels of an opened image; the size is checked before it is decoded."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}×{height}, more than {MAX_PIXELS:,} pixels")
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise ValueError(f"{width}×{height}, more than {MAX_RATIO} times as long")
+    image.load()
+    turn = _turn(image.info.get("exif"))
+    image = _without_transparency(_of_8_bits(image)).convert(_MODES[channels])
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(exif: bytes | None) -> "Image.Transpose | None":
+    """What makes an image with such EXIF data upright."""
+    from PIL import Image
+
+    # Of EXIF data alone, as elsewhere: `getexif` looks into XMP, too.
+    read = Image.Exif()
+    try:
+        read.load(exif)
+        orientation = read.get(_ORIENTATION)
+    # Damaged EXIF data do not make an image unreadable.
+    except Exception:
+        return None
+    turn = Image.Transpose
+    return {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }.get(orientation)
+
+
+def _of_8_bits(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    # Pillow would cut off the values of deep images at 255. Older releases open a PNG
+    # of 16 bits in mode I.
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+        # The upper byte, as Pillow and TensorFlow take it of 16-bit RGB.
+        return Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"more than 16 bits per channel, mode {image.mode}")
+    return image
+
+
+def _without_transparency(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if "transparency" not in image.info:
+        return image
+    rgba = image.convert("RGBA")
+    if image.format == "GIF":
+        # As TensorFlow decodes it.
+        black = Image.new("RGBA", image.size, (0, 0, 0, 0))
+        rgba = Image.composite(rgba, black, rgba.getchannel("A"))
+    return rgba
+
+
+def _is_pil(image: Any) -> bool:
+    return hasattr(image, "convert")
+
+
+def _as_pil(image: Any, channels: int) -> "Image.Image":
+    from PIL import Image
+
+    if isinstance(image, str | bytes | os.PathLike):
+        return read_image(image, channels)
+    if _is_pil(image) and (image.mode, image.format) in (("I", None), ("F", None)):
+        image = np.asarray(image)
+    if not _is_pil(image):
+        return Image.fromarray(_as_uint8(np.asarray(image))).convert(_MODES[channels])
+    try:
+        return _decoded(image, channels)
+    except Exception as error:
+        path = getattr(image, "filename", "") or None
+        raise _image_error(error, path, path or "a PIL image") from error
+
+
+def _as_uint8(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if (
+        array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[-1] not in (3, 4))
+        or 0 in array.shape
+    ):
+        raise UserError(
+            "Expected images of shape (height, width), or (height, width, channels) "
+            f"with 1, 3 or 4 channels. Received: an image with shape {array.shape}"
+        )
+    check_pixels(array)
+    return np.rint(array).astype("uint8")
+
+
+def _source_box(
+    size: tuple[int, int], resize: int, crop: int, mode: str
+) -> tuple[float, float, float, float]:
+    """The part of an image that ends up in the square."""
+    if crop > resize:
+        raise UserError(
+            "Expected a crop that is not larger than the resized image. Received: "
+            f"resize={resize}, crop={crop}"
+        )
+    if mode not in ("crop", "squash"):
+        raise UserError(
+            f"Expected mode to be 'crop' or 'squash'. Received: mode={mode!r}"
+        )
+    resized = [resize, resize]
+    if mode == "crop":
+        scale = resize / min(size)
+        resized = [max(resize, round(side * scale)) for side in size]
+    first = [(side - crop) // 2 for side in resized]
+    scales = [old / new for old, new in zip(size, resized, strict=True)]
+    (left, top), (across, down) = first, scales
+    return left * across, top * down, (left + crop) * across, (top + crop) * down
+
+
+def _part(
+    image: "Image.Image", box: tuple[float, float, float, float], crop: int
+) -> tuple["Image.Image", tuple[float, float, float, float]]:
+    """As much of an image as resizing a box of it looks at, and the box in that."""
+    left, top, right, bottom = box
+    # No filter of Pillow's reaches further than 3 pixels of the smaller image.
+    x = 3 * max(1, (right - left) / crop) + 1
+    y = 3 * max(1, (bottom - top) / crop) + 1
+    first = [max(0, int(left - x)), max(0, int(top - y))]
+    last = [
+        min(image.width, int(right + x) + 1),
+        min(image.height, int(bottom + y) + 1),
+    ]
+    if (*first, *last) == (0, 0, *image.size):
+        return image, box
+    shifted = left - first[0], top - first[1], right - first[0], bottom - first[1]
+    return image.crop((*first, *last)), shifted

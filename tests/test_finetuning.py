@@ -1,11 +1,8 @@
 import random
-import warnings
 
 import keras
 import numpy as np
 import pytest
-from made_up import write_class_folders
-from PIL import Image
 
 import elu_zoo
 from elu_zoo.finetuning import split_by_class
@@ -136,60 +133,6 @@ def test_data_that_does_not_fit(images, labels, message):
     model = elu_zoo.ELUNet11(classes=2, width=0.05)
     with pytest.raises(ValueError, match=message):
         elu_zoo.finetune(model, images, labels)
-
-
-def test_load_image_folder(tmp_path):
-    write_class_folders(tmp_path, count=3)
-    (tmp_path / "green/bad.jpg").write_bytes(b"no image")
-    Image.new("RGB", (32, 32)).save(tmp_path / "green/other.webp")
-    (tmp_path / "empty").mkdir()
-    write_class_folders(tmp_path / ".trash", count=1)
-    (tmp_path / ".trash/red/0.jpg").rename(tmp_path / ".trash/0.jpg")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        images, labels, names = elu_zoo.load_image_folder(tmp_path, size=32)
-    messages = [str(warning.message) for warning in caught]
-    for message, path in zip(messages, ("other.webp", "bad.jpg", "empty"), strict=True):
-        assert ": 1 left out. " in message and message.endswith(path)
-    assert names == ["green", "red"]
-    assert images.shape == (6, 32, 32, 3) and images.dtype == "uint8"
-    assert list(labels) == [0, 0, 0, 1, 1, 1]
-    assert images[0, ..., 1].mean() > 150 > 100 > images[0, ..., 0].mean()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gray, _, _ = elu_zoo.load_image_folder(tmp_path, size=32, channels=1)
-    red, green, blue = np.moveaxis(images.astype("float64"), -1, 0)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    np.testing.assert_allclose(gray[..., 0], luma, atol=1.5)
-
-
-def test_images_with_too_much_in_them_are_left_out(tmp_path, monkeypatch):
-    write_class_folders(tmp_path, count=2)
-    deep = np.full((40, 40), 40000, "uint16")
-    Image.fromarray(deep).save(tmp_path / "red/deep.png")
-    Image.new("RGB", (300, 300)).save(tmp_path / "red/huge.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
-    with pytest.warns(UserWarning, match="images: 2 left .*deep.png, .*huge.png"):
-        images, _, _ = elu_zoo.load_image_folder(tmp_path)
-    assert len(images) == 4
-
-
-def test_pixels_are_rounded_to_those_of_prediction(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (75, 100, 3), dtype="uint8")
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        Image.fromarray(pixels).save(tmp_path / name / "1.png")
-    images, _, _ = elu_zoo.load_image_folder(tmp_path)
-    exact = elu_zoo.preprocess_input([Image.fromarray(pixels)])
-    assert abs(images[:1] - exact).max() <= 0.5
-
-
-def test_folders_that_are_none(tmp_path):
-    with pytest.raises(ValueError, match="nowhere"):
-        elu_zoo.load_image_folder(tmp_path / "nowhere")
-    write_class_folders(tmp_path, classes=("red",))
-    with pytest.raises(ValueError, match=r"\['red'\]"):
-        elu_zoo.load_image_folder(tmp_path)
 
 
 def test_split_by_class_holds_out_the_same_share_of_each():

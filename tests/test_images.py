@@ -1,11 +1,18 @@
+import io
 import json
+import os
+import tracemalloc
+import warnings
 
 import keras
 import numpy as np
 import pytest
+from made_up import encoded_images, mutated, write_class_folders
 from PIL import Image
 
-from elu_zoo.images import preprocess_input, resize_and_crop
+from elu_zoo import images as reader
+from elu_zoo.errors import ImageError, UserError
+from elu_zoo.images import check_pixels, load_image_folder, preprocess_input, resize
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
 
@@ -105,16 +112,19 @@ def test_values_are_rounded():
 
 
 def test_deep_images():
-    deep = Image.fromarray(np.full((8, 8), 200, "uint16"))
-    np.testing.assert_array_equal(preprocess_input(deep, "animals"), 200)
+    values = np.random.default_rng(0).integers(0, 2**16, (8, 8)).astype("uint16")
+    deep = preprocess_input(Image.fromarray(values), "digits")
+    assert_close(deep, preprocess_input(values >> 8, "digits"))
+    wide = Image.fromarray(np.full((8, 8), 200, "int32"))
+    np.testing.assert_array_equal(preprocess_input(wide, "animals"), 200)
     with pytest.raises(ValueError, match="to 2000"):
-        preprocess_input(Image.fromarray(np.full((8, 8), 2000, "uint16")), "animals")
+        preprocess_input(Image.fromarray(np.full((8, 8), 2000, "int32")), "animals")
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 def test_interpolation(interpolation):
     array = pixels(20, 20, 3)
-    found = resize_and_crop(Image.fromarray(array), 10, 10, interpolation)
+    found = resize(Image.fromarray(array), 10, 10, interpolation)
     expected = keras.ops.image.resize(
         array.astype("float32"),
         (10, 10),
@@ -139,7 +149,9 @@ def test_interpolation(interpolation):
         (np.full((8, 8, 3), np.nan), "nan"),
         (np.full((8, 8, 3), 0.5), "multiply by 255"),
         (np.ones((8, 8), bool), "bool"),
-        ("cat.jpg", "shape"),
+        ("cat.jpg", "cat.jpg .No such file"),
+        (b"cat", "bytes .none of these formats"),
+        (["cat.jpg"], "cat.jpg"),
     ],
 )
 def test_images_that_are_none(x, message):
@@ -153,3 +165,197 @@ def test_names_of_weights():
     with pytest.raises(ValueError, match="one name of.*big.mixed.*preprocessing"):
         preprocess_input(pixels(8, 8, 3), "mixed")
     assert preprocess_input(pixels(8, 8, 3), "big.mixed").shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("mode", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(600, 300), (37, 500), (9, 700), (64, 64)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_resizing_the_middle_is_resizing_all_of_it(size, mode, interpolation):
+    image = Image.fromarray(pixels(*size[::-1]))
+    whole = [40 * side / min(size) if mode == "crop" else 40 for side in size]
+    whole = [round(side) for side in whole]
+    how = Image.Resampling[interpolation.upper()]
+    expected = np.asarray(image.convert("F").resize(whole, how))
+    left, top = (whole[0] - 32) // 2, (whole[1] - 32) // 2
+    expected = np.clip(expected[top : top + 32, left : left + 32], 0, 255)
+    found = resize(image, 40, 32, interpolation, mode)
+    np.testing.assert_allclose(found[..., 0], expected, atol=3e-3)
+
+
+def test_bad_ways_to_resize():
+    image = Image.new("L", (9, 9))
+    for arguments, message in (
+        ({"crop": 9}, "crop=9"),
+        ({"mode": "pad"}, "mode='pad'"),
+        ({"interpolation": "cubic"}, "'bicubic'.*interpolation='cubic'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            resize(image, 8, **arguments)
+
+
+IMAGES = encoded_images()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_format_and_orientation_by_every_path(name, tmp_path):
+    content, upright = IMAGES[name]
+    file = tmp_path / f"a.{name.split('.')[-1]}"
+    file.write_bytes(content)
+    tolerance = 25 if "lossy" in name else 2e-3
+    expected = directly(Image.fromarray(upright))
+    opened = Image.open(file)
+    forms = [str(file), file, [str(file), file], content, opened, [opened.copy()]]
+    for form in forms[: 5 if "16" in name or opened.format == "GIF" else 6]:
+        for found in preprocess_input(form, "animals"):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    assert opened.mode == Image.open(file).mode
+    write_class_folders(tmp_path / "folder", count=1)
+    (tmp_path / "folder/green/1").with_suffix(file.suffix).write_bytes(content)
+    images, _, _ = load_image_folder(tmp_path / "folder", 12)
+    middle = images[1, 2:10, 2:10].astype("float32")
+    np.testing.assert_allclose(middle, expected, rtol=0, atol=tolerance + 0.5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [n for n in IMAGES if "rotated" not in n])
+def test_damaged_files_are_image_errors_and_nothing_else(name):
+    content, _ = IMAGES[name]
+    refused = 0
+    for damaged in mutated(content, 150):
+        try:
+            assert reader.load_image(damaged, resize=8).shape == (8, 8, 3)
+        except ImageError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused
+
+
+def encode(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_what_pillow_could_read_but_nobody_named(tmp_path):
+    gray = Image.new("L", (16, 16))
+    for kind in ("DDS", "EPS", "TGA", "PPM", "ICO", "PCX"):
+        file = tmp_path / "a.png"
+        file.write_bytes(encode(gray.convert("RGB"), kind))
+        with pytest.raises(ImageError, match="a.png .none of these formats") as caught:
+            reader.read_image(file)
+        assert caught.value.path == file
+    with pytest.raises(ImageError, match=r"a.png \(Is a directory\)"):
+        (tmp_path / "b").mkdir()
+        reader.read_image((tmp_path / "b").rename(tmp_path / "folder.a.png"))
+    with pytest.raises(ImageError, match="32 bits|more than 16 bits"):
+        reader.read_image(encode(gray.convert("F"), "TIFF"))
+
+
+def test_limits(tmp_path):
+    good, strip, large = (
+        encode(Image.new("1", size), "PNG")
+        for size in ((1, 100), (1, 101), (9460, 9460))
+    )
+    assert preprocess_input(good, "animals").shape == (1, 8, 8, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for content, message in ((strip, "100 times"), (large, "89,478,485 pixels")):
+            for x in (content, Image.open(io.BytesIO(content))):
+                with pytest.raises(ImageError, match=message):
+                    preprocess_input(x, "animals")
+
+
+def test_damaged_exif_data_leave_an_image_as_it_is():
+    image = Image.fromarray(pixels(20, 30, 3))
+    content = encode(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_close(preprocess_input(content, "animals")[0], directly(image))
+
+
+def test_check_pixels():
+    check_pixels(np.array([[0, 1]]))
+    check_pixels(np.array([[0.0, 255.0]]))
+    check_pixels(np.zeros((2, 4, 4, 3), "float32"))
+    for bad in (np.zeros(0), [0.0, 1.0], [-1], [256], [np.nan], ["a"]):
+        with pytest.raises(UserError):
+            check_pixels(np.array(bad))
+
+
+def test_load_image_folder(tmp_path):
+    write_class_folders(tmp_path, count=3)
+    (tmp_path / "green/bad.jpg").write_bytes(b"no image")
+    (tmp_path / "green/notes.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    for junk in ("__MACOSX", ".ipynb_checkpoints", "@eaDir", "green/@eaDir"):
+        write_class_folders(tmp_path / junk, classes=("red",), count=1)
+        (tmp_path / junk / "red/0.jpg").rename(tmp_path / junk / "0.jpg")
+    for junk in ("Thumbs.db", "._0.jpg", "desktop.ini"):
+        (tmp_path / "green" / junk).write_bytes(b"")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images, labels, names = load_image_folder(tmp_path, size=32)
+    messages = [str(warning.message) for warning in caught]
+    for message, path in zip(messages, ("notes.txt", "bad.jpg", "empty"), strict=True):
+        assert ": 1 left out. " in message and message.endswith(path)
+    assert names == ["green", "red"]
+    assert images.shape == (6, 32, 32, 3) and images.dtype == "uint8"
+    assert list(labels) == [0, 0, 0, 1, 1, 1]
+    assert (images[:3, ..., 1].mean((1, 2)) > 150).all()
+    assert (images[3:, ..., 0].mean((1, 2)) > 100).all()
+    found = [str(path.relative_to(tmp_path)) for path in reader.find_images(tmp_path)]
+    assert found == sorted(
+        ["green/bad.jpg"] + [f"{name}/{i}.jpg" for name in names for i in range(3)]
+    )
+
+
+@pytest.mark.parametrize("classes", [["x", "red", "green", "y"], ["green", "red"]])
+def test_labels_count_in_the_classes_of_the_model(tmp_path, classes):
+    write_class_folders(tmp_path, count=2)
+    _, labels, names = load_image_folder(tmp_path, 8, class_names=classes)
+    assert names == classes
+    assert [classes[label] for label in labels] == ["green"] * 2 + ["red"] * 2
+    with pytest.raises(UserError, match="2 classes red, blue. Received: green in"):
+        load_image_folder(tmp_path, 8, class_names=["red", "blue"])
+
+
+def test_pixels_are_rounded_to_those_of_prediction(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels(75, 100, 3)).save(tmp_path / name / "1.png")
+    images, _, _ = load_image_folder(tmp_path, 12)
+    exact = preprocess_input(tmp_path / "a/1.png", "animals")
+    assert abs(images[:1, 2:10, 2:10] - exact).max() <= 0.5
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        load_image_folder(tmp_path / "nowhere")
+    write_class_folders(tmp_path, classes=("red",))
+    with pytest.raises(UserError, match=r"\['red'\]"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"tab\t"])
+def test_names_of_classes_are_one_line_of_text(tmp_path, name):
+    write_class_folders(tmp_path, count=1)
+    os.mkdir(os.path.join(os.fsencode(tmp_path), name))
+    with pytest.raises(UserError, match="one line of UTF-8 text") as caught:
+        load_image_folder(tmp_path)
+    assert str(caught.value).encode().isascii() and "\n" not in str(caught.value)
+
+
+def test_names_of_classes_in_any_script(tmp_path):
+    names = ["Käse", "می\u200cخواهم", "猫"]
+    write_class_folders(tmp_path, names, count=1)
+    assert load_image_folder(tmp_path)[2] == sorted(names)
+
+
+def test_a_folder_needs_little_more_memory_than_its_images(tmp_path):
+    write_class_folders(tmp_path, count=30, size=200)
+    load_image_folder(tmp_path, 8)
+    tracemalloc.start()
+    images, _, _ = load_image_folder(tmp_path, 180)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * images.nbytes + 3e6
