@@ -35,7 +35,7 @@ setup(
         "keras>=3.10",
         "ml-dtypes>=0.4",
         "numpy>=1.26",
-        "pillow>=10.0",
+        "pillow>=10.1",
         "tensorflow>=2.20",
         "tqdm>=4.66",
     ],

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from elu_zoo.cli import (
     doctor,
     evaluate,
+    explain,
     export,
     fetch,
     finetune,
@@ -26,6 +27,7 @@ COMMANDS = {
     "list": list_,
     "predict": predict,
     "similar": similar,
+    "explain": explain,
     "finetune": finetune,
     "export": export,
     "evaluate": evaluate,

@@ -1,0 +1,75 @@
+"""Shows what a network looks at in an image.
+
+The PNG shows the picture, what speaks for a class over it, and the answers.
+
+examples:
+  elu-zoo explain camel.png --out camel_explained.png
+  elu-zoo explain camel.png --class camel --method occlusion --out why.png
+"""
+
+import pathlib
+
+from elu_zoo.cli.common import SOURCE_HELP, known_model, load_model, start_backend
+
+
+def add_arguments(parser):
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("--out", required=True, metavar="PNG")
+    parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
+    parser.add_argument(
+        "--method",
+        default="grad-cam",
+        help="grad-cam (default), integrated-gradients or occlusion",
+    )
+    parser.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="CLASS",
+        help="class to explain (default: the most probable one)",
+    )
+    parser.add_argument("--resize", type=int, help="side, for models of any image size")
+    parser.add_argument("--top", type=int, default=5, help="number of answers")
+
+
+def run(arguments):
+    name = known_model(arguments.model)
+    start_backend()
+    from elu_zoo import explain
+    from elu_zoo.errors import UserError
+    from elu_zoo.files import replacing
+
+    explain.check_method(arguments.method)
+    model, class_names = load_model(name)
+    image = _read(arguments, name, model)
+    probabilities = explain.probabilities(model, image)[0]
+    number = int(probabilities.argmax())
+    if arguments.class_name is not None:
+        if arguments.class_name not in class_names:
+            raise UserError(
+                f"Expected --class to be a class of {name}. "
+                f"Received: {arguments.class_name!r}"
+            )
+        number = list(class_names).index(arguments.class_name)
+    heat = explain.heat_map(model, image, [number], arguments.method)[0]
+    best = probabilities.argsort()[::-1][: arguments.top]
+    answers = [(class_names[i], float(probabilities[i])) for i in best]
+    picture = explain.picture(
+        image[0], heat, answers, f"{arguments.method}: {class_names[number]}"
+    )
+    with replacing(pathlib.Path(arguments.out)) as part:
+        picture.save(part, format="PNG")
+    for answer, probability in answers:
+        print(f"  {probability:6.1%}  {answer}")
+    print(f"{arguments.out}: {arguments.method} for {class_names[number]}")
+
+
+def _read(arguments, name, model):
+    """The image as a batch of one."""
+    from elu_zoo.images import image_side, load_image
+    from elu_zoo.records import get_record, list_weights
+
+    side = image_side(model, arguments.resize)
+    how = {"resize": side, "crop": side}
+    if name in list_weights() and arguments.resize is None:
+        how = get_record(name)["preprocessing"]
+    return load_image(arguments.image, **how, channels=model.input_shape[-1])[None]

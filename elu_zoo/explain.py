@@ -1,0 +1,498 @@
+"""What a network sees: heat maps over an image, filters, and what excites a unit."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from elu_zoo._inspection import logits_of, pullback, tapped, to_numpy
+from elu_zoo.errors import UserError
+from elu_zoo.feature_extraction import features, stack_layers
+from elu_zoo.predictions import gives_logits
+
+# Anchors of matplotlib's inferno, which stays legible to the colour-blind.
+COLORS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+GRAY = 127.5
+MIN_SIDE = 4
+
+
+def grad_cam(
+    model: keras.Model,
+    images: Any,
+    classes: Sequence[int] | None = None,
+    stack: str | None = None,
+) -> np.ndarray:
+    """Where in an image a network finds a class, by its feature maps.
+
+    Grad-CAM (Selvaraju et al., 2017): the maps of a stack, each weighted by the mean
+    gradient of the class's logit with respect to it, are added up; what is negative
+    becomes 0; the sum is resized to the image, bilinearly.
+
+    Args:
+        model: A model of this package, with an output layer.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+        classes: One class number per image; default the most probable one.
+        stack: Name of the stack, such as `"stack3"`. Default: the deepest one whose map
+            is at least 4 by 4, or the largest map where none is.
+
+    Returns:
+        A float32 array of shape `(n, height, width)`, not below 0.
+
+    Raises:
+        UserError: If images, classes or stack do not fit the model.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.05)
+    >>> grad_cam(model, np.zeros((2, 32, 32, 3))).shape
+    (2, 32, 32)
+    """
+    images, classes = _checked(model, images, classes)
+    layer = stack_layers(model)[stack or _deepest_map(model, images)][-1]
+    seen = {}
+
+    def logits(shift):
+        def tap(inputs, function):
+            seen["maps"] = function(inputs)
+            return seen["maps"] + shift
+
+        with tapped(layer, tap):
+            return _logits(model, images)
+
+    logits(0)
+    maps = seen["maps"]
+    if len(maps.shape) != 4:
+        raise UserError(
+            f"Expected a stack of feature maps. Received: stack={stack!r}, of "
+            f"output shape {tuple(maps.shape)}"
+        )
+    gradient = _gradient(logits, keras.ops.zeros_like(maps), classes)
+    weights = gradient.mean((1, 2), keepdims=True)
+    heat = np.maximum((to_numpy(maps) * weights).sum(-1, keepdims=True), 0)
+    heat = keras.ops.image.resize(
+        heat.astype("float32"), images.shape[1:3], data_format="channels_last"
+    )
+    return to_numpy(heat, "float32")[..., 0]
+
+
+def integrated_gradients(
+    model: keras.Model,
+    images: Any,
+    classes: Sequence[int] | None = None,
+    baseline: float | np.ndarray = GRAY,
+    steps: int = 32,
+) -> np.ndarray:
+    """How much each value of an image adds to the logit of a class.
+
+    Integrated gradients (Sundararajan et al., 2017): the difference from a baseline
+    image times the mean gradient on the straight line between both. All values of the
+    result add up to the difference of both logits, the better the more steps.
+
+    Args:
+        model: Any Keras model of images whose last layer has an activation or gives
+            logits.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+        classes: One class number per image; default the most probable one.
+        baseline: The image, or the value of all its pixels, that shows nothing.
+        steps: Number of points on the line, placed by Gauss and Legendre's rule.
+
+    Returns:
+        A float32 array of the shape of `images`.
+
+    Raises:
+        UserError: If images and classes do not fit the model.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.05)
+    >>> integrated_gradients(model, np.zeros((1, 32, 32, 3)), steps=2).shape
+    (1, 32, 32, 3)
+    """
+    images, classes = _checked(model, images, classes)
+    base = np.broadcast_to(np.asarray(baseline, images.dtype), images.shape)
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    total = 0.0
+    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        x = (base + point * (images - base)).astype(images.dtype)
+        x = keras.ops.convert_to_tensor(x)
+        total += weight * _gradient(functools.partial(_logits, model), x, classes)
+    return ((images - base) * total).astype("float32")
+
+
+def occlusion(
+    model: keras.Model,
+    images: Any,
+    classes: Sequence[int] | None = None,
+    size: int | None = None,
+    stride: int | None = None,
+    fill: float = GRAY,
+) -> np.ndarray:
+    """How much the logit of a class falls when a square of the image is covered.
+
+    Zeiler and Fergus (2014). Squares may lie across the border, so that every pixel is
+    covered by the same number of them when the stride divides the size.
+
+    Args:
+        model: Any Keras model of images whose last layer has an activation or gives
+            logits.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+        classes: One class number per image; default the most probable one.
+        size: Side of the square in pixels; default a quarter of the image's height.
+        stride: Pixels from one square to the next; default half of the side.
+        fill: Value of covered pixels.
+
+    Returns:
+        A float32 array of shape `(n, height, width)`: of each pixel the mean fall of
+        the logit over the squares that cover it. Below 0 where covering helps.
+
+    Raises:
+        UserError: If images and classes do not fit the model.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.05)
+    >>> occlusion(model, np.zeros((1, 32, 32, 3)), size=16, stride=16).shape
+    (1, 32, 32)
+    """
+    images, classes = _checked(model, images, classes)
+    height, width = images.shape[1:3]
+    size = size or max(1, height // 4)
+    stride = stride or max(1, size // 2)
+    whole = _scores(model, images, classes)
+    falls = np.zeros(images.shape[:3])
+    counts = np.zeros((height, width))
+    for top in range(stride - size, height, stride):
+        for left in range(stride - size, width, stride):
+            rows = slice(max(top, 0), top + size)
+            columns = slice(max(left, 0), left + size)
+            covered = images.copy()
+            covered[:, rows, columns] = fill
+            fall = whole - _scores(model, covered, classes)
+            falls[:, rows, columns] += fall[:, None, None]
+            counts[rows, columns] += 1
+    return (falls / counts).astype("float32")
+
+
+METHODS: dict[str, Callable] = {
+    "grad-cam": grad_cam,
+    "integrated-gradients": integrated_gradients,
+    "occlusion": occlusion,
+}
+
+
+def heat_map(
+    model: keras.Model,
+    images: Any,
+    classes: Sequence[int] | None = None,
+    method: str = "grad-cam",
+    **settings: Any,
+) -> np.ndarray:
+    """What speaks for a class in an image, by one of the methods of this module.
+
+    Args:
+        model: A model of this package.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+        classes: One class number per image; default the most probable one.
+        method: One of `METHODS`.
+        **settings: Further arguments of the method's function.
+
+    Returns:
+        A float32 array of shape `(n, height, width)` with values from 0 to 1, where 1
+        is the largest of each image; all 0 where nothing speaks for the class.
+
+    Raises:
+        UserError: If there is no such method, or if something does not fit the model.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.05)
+    >>> heat_map(model, np.zeros((1, 32, 32, 3)), method="occlusion", size=16).shape
+    (1, 32, 32)
+    """
+    check_method(method)
+    heat = METHODS[method](model, images, classes, **settings)
+    if heat.ndim == 4:
+        heat = heat.sum(-1)
+    heat = np.maximum(heat, 0)
+    largest = heat.max((1, 2), keepdims=True)
+    return heat / np.where(largest > 0, largest, 1)
+
+
+def check_method(method: str) -> None:
+    """Raises a UserError if `METHODS` has no such method."""
+    if method not in METHODS:
+        raise UserError(
+            f"Expected method to be one of {list(METHODS)}. Received: method={method!r}"
+        )
+
+
+def probabilities(model: keras.Model, images: Any) -> np.ndarray:
+    """A classifier's probabilities, also if its last layer gives logits.
+
+    Args:
+        model: Keras model of images with one output per class.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+
+    Returns:
+        A float64 array of shape `(n, classes)`.
+    """
+    outputs = model(np.asarray(images, "float32"), training=False)
+    if gives_logits(model):
+        outputs = keras.ops.softmax(outputs)
+    return to_numpy(outputs)
+
+
+def deletion_curve(
+    model: keras.Model,
+    images: Any,
+    heat: np.ndarray,
+    classes: Sequence[int] | None = None,
+    steps: int = 16,
+    fill: float = GRAY,
+) -> np.ndarray:
+    """The logit of a class while pixels are covered, the hottest first.
+
+    The faster it falls, the better the heat map tells what the network looks at
+    (Petsiuk et al., 2018).
+
+    Args:
+        model: Any Keras model of images whose last layer has an activation or gives
+            logits.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+        heat: Array of shape `(n, height, width)`.
+        classes: One class number per image; default the most probable one.
+        steps: Number of equal shares of the pixels.
+        fill: Value of covered pixels.
+
+    Returns:
+        An array of shape `(n, steps + 1)`: nothing covered first, everything last.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.05)
+    >>> images = np.zeros((1, 32, 32, 3))
+    >>> deletion_curve(model, images, images[..., 0], steps=2).shape
+    (1, 3)
+    """
+    images, classes = _checked(model, images, classes)
+    n, pixels = len(images), heat[0].size
+    order = np.argsort(-heat.reshape(n, -1), axis=1, kind="stable")
+    rank = np.argsort(order, axis=1).reshape(heat.shape)
+    curve = []
+    for step in range(steps + 1):
+        covered = np.where(rank[..., None] < pixels * step / steps, fill, images)
+        curve.append(_scores(model, covered.astype(images.dtype), classes))
+    return np.stack(curve, axis=1)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> np.ndarray:
+    """A heat map over its image.
+
+    Args:
+        image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
+        heat: Array of shape `(height, width)`, values from 0 to 1.
+        opacity: Of the map, from 0 to 1.
+
+    Returns:
+        A uint8 array of shape `(height, width, 3)`: the image in gray under the map.
+
+    Example:
+
+    >>> overlay(np.zeros((1, 1, 3)), np.ones((1, 1)), opacity=1.0)
+    array([[[252, 255, 164]]], dtype=uint8)
+    """
+    anchors = np.linspace(0, 1, len(COLORS))
+    colors = [
+        np.interp(heat, anchors, channel) for channel in zip(*COLORS, strict=True)
+    ]
+    gray = np.asarray(image, "float64").mean(-1, keepdims=True)
+    mixed = opacity * np.stack(colors, -1) + (1 - opacity) * gray
+    return np.rint(np.clip(mixed, 0, 255)).astype("uint8")
+
+
+def picture(
+    image: np.ndarray,
+    heat: np.ndarray,
+    answers: Sequence[tuple[str, float]],
+    title: str = "",
+    side: int = 256,
+) -> Any:
+    """An image, a heat map over it, and the answers, side by side.
+
+    Args:
+        image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
+        heat: Array of shape `(height, width)`, values from 0 to 1.
+        answers: Pairs of a class's name and its probability.
+        title: Line above the answers.
+        side: Height of the picture in pixels.
+
+    Returns:
+        A PIL image, `3 * side` pixels wide.
+
+    Example:
+
+    >>> picture(np.zeros((8, 8, 3)), np.ones((8, 8)), [("cat", 0.9)], side=64).size
+    (192, 64)
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    page = Image.new("RGB", (3 * side, side), "white")
+    color = np.broadcast_to(np.rint(image).astype("uint8"), (*heat.shape, 3))
+    for left, pixels, how in (
+        (0, color, Image.Resampling.NEAREST),
+        (side, overlay(image, heat), Image.Resampling.BILINEAR),
+    ):
+        page.paste(Image.fromarray(pixels).resize((side, side), how), (left, 0))
+    draw = ImageDraw.Draw(page)
+    line = side // 10
+    font = ImageFont.load_default(size=0.6 * line)
+    texts = [title, *(f"{share:6.1%}  {name}" for name, share in answers)]
+    for number, text in enumerate(texts):
+        place = (2 * side + line // 2, line // 2 + number * line)
+        draw.text(place, text, fill="black", font=font)
+    return page
+
+
+def first_layer_filters(model: keras.Model) -> np.ndarray:
+    """The kernels of the first convolution as pictures.
+
+    Args:
+        model: A model of this package with convolutions.
+
+    Returns:
+        A float32 array of shape `(units, height, width, channels)`; each filter is
+        scaled so that its largest weight is 0 or 1 and weight 0 is 0.5.
+
+    Raises:
+        UserError: If the model has no Conv2D layer.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> first_layer_filters(elu_zoo.ELUNet11(width=0.05)).shape
+    (10, 5, 5, 3)
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernels = np.moveaxis(to_numpy(layer.kernel, "float32"), -1, 0)
+            largest = np.abs(kernels).max((1, 2, 3), keepdims=True)
+            return 0.5 + kernels / np.where(largest > 0, 2 * largest, 1)
+    raise UserError(f"Expected a model with a Conv2D layer. Received: {model!r}")
+
+
+def exciting_images(
+    model: keras.Model,
+    images: np.ndarray,
+    stack: str,
+    count: int = 8,
+    batch_size: int = 250,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images that excite each unit of a stack most.
+
+    Args:
+        model: A model of this package.
+        images: Array of shape `(n, height, width, channels)`, as the model takes it.
+        stack: Name of the stack, such as `"stack3"`.
+        count: Number of images per unit.
+        batch_size: Images at a time.
+
+    Returns:
+        `(numbers, activations)`, both of shape `(units, count)`, the strongest first:
+        the images' numbers, and the unit's largest activation in each image.
+
+    Raises:
+        UserError: If there are fewer images than `count`.
+        ValueError: If the model has no such stack.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.05)
+    >>> numbers, _ = exciting_images(model, np.zeros((9, 32, 32, 3)), "stack1")
+    >>> numbers.shape
+    (10, 8)
+    """
+    if not 0 < count <= len(images):
+        raise UserError(
+            f"Expected count to be from 1 to the number of images, {len(images)}. "
+            f"Received: count={count}"
+        )
+    outputs = features(model, [stack])
+    strongest = []
+    for start in range(0, len(images), batch_size):
+        x = outputs.predict_on_batch(images[start : start + batch_size])[stack]
+        strongest.append(x.reshape(len(x), -1, x.shape[-1]).max(1))
+    activations = np.concatenate(strongest).T.astype("float32")
+    numbers = np.argsort(-activations, axis=1, kind="stable")[:, :count]
+    return numbers, np.take_along_axis(activations, numbers, 1)
+
+
+def _checked(model, images, classes):
+    """Images in the model's precision, float32 at least, and a class for each."""
+    images = np.asarray(images)
+    if images.ndim != 4 or len(images) == 0:
+        raise UserError(
+            "Expected images of shape (n, height, width, channels), at least one. "
+            f"Received: images with shape {images.shape}"
+        )
+    images = images.astype("float64" if _is_double(model) else "float32")
+    if classes is None:
+        return images, to_numpy(_logits(model, images)).argmax(-1)
+    classes = np.asarray(classes)
+    outputs = model.output_shape[-1]
+    valid = classes.shape == (len(images),) and classes.dtype.kind in "iu"
+    if not valid or classes.min() < 0 or classes.max() >= outputs:
+        raise UserError(
+            f"Expected classes to be {len(images)} numbers from 0 to {outputs - 1}, "
+            f"one per image. Received: classes={classes.tolist()!r}"
+        )
+    return images, classes
+
+
+def _is_double(model):
+    return model.compute_dtype == "float64"
+
+
+def _logits(model, images):
+    with logits_of(model):
+        return model(images, training=False)
+
+
+def _scores(model, images, classes):
+    return to_numpy(_logits(model, images))[np.arange(len(classes)), classes]
+
+
+def _gradient(logits, x, classes):
+    """The gradient of each image's own class's logit with respect to `x`, float64."""
+    z, back = pullback(logits, x)
+    own = np.eye(z.shape[-1])[classes]
+    return to_numpy(back(keras.ops.convert_to_tensor(own, z.dtype)))
+
+
+def _deepest_map(model, images):
+    """The name of the stack whose output `grad_cam` takes by default."""
+    stacks = stack_layers(model)
+    sides = {
+        stack: min(shape[1:3])
+        for stack in stacks
+        if len(shape := _output_shape(model, stacks[stack][-1], images)) == 4
+    }
+    if not sides:
+        raise UserError(
+            f"Expected a model with feature maps. Received: {model!r}; take another "
+            "method than Grad-CAM."
+        )
+    large = [stack for stack, side in sides.items() if side >= MIN_SIDE]
+    return large[-1] if large else max(sides, key=sides.get)
+
+
+def _output_shape(model, layer, images):
+    part = keras.Model(model.inputs, layer.output)
+    return part.compute_output_shape(images.shape)
