@@ -21,11 +21,12 @@ setup(
     packages=[*find_packages(include=["elu_zoo", "elu_zoo.*"]), "elu_zoo.pretrained"],
     package_dir={"elu_zoo.pretrained": "pretrained"},
     package_data={
+        "elu_zoo.serving": ["*.json", "Dockerfile"],
         "elu_zoo.pretrained": [
             "manifest.json",
             "*.weights.h5",
             "reference/*.json",
-        ]
+        ],
     },
     entry_points={"console_scripts": ["elu-zoo = elu_zoo.cli:main"]},
     install_requires=[
@@ -54,6 +55,7 @@ setup(
         "test": [
             "jax>=0.5",
             "kubernetes-validate>=1.31",
+            "psutil>=5.9",
             "pyarrow>=15.0",
             "pytest>=8.0",
             "pytest-xdist>=3.6",

@@ -1,39 +1,41 @@
-"""Starts the servers of elu_zoo/serving and compares their answers with the model's.
+"""The servers of elu_zoo/serving answer as the model does, and mend nothing in silence.
 
 Each runs in the first Python that has it and TensorFlow: of those in the variable
 `ELU_ZOO_SERVER_PYTHON`, separated like a PATH, then of this process.
 """
 
-import base64
-import contextlib
 import io
 import json
 import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
+import sysconfig
 
 import keras
+import load
 import numpy as np
 import pytest
+import servers
 from PIL import Image
+from servers import KServe, MLServer, post
 
 import elu_zoo
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
 )
-SERVING = pathlib.Path(__file__).parents[1] / "elu_zoo" / "serving"
 NAMES = ["ant", "bee", "cat", "döner"]
 JUNK = b"no image"
-# Without a proxy, whatever the environment says.
-OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+def python_with(package):
+    return servers.python_with(package) or pytest.skip(
+        f"no Python with {package}: install it into this one, or name another in "
+        "ELU_ZOO_SERVER_PYTHON"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,125 +67,112 @@ def expected(model, pictures):
     return names, np.take_along_axis(probabilities, order, 1)
 
 
-def python_with(package):
-    named = os.environ.get("ELU_ZOO_SERVER_PYTHON", "").split(os.pathsep)
-    find = "import importlib.util, sys; sys.exit(not all(map({}, {})))".format(
-        "importlib.util.find_spec", [package, "tensorflow"]
+@pytest.fixture(scope="module")
+def served(model, tmp_path_factory):
+    """Folder with the exported model in `served`."""
+    folder = tmp_path_factory.mktemp("server")
+    elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
+    return folder
+
+
+def dockerfile():
+    """Instructions of the Dockerfile: their names and the rest of their lines."""
+    text = (servers.SERVING / "Dockerfile").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [line.split(maxsplit=1) for line in lines]
+
+
+def container(folder):
+    """Environment with a Python of its own, in which this one's packages are there."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True
     )
-    for python in [*filter(None, named), sys.executable]:
-        if subprocess.run([python, "-c", find], timeout=60).returncode == 0:
-            return python
-    pytest.skip(
-        f"no Python with {package}: install it into this one, or name another in "
-        "ELU_ZOO_SERVER_PYTHON"
+    pip = folder / "venv" / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {pip.parent}/python -m pip "$@"\n')
+    pip.chmod(0o755)
+    site = pathlib.Path(
+        sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
     )
+    site.joinpath("outer.pth").write_text(sysconfig.get_path("purelib"))
+    path = f"{folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    # Build with the setuptools that is here, without a network.
+    return {"PATH": path, "PYTHONPATH": "", "PIP_NO_BUILD_ISOLATION": "0"}
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
-
-
-@contextlib.contextmanager
-def running(command, folder, ready, **environment):
-    """Runs a server in `folder` until the block ends; `ready` is a URL."""
-    log = folder / "log.txt"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_for(ready, process, log)
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-
-
-def wait_for(url, process, log):
-    end = time.monotonic() + 180
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), OPEN(url, timeout=5):
-            return
-        time.sleep(0.2)
-    pytest.fail(f"The server is not ready ({process.poll()}):\n{log.read_text()}")
-
-
-def post(url, request):
-    """Status and JSON answer."""
-    data = json.dumps(request).encode()
-    headers = {"Content-Type": "application/json"}
-    try:
-        with OPEN(urllib.request.Request(url, data, headers), timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
-
-
-def encoded(items):
-    return [base64.b64encode(item).decode() for item in items]
+def copy(sources, target, work):
+    """COPY: of a folder its content, of a file the file."""
+    for source in sources:
+        path = servers.ROOT / source
+        if path.is_dir():
+            shutil.copytree(path, work / target)
+        else:
+            (work / target).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, work / target)
 
 
 @pytest.fixture(scope="module")
-def mlserver(model, tmp_path_factory):
+def built(served, tmp_path_factory):
+    """The container as `docker build` would leave it: folder, environment, command.
+
+    Without Docker: COPY and RUN in a folder and a Python of their own. Not tested: the
+    base image, USER, and that pip finds the packages for it.
+    """
+    if servers.python_with("mlserver") != sys.executable:
+        pytest.skip("no MLServer in this Python")
+    root = tmp_path_factory.mktemp("container")
+    work, environment = root / "server", container(root)
+    shutil.copytree(served / "served", work / "served")
+    for instruction, rest in dockerfile():
+        if instruction == "COPY":
+            *sources, target = rest.split()
+            copy(sources, target, work)
+        elif instruction == "RUN":
+            command = ["bash", "-euc", rest]
+            process = subprocess.run(
+                command, cwd=work, env=os.environ | environment, capture_output=True
+            )
+            assert process.returncode == 0, process.stderr
+        elif instruction == "CMD":
+            command = json.loads(rest)
+    assert not (work / "package").exists()
+    return work, environment, command
+
+
+@pytest.fixture(scope="module")
+def running_mlserver(built):
+    folder, environment, command = built
+    assert command == ["python", "-m", "elu_zoo.serving.mlserver", "."]
+    python = str(folder.parent / "venv" / "bin" / "python")
+    with servers.mlserver(folder, python, **environment) as process_and_url:
+        yield process_and_url
+
+
+@pytest.fixture(scope="module")
+def mlserver_process(running_mlserver):
+    return running_mlserver[0]
+
+
+@pytest.fixture(scope="module")
+def mlserver(running_mlserver):
     """URL of a running MLServer's model."""
-    python = python_with("mlserver")
-    folder = tmp_path_factory.mktemp("mlserver")
-    shutil.copytree(SERVING / "mlserver", folder, dirs_exist_ok=True)
-    elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
-    http, grpc, metrics = free_ports(3)
-    url = f"http://127.0.0.1:{http}/v2/models/elu"
-    with running(
-        [python, "-c", "from mlserver.cli import main; main()", "start", "."],
-        folder,
-        f"{url}/ready",
-        MLSERVER_HOST="127.0.0.1",
-        MLSERVER_HTTP_PORT=http,
-        MLSERVER_GRPC_PORT=grpc,
-        MLSERVER_METRICS_PORT=metrics,
-        MLSERVER_PARALLEL_WORKERS="0",
-    ):
-        yield url
+    return running_mlserver[1]
 
 
 def infer(url, items):
-    tensor = {
-        "name": "image_bytes",
-        "shape": [len(items)],
-        "datatype": "BYTES",
-        "data": encoded(items),
-    }
-    status, answer = post(f"{url}/infer", {"inputs": [tensor]})
+    status, answer = post(f"{url}/infer", MLServer.request(items))
     assert status == 200, answer
-    return {
-        output["name"]: np.reshape(output["data"], output["shape"])
-        for output in answer["outputs"]
-    }
+    outputs = json.loads(answer)["outputs"]
+    assert [output["name"] for output in outputs] == [
+        "classes",
+        "probabilities",
+        "valid",
+    ]
+    return {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in outputs}
 
 
 def test_mlserver_answers_as_the_model_does(mlserver, pictures, expected):
-    answer = infer(mlserver, pictures)
-    assert answer["classes"].tolist() == expected[0]
-    np.testing.assert_allclose(answer["probabilities"], expected[1], atol=1e-5)
-    assert answer["valid"].all()
-
-
-def test_mlserver_answers_for_the_good_images_of_a_batch(mlserver, pictures, expected):
     answer = infer(mlserver, [pictures[0], JUNK, b"", pictures[2]])
-    assert answer["valid"].ravel().tolist() == [True, False, False, True]
+    assert answer["valid"].tolist() == [True, False, False, True]
     assert answer["classes"].tolist() == [
         *(expected[0][0], [""] * 3, [""] * 3, expected[0][2])
     ]
@@ -192,54 +181,96 @@ def test_mlserver_answers_for_the_good_images_of_a_batch(mlserver, pictures, exp
     )
 
 
-def test_mlserver_survives_an_empty_batch(mlserver, pictures):
-    tensor = {"name": "image_bytes", "shape": [0], "datatype": "BYTES", "data": []}
-    status, answer = post(f"{mlserver}/infer", {"inputs": [tensor]})
-    assert status < 500, answer
-    assert infer(mlserver, pictures[:1])["valid"].all()
+@pytest.mark.parametrize("count", [0, 130, 1024])
+def test_mlserver_takes_batches_of_any_size(mlserver, pictures, expected, count):
+    items = [pictures[i % 3] for i in range(count)]
+    answer = infer(mlserver, items)
+    assert answer["probabilities"].shape == (count, 3)
+    rows = [expected[1][i % 3] for i in range(count)]
+    np.testing.assert_allclose(
+        answer["probabilities"], np.reshape(rows, (count, 3)), atol=1e-5
+    )
+
+
+def test_mlserver_names_inputs_and_outputs(mlserver):
+    with servers.OPEN(mlserver) as answer:
+        metadata = json.load(answer)
+    described = [(t["name"], t["datatype"], t["shape"]) for t in metadata["outputs"]]
+    assert described == [
+        ("classes", "BYTES", [-1, 3]),
+        ("probabilities", "FP32", [-1, 3]),
+        ("valid", "BOOL", [-1]),
+    ]
+    (only,) = metadata["inputs"]
+    assert (only["name"], only["datatype"], only["shape"]) == (
+        *("image_bytes", "BYTES", [-1]),
+    )
+
+
+def assert_400_and_one_line(url, requests):
+    """Checks the status and that nothing of the server shows; returns the messages."""
+    for name, request in requests.items():
+        status, answer = post(url, request)
+        assert (name, status) == (name, 400), answer
+        message = json.loads(answer)["error"]
+        assert len(message) < 400 and "\n" not in message, (name, message)
+        assert "Traceback" not in message and ".py" not in message, (name, message)
 
 
 def test_mlserver_says_what_is_wrong_with_a_request(mlserver):
-    tensor = {"name": "picture", "shape": [1], "datatype": "BYTES", "data": [""]}
-    status, answer = post(f"{mlserver}/infer", {"inputs": [tensor]})
-    assert status == 400
-    assert "picture" in answer["error"]
+    url, one = f"{mlserver}/infer", MLServer.request([b"x"])
+    assert_400_and_one_line(url, MLServer.malformed())
+    status, answer = post(f"{mlserver}/infer_stream", one)
+    assert status == 404, answer
+    status, answer = post(url, one, {"Content-Type": "text/plain"})
+    assert status == 400 and len(answer) < 400, answer
+
+
+def test_mlserver_under_load(mlserver_process, mlserver, model, built):
+    """The last test of this server: it ends with SIGTERM."""
+    report = load.put_under_load(
+        mlserver_process,
+        mlserver,
+        "mlserver",
+        built[0] / "served" / "1",
+        lambda: elu_zoo.export_saved_model(
+            model, built[0] / "served", [f"new {name}" for name in NAMES], top=3
+        ),
+        seconds=15,
+        clients=8,
+    )
+    assert report["wrong"] == [] and report["answered"] > 0 and report["refused"] > 0
+    assert report["versions"] == ["1", "2"]
+    assert report["lost_at_sigterm"] == 0 < report["answered_after_sigterm"]
+    assert report["exit_status"] in (0, -signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
-def kserve(model, tmp_path_factory):
+def kserve(served):
     """URL of a running KServe model."""
-    python = python_with("kserve")
-    folder = tmp_path_factory.mktemp("kserve")
-    elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}/v1/models/elu"
-    command = [python, SERVING / "kserve" / "model.py", "--model_dir", "served"]
-    options = ["--model_name", "elu", "--http_port", port]
-    with running([*command, *options, "--enable_grpc", "false"], folder, url):
+    with servers.kserve(served, python_with("kserve")) as (_, url):
         yield url
 
 
 def test_kserve_answers_as_tensorflow_serving_does(kserve, pictures, expected):
     items = [pictures[0], JUNK, *pictures[1:]]
-    instances = [{"b64": item} for item in encoded(items)]
-    status, answer = post(
-        f"{kserve}:predict", {"signature_name": "serve_bytes", "instances": instances}
-    )
+    request = KServe.request(items) | {"signature_name": "serve_bytes"}
+    status, answer = post(f"{kserve}:predict", request)
     assert status == 200, answer
-    junk = answer["predictions"].pop(1)
+    rows = json.loads(answer)["predictions"]
+    junk = rows.pop(1)
     assert junk == {"classes": [""] * 3, "probabilities": [0.0] * 3, "valid": False}
-    for row, names, scores in zip(answer["predictions"], *expected, strict=True):
+    for row, names, scores in zip(rows, *expected, strict=True):
         assert row["classes"] == names and row["valid"]
         np.testing.assert_allclose(row["probabilities"], scores, atol=1e-5)
 
 
 def test_kserve_takes_no_images(kserve):
     status, answer = post(f"{kserve}:predict", {"instances": []})
-    assert (status, answer) == (200, {"predictions": []})
+    assert (status, json.loads(answer)) == (200, {"predictions": []})
 
 
 def test_kserve_says_what_is_wrong_with_a_request(kserve):
-    status, answer = post(f"{kserve}:predict", {"instances": ["no dict"]})
-    assert status == 400
-    assert "b64" in answer["error"]
+    assert_400_and_one_line(f"{kserve}:predict", KServe.malformed())
+    url = kserve.replace("/v1/", "/v2/")
+    assert_400_and_one_line(f"{url}/infer", {"V2": {}})

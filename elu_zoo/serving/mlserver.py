@@ -1,0 +1,160 @@
+"""Serves a SavedModel of `elu_zoo.export_saved_model` with MLServer.
+
+    python -m elu_zoo.serving.mlserver FOLDER
+
+starts it with the `settings.json` and `model-settings.json` of a folder; those beside
+this file are an example. `mlserver start FOLDER` does too, but answers requests that do
+not fit the protocol's schema with status 422 and a copy of them.
+"""
+
+import argparse
+import asyncio
+
+import numpy as np
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from mlserver import MLModel, MLServer
+from mlserver.cli.serve import load_settings
+from mlserver.errors import InferenceError
+from mlserver.rest.responses import Response
+from mlserver.types import (
+    InferenceRequest,
+    InferenceResponse,
+    MetadataTensor,
+    RequestInput,
+    ResponseOutput,
+)
+from mlserver.utils import get_model_uri
+
+from elu_zoo.serving.saved_model import (
+    RequestError,
+    ServedModel,
+    decode_base64,
+    first_fault,
+)
+
+DATATYPES = {"classes": "BYTES", "probabilities": "FP32", "valid": "BOOL"}
+
+
+class SavedModel(MLModel):
+    """The signature `serve_bytes` as a model of the Open Inference Protocol."""
+
+    async def load(self) -> bool:
+        """Loads the newest version in the folder that the setting `uri` names."""
+        self._served = ServedModel(await get_model_uri(self.settings))
+        self.inputs = [MetadataTensor(name="image_bytes", datatype="BYTES", shape=[-1])]
+        shapes = self._served.output_shapes()
+        self.outputs = [
+            MetadataTensor(name=name, datatype=datatype, shape=shapes[name])
+            for name, datatype in DATATYPES.items()
+        ]
+        return True
+
+    async def unload(self) -> bool:
+        """Looks for no further versions."""
+        self._served.close()
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Classifies the images of a request.
+
+        Raises:
+            InferenceError: With status 400 and one line, if the request is malformed.
+        """
+        try:
+            _check_id(payload.id)
+            contents = _images(payload.inputs)
+            answer = await asyncio.to_thread(self._served.classify, contents)
+        except RequestError as error:
+            raise InferenceError(str(error)) from None
+        return InferenceResponse(
+            model_name=self.name,
+            outputs=[_output(name, answer[name]) for name in DATATYPES],
+        )
+
+
+def _check_id(text: str | None) -> None:
+    # MLServer puts it into a header of its answer.
+    if text and not (text.isascii() and text.isprintable() and len(text) <= 200):
+        raise RequestError(
+            f"Expected an id of at most 200 printable ASCII characters. Received: "
+            f"{ascii(text[:40])}"
+        )
+
+
+def _images(tensors: list[RequestInput]) -> list[bytes]:
+    """The bytes of the images of a request."""
+    if [tensor.name for tensor in tensors] != ["image_bytes"]:
+        raise RequestError(
+            f"Expected one input, image_bytes. Received: {len(tensors)} inputs, "
+            f"{[tensor.name[:40] for tensor in tensors[:5]]}"
+        )
+    (tensor,) = tensors
+    if tensor.datatype != "BYTES":
+        raise RequestError(
+            "Expected image_bytes of datatype BYTES. Received: "
+            f"datatype={tensor.datatype}"
+        )
+    items = tensor.data.root
+    if not isinstance(items, list):
+        items = [items]
+    if tensor.shape not in ([len(items)], [len(items), 1]):
+        raise RequestError(
+            f"Expected image_bytes of shape [{len(items)}], as many as its data. "
+            f"Received: shape={str(tensor.shape)[:80]}"
+        )
+    return [_content(item) for item in items]
+
+
+def _content(item):
+    # gRPC has no need of base64; no image format begins with characters of it alone.
+    if isinstance(item, bytes):
+        try:
+            return decode_base64(item.decode("ascii"))
+        except (UnicodeDecodeError, RequestError):
+            return item
+    return decode_base64(item)
+
+
+def _output(name: str, array: np.ndarray) -> ResponseOutput:
+    return ResponseOutput(
+        name=name,
+        datatype=DATATYPES[name],
+        shape=list(array.shape),
+        data=array.ravel().tolist(),
+    )
+
+
+async def _serve(folder: str) -> None:
+    settings, models = await load_settings(folder)
+    server = MLServer(settings)
+    # MLServer has no public way to its application.
+    app = server._rest_server._app
+    app.add_exception_handler(RequestValidationError, _say_in_one_line)
+    app.add_exception_handler(Exception, _say_nothing)
+    # A stream has begun with status 200 before the model sees what it asks for.
+    app.router.routes[:] = [
+        route for route in app.routes if not route.path.endswith("_stream")
+    ]
+    await server.start(models)
+
+
+async def _say_in_one_line(request: Request, error: RequestValidationError) -> Response:
+    text = f"Expected an inference request. Received: {first_fault(error)}"
+    return Response(status_code=400, content={"error": text})
+
+
+async def _say_nothing(request: Request, error: Exception) -> Response:
+    # The log has the traceback.
+    return Response(status_code=500, content={"error": "Internal server error"})
+
+
+def main() -> None:
+    """Runs the server until SIGTERM; requests in flight are answered."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="has settings.json and model-settings.json")
+    asyncio.run(_serve(parser.parse_args().folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What the servers share: the model in its newest version, and checks of requests."""
+
+import base64
+import binascii
+import logging
+import pathlib
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+BATCH = 64
+"""Images that the network sees at once; larger requests are divided."""
+
+MAX_IMAGES = 1024
+"""Images per request."""
+
+SECONDS_BETWEEN_LOOKS = 2.0
+"""How often a new version of the model is looked for."""
+
+_log = logging.getLogger(__name__)
+
+
+class RequestError(ValueError):
+    """A request that is the client's to mend; the message is one line."""
+
+
+class ServedModel:
+    """The newest version of a SavedModel of `elu_zoo.export_saved_model`.
+
+    A version that appears later is loaded beside the one that serves, and takes its
+    place between two requests. One that cannot be loaded is logged and left out.
+
+    Args:
+        folder: Folder of the versions, subfolders whose names are numbers.
+
+    Raises:
+        FileNotFoundError: If the folder has no version.
+
+    Example:
+
+    >>> import elu_zoo, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> model = elu_zoo.ELUNet11(width=0.05, classes=2)
+    >>> path = elu_zoo.export_saved_model(model, folder)
+    >>> ServedModel(folder).classify([b"no image"])["valid"]
+    array([False])
+    """
+
+    def __init__(self, folder: str | pathlib.Path):
+        self._folder = pathlib.Path(folder)
+        self.version = _newest_version(self._folder)
+        if self.version is None:
+            raise FileNotFoundError(
+                f"Expected a folder with versions of an exported model, such as "
+                f"{self._folder / '1'}. Received: {self._folder} without one"
+            )
+        self._failed = None
+        self._model = self._load(self.version)
+        self._closed = threading.Event()
+        # No daemon: Python must not end while TensorFlow loads a model in it.
+        threading.Thread(target=self._follow_versions).start()
+
+    def close(self) -> None:
+        """Looks for no further versions."""
+        self._closed.set()
+
+    def output_shapes(self) -> dict[str, list[int]]:
+        """Shape of each output by name; -1 stands for the number of images."""
+        return {
+            name: [-1 if size is None else size for size in spec.shape]
+            for name, spec in self._signature().structured_outputs.items()
+        }
+
+    def classify(self, contents: list[bytes]) -> dict[str, np.ndarray]:
+        """The signature `serve_bytes` for encoded images.
+
+        Args:
+            contents: Bytes of the images, at most `MAX_IMAGES`.
+
+        Returns:
+            Arrays `classes` (object, text) and `probabilities` (float32) of shape
+            `(n, top)`, and `valid` (bool) of shape `(n,)`.
+
+        Raises:
+            RequestError: If there are too many images.
+        """
+        if len(contents) > MAX_IMAGES:
+            raise RequestError(
+                f"Expected at most {MAX_IMAGES} images per request. Received: "
+                f"{len(contents)}"
+            )
+        signature = self._signature()
+        parts = [
+            signature(
+                image_bytes=tf.constant(part, tf.string, shape=[len(part)]),
+            )
+            for part in _parts(contents)
+        ]
+        answer = {
+            name: np.concatenate([part[name].numpy() for part in parts])
+            for name in parts[0]
+        }
+        decoded = [name.decode() for name in answer["classes"].ravel()]
+        shape = answer["classes"].shape
+        answer["classes"] = np.array(decoded, object).reshape(shape)
+        return answer
+
+    def _signature(self):
+        return self._model.signatures["serve_bytes"]
+
+    def _load(self, version):
+        return tf.saved_model.load(str(self._folder / str(version)))
+
+    def _follow_versions(self):
+        main = threading.main_thread()
+        while not self._closed.wait(SECONDS_BETWEEN_LOOKS) and main.is_alive():
+            newest = _newest_version(self._folder)
+            if newest in (None, self.version, self._failed):
+                continue
+            try:
+                self._model, self.version = self._load(newest), newest
+                _log.info("Serving version %s", newest)
+            except Exception as error:  # whatever a damaged file makes TensorFlow raise
+                self._failed = newest
+                _log.warning("Version %s cannot be loaded: %s", newest, error)
+
+
+def decode_base64(text: object) -> bytes:
+    """The bytes of a base64 string.
+
+    Raises:
+        RequestError: If it is no string, or not base64.
+
+    Example:
+
+    >>> decode_base64("R0lG")
+    b'GIF'
+    """
+    if not isinstance(text, str):
+        raise RequestError(
+            f"Expected each image as a base64 string. Received: {_kind(text)}"
+        )
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise RequestError(
+            f"Expected each image as a base64 string. Received: {len(text)} characters "
+            "that are not base64"
+        ) from None
+
+
+def first_fault(error: object) -> str:
+    """Where a request does not fit its schema, and how, without repeating it.
+
+    Args:
+        error: A `fastapi.exceptions.RequestValidationError`.
+    """
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:200]}"
+
+
+def _kind(value):
+    return "null" if value is None else type(value).__name__
+
+
+def _parts(contents):
+    return [contents[i : i + BATCH] for i in range(0, len(contents), BATCH)] or [[]]
+
+
+def _newest_version(folder):
+    try:
+        versions = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+    except OSError:
+        return None
+    return max(versions, default=None)
