@@ -10,6 +10,14 @@ VERSION = re.search(
     r'__version__ = "(.+)"', (ROOT / "elu_zoo/__init__.py").read_text()
 ).group(1)
 
+EXPORT = [
+    "ai-edge-litert>=2.1",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
+    "openvino>=2025.0",
+    "tf2onnx>=1.16.1",
+]
+
 setup(
     name="elu-zoo",
     version=VERSION,
@@ -41,6 +49,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "export": EXPORT,
         "parquet": ["pyarrow>=15.0"],
         "ray": ["ray[data]>=2.40"],
         "training": [
@@ -53,6 +62,7 @@ setup(
             "tensorflow-datasets>=4.9.7",
         ],
         "test": [
+            *EXPORT,
             "jax>=0.5",
             "kubernetes-validate>=1.31",
             "psutil>=5.9",

@@ -1,8 +1,11 @@
+import importlib.util
 import io
+import json
 import pathlib
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 
 import keras
@@ -11,6 +14,8 @@ import pytest
 from PIL import Image
 
 import elu_zoo
+import elu_zoo.errors
+import elu_zoo.exporting
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
@@ -339,6 +344,130 @@ def test_any_image_size_of_the_15_layer_network(tmp_path):
     answer = signatures["serve_bytes"](image_bytes=tf.constant([content]))
     top = np.sort(np.asarray(net(picture(48, 48)[None].astype("float32")))[0])[::-1]
     np.testing.assert_allclose(answer["probabilities"][0], top, atol=1e-5)
+
+
+def run_file(path, images):
+    """Probabilities of a file, by its runtime alone; also its metadata."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        metadata = session.get_modelmeta().custom_metadata_map
+        return session.run(None, {"image": images})[0], metadata
+    if path.suffix == ".xml":
+        import openvino
+
+        core = openvino.Core()
+        read = core.read_model(path)
+        metadata = {
+            key: read.get_rt_info(["elu_zoo", key]).astype(str)
+            for key in ("class_names", "preprocessing")
+            if read.has_rt_info(["elu_zoo", key])
+        }
+        return core.compile_model(read, "CPU")(images)[0], metadata
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(str(path)).get_signature_runner()
+    with zipfile.ZipFile(path) as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+    return run(image=images)["probabilities"], metadata
+
+
+FILES = [
+    ("onnx", "model.onnx", "float32", 1e-5),
+    ("onnx", "model.onnx", "float16", 5e-3),
+    ("openvino", "model.xml", "float32", 1e-5),
+    ("openvino", "model.xml", "float16", 2e-2),
+    ("litert", "model.tflite", "float32", 1e-5),
+    ("litert", "model.tflite", "float16", 5e-3),
+    ("litert", "model.tflite", "int8", 5e-2),
+]
+
+
+@pytest.mark.parametrize("format, name, dtype, tolerance", FILES)
+def test_other_runtimes(model, tmp_path, format, name, dtype, tolerance):
+    # Loaded from a file and never called: Keras's own export fails with such a model.
+    model.save(tmp_path / "saved.keras")
+    loaded = keras.saving.load_model(tmp_path / "saved.keras")
+    path = tmp_path / "out" / name
+    exported = elu_zoo.exporting.export(loaded, path, format, NAMES, dtype=dtype)
+    assert exported.path == path and exported.difference < tolerance
+    for count in (1, 7, 64):
+        images = np.resize([picture(seed=i) for i in range(7)], (count, 32, 32, 3))
+        images = images.astype("float32")
+        probabilities, metadata = run_file(path, images)
+        np.testing.assert_allclose(probabilities, model(images), atol=tolerance)
+    assert json.loads(metadata["class_names"]) == NAMES
+    assert json.loads(metadata["preprocessing"])["resize"] == 32
+    files = {path.suffix for path in (tmp_path / "out").iterdir()}
+    assert files == {path.suffix} | ({".bin"} if format == "openvino" else set())
+    if format == "onnx":
+        empty = np.zeros((0, 32, 32, 3), "float32")
+        assert run_file(path, empty)[0].shape == (0, 7)
+    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    share = {"float32": 1.0, "float16": 0.5, "int8": 0.25}[dtype]
+    weights = sum(np.asarray(v).nbytes for v in model.variables)
+    assert size < share * weights + 60_000
+
+
+@pytest.mark.parametrize("format, name", sorted({file[:2] for file in FILES}))
+def test_other_runtimes_take_any_image_size(tmp_path, format, name):
+    net = elu_zoo.ELUNet15(
+        width=0.03, classes=4, input_shape=(None, None, 3), stem_strides=1
+    )
+    path = elu_zoo.exporting.export(net, tmp_path / name, format).path
+    for size in (33, 57):
+        images = picture(size, size)[None].astype("float32")
+        np.testing.assert_allclose(run_file(path, images)[0], net(images), atol=1e-5)
+
+
+def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch):
+    broken = elu_zoo.ELUNet11(width=0.1, classes=7)
+    runtimes = elu_zoo.exporting.RUNTIMES
+    write = runtimes["onnx"].write
+
+    def write_another(module, *arguments):
+        write(elu_zoo.exporting._plain_module(broken), *arguments)
+
+    monkeypatch.setitem(
+        runtimes, "onnx", runtimes["onnx"]._replace(write=write_another)
+    )
+    (tmp_path / "model.onnx").write_text("the file from before")
+    with pytest.raises(elu_zoo.errors.UserError, match="differs by"):
+        elu_zoo.exporting.export(model, tmp_path / "model.onnx", "onnx")
+    (only,) = tmp_path.iterdir()
+    assert only.read_text() == "the file from before"
+
+
+def test_a_missing_runtime_is_an_error_that_says_how_to_install_it(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(elu_zoo.errors.UserError, match=r"pip install 'elu-zoo\[export"):
+        elu_zoo.exporting.export(model, tmp_path / "model.onnx", "onnx")
+
+
+def test_a_quantized_model_is_an_error_that_says_so(tmp_path):
+    net = elu_zoo.ELUNet15(width=0.03, classes=4, input_shape=(48, 48, 3))
+    net.quantize("int8")
+    with pytest.raises(elu_zoo.errors.UserError, match="from before `quantize`"):
+        elu_zoo.export_saved_model(net, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"path": "m.onnx", "format": "pickle"}, "format='pickle'"),
+        ({"path": "m.pb", "format": "onnx"}, "path to end in '.onnx'"),
+        ({"path": "m.onnx", "format": "onnx", "dtype": "int8"}, "dtype='int8'"),
+    ],
+)
+def test_bad_formats(model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(elu_zoo.errors.UserError, match=message):
+        elu_zoo.exporting.export(model, **arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

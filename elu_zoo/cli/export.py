@@ -1,8 +1,8 @@
-"""Exports a SavedModel that classifies JPEG and PNG bytes.
+"""Exports a model to a file for a server or another runtime.
 
 examples:
   elu-zoo export elunet11.cifar100 --out served
-  elu-zoo export DIR --out served --dtype bfloat16
+  elu-zoo export DIR --out model.tflite --format litert --dtype int8
 """
 
 from elu_zoo.cli.common import (
@@ -13,32 +13,46 @@ from elu_zoo.cli.common import (
     start_backend,
 )
 
+FORMATS = ["saved_model", "onnx", "openvino", "litert"]
+DTYPES = ["float32", "bfloat16", "float16", "int8"]
+
 
 def add_arguments(parser):
     parser.add_argument("model", metavar="MODEL", help=SOURCE_HELP)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to serve")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="file to write (.onnx, .xml, .tflite), or the folder to serve",
+    )
+    parser.add_argument("--format", default="saved_model", choices=FORMATS)
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=DTYPES,
+        help="precision; saved_model: float32, bfloat16; onnx and openvino: float32, "
+        "float16; litert: float32, float16, int8",
+    )
     parser.add_argument("--top", type=int, default=5, help="classes per answer")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--resize", type=int, help="side, for models of any image size")
     parser.add_argument("--json", action="store_true")
 
 
 def run(arguments):
     start_backend()
-    from elu_zoo.exporting import export_saved_model
+    from elu_zoo.exporting import export
 
     model, class_names = load_model(known_model(arguments.model))
-    path = export_saved_model(
+    path, difference = export(
         model,
         arguments.out,
+        arguments.format,
         class_names,
-        top=arguments.top,
         dtype=arguments.dtype,
+        top=arguments.top,
         resize=arguments.resize,
     )
     if arguments.json:
-        print_json(
-            {"path": str(path), "signatures": ["serving_default", "serve_bytes"]}
-        )
+        print_json({"path": str(path), "difference": difference})
         return
-    print(f"{path}: signatures serving_default (image) and serve_bytes (image_bytes)")
+    print(f"{path}: differs from the model by at most {difference:.1g}")
