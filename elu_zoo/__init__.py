@@ -1,6 +1,6 @@
 """Keras models of the ELU networks of Clevert, Unterthiner & Hochreiter (ICLR 2016)."""
 
-from elu_zoo.exporting import export_saved_model
+from elu_zoo.exporting import export, export_saved_model
 from elu_zoo.feature_extraction import features
 from elu_zoo.finetuning import finetune, freeze
 from elu_zoo.images import load_image_folder, preprocess_input
@@ -24,6 +24,7 @@ __all__ = [
     "MNISTAutoencoder",
     "MNISTClassifier",
     "decode_predictions",
+    "export",
     "export_saved_model",
     "features",
     "finetune",

@@ -390,7 +390,7 @@ def test_other_runtimes(model, tmp_path, format, name, dtype, tolerance):
     model.save(tmp_path / "saved.keras")
     loaded = keras.saving.load_model(tmp_path / "saved.keras")
     path = tmp_path / "out" / name
-    exported = elu_zoo.exporting.export(loaded, path, format, NAMES, dtype=dtype)
+    exported = elu_zoo.export(loaded, path, format, NAMES, dtype=dtype)
     assert exported.path == path and exported.difference < tolerance
     for count in (1, 7, 64):
         images = np.resize([picture(seed=i) for i in range(7)], (count, 32, 32, 3))
@@ -415,7 +415,7 @@ def test_other_runtimes_take_any_image_size(tmp_path, format, name):
     net = elu_zoo.ELUNet15(
         width=0.03, classes=4, input_shape=(None, None, 3), stem_strides=1
     )
-    path = elu_zoo.exporting.export(net, tmp_path / name, format).path
+    path = elu_zoo.export(net, tmp_path / name, format).path
     for size in (33, 57):
         images = picture(size, size)[None].astype("float32")
         np.testing.assert_allclose(run_file(path, images)[0], net(images), atol=1e-5)
@@ -434,7 +434,7 @@ def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch):
     )
     (tmp_path / "model.onnx").write_text("the file from before")
     with pytest.raises(elu_zoo.errors.UserError, match="differs by"):
-        elu_zoo.exporting.export(model, tmp_path / "model.onnx", "onnx")
+        elu_zoo.export(model, tmp_path / "model.onnx", "onnx")
     (only,) = tmp_path.iterdir()
     assert only.read_text() == "the file from before"
 
@@ -444,7 +444,7 @@ def test_a_missing_runtime_is_an_error_that_says_how_to_install_it(
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(elu_zoo.errors.UserError, match=r"pip install 'elu-zoo\[export"):
-        elu_zoo.exporting.export(model, tmp_path / "model.onnx", "onnx")
+        elu_zoo.export(model, tmp_path / "model.onnx", "onnx")
 
 
 def test_a_quantized_model_is_an_error_that_says_so(tmp_path):
@@ -466,7 +466,7 @@ def test_a_quantized_model_is_an_error_that_says_so(tmp_path):
 def test_bad_formats(model, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(elu_zoo.errors.UserError, match=message):
-        elu_zoo.exporting.export(model, **arguments)
+        elu_zoo.export(model, **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
