@@ -42,6 +42,7 @@ setup(
         "filelock>=3.12",
         "h5py>=3.10",
         "keras>=3.10",
+        "matplotlib>=3.8",
         "ml-dtypes>=0.4",
         "numpy>=1.26",
         "pillow>=10.1",
@@ -55,7 +56,6 @@ setup(
         "training": [
             "google-crc32c>=1.5",
             "importlib_resources>=6.0",
-            "matplotlib>=3.8",
             "opencv-python-headless>=4.10",
             "simplejpeg>=1.8",
             "tensorboard>=2.16",

@@ -41,14 +41,29 @@ class State:
     best: dict = dataclasses.field(default_factory=dict)
     weights: dict = dataclasses.field(default_factory=dict)
 
-    def history(self):
-        """Lists by metric, one value per epoch, and the epoch that was kept."""
-        kept = self.kept.get("epoch", len(self.rows))
-        names = {name: None for row in self.rows for name in row}
-        history = {name: [row.get(name) for row in self.rows] for name in names}
-        if self.rows:
-            history["kept"] = [n == kept for n in range(1, len(self.rows) + 1)]
-        return history
+
+class History(dict):
+    """Lists by metric, one value per epoch, as of Keras's `History.history`.
+
+    Attributes:
+        start: Held-out metrics before the first stage, empty without held-out images.
+    """
+
+    def __init__(self, state):
+        names = dict.fromkeys(name for row in state.rows for name in row)
+        super().__init__({n: [row.get(n) for row in state.rows] for n in names})
+        self.start = state.start
+        if state.rows:
+            kept = state.kept.get("epoch", len(state.rows))
+            self["kept"] = [n == kept for n in range(1, len(state.rows) + 1)]
+
+    def rows(self):
+        """A dict per epoch, such as for a CSV file."""
+        values = zip(*self.values(), strict=True)
+        return [
+            {"epoch": n} | dict(zip(self, row, strict=True))
+            for n, row in enumerate(values, start=1)
+        ]
 
 
 class Recorder(keras.callbacks.Callback):

@@ -1,18 +1,23 @@
 """Fine-tuning: freezing, heads for new classes, and two stages."""
 
+import dataclasses
 import numbers
+import warnings
 import zlib
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from elu_zoo import _stages
+from elu_zoo import _stages, records
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.image_files import Batches
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
+
+record_of = getattr(records, "record_of", lambda model: None)
+attach_record = getattr(records, "attach_record", lambda model, record: None)
 
 
 def freeze(model, stacks=None):
@@ -60,6 +65,101 @@ def freeze(model, stacks=None):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
+def with_classes(
+    model: keras.Model, class_names: Sequence[str], known_names: Sequence[str] = ()
+) -> keras.Model:
+    """A network with an output layer for other classes.
+
+    Classes that the network knows keep their weights, so that training starts with what
+    it can do; see `start_head`.
+
+    Args:
+        model: Keras model made by a model function of `elu_zoo`. Its other layers are
+            shared with the result, not copied.
+        class_names: Names of the new classes.
+        known_names: Names of its own classes, in the order of its outputs.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        UserError: If the model has no layer `"predictions"`.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(classes=3, width=0.05)
+    >>> with_classes(model, ["cat", "dog"], ["ant", "bee", "cat"]).output_shape
+    (None, 2)
+    """
+    layers = [layer.name for layer in model.layers]
+    if "predictions" not in layers:
+        raise UserError(
+            "Expected a model of elu_zoo with its output layer 'predictions'. "
+            f"Received: {model!r}, whose last layer is {layers[-1:]}"
+        )
+    old, *rest = model.layers[layers.index("predictions") :]
+    head = keras.layers.Dense.from_config(
+        old.get_config() | {"units": len(class_names)}
+    )
+    outputs = head(old.input)
+    for layer in rest:
+        outputs = type(layer).from_config(layer.get_config())(outputs)
+    start_head(head, np.array(old.kernel), np.array(old.bias), known_names, class_names)
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def start_head(
+    head: keras.layers.Dense,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    known_names: Sequence[str],
+    class_names: Sequence[str],
+) -> int:
+    """Starts an output layer from another one's weights where class names coincide.
+
+    The others stay random, at the scale of those that are known.
+
+    Args:
+        head: Output layer for `class_names`, changed in place.
+        kernel: Array of shape `(units, known classes)`.
+        bias: Array of shape `(known classes,)`.
+        known_names: Names of the classes that these are for.
+        class_names: Names of the classes of the layer. Capitals do not matter, nor
+            whether words are joined by spaces, hyphens or underscores.
+
+    Returns:
+        The number of classes that were known.
+
+    Example:
+
+    >>> head = keras.layers.Dense(2)
+    >>> head.build((None, 3))
+    >>> start_head(head, np.eye(3), np.arange(3), ["ox", "sea_lion", "cat"],
+    ...            ["dog", "Sea lion"])
+    1
+    >>> np.array(head.kernel)[:, 1], np.array(head.bias)[1]
+    (array([0., 1., 0.], dtype=float32), np.float32(1.0))
+    """
+    places = {_plain(name): place for place, name in enumerate(known_names)}
+    new = [n for n, name in enumerate(class_names) if _plain(name) in places]
+    if not new:
+        return 0
+    old = [places[_plain(class_names[n])] for n in new]
+    kernels, biases = np.array(head.kernel), np.array(head.bias)
+    kernels *= kernel[:, old].std() / kernels.std()
+    kernels[:, new] = kernel[:, old]
+    biases[:] = bias[old].mean()
+    biases[new] = bias[old]
+    head.kernel.assign(kernels)
+    head.bias.assign(biases)
+    return len(new)
+
+
+def _plain(name):
+    return name.casefold().replace("_", " ").replace("-", " ")
+
+
 def finetune(
     model: keras.Model,
     images: np.ndarray,
@@ -78,7 +178,7 @@ def finetune(
     checkpoint: str | None = None,
     seed: int = 0,
     verbose: str | int = "auto",
-) -> dict[str, list]:
+) -> _stages.History:
     """Trains the output layer alone, then the whole network at a lower rate.
 
     Two calls of Keras's `fit` with Adam and a cosine schedule each. The first keeps the
@@ -120,7 +220,8 @@ def finetune(
 
     Returns:
         A dict of lists, one value per epoch, as in Keras's `History.history`, with the
-        number of the stage, and whether the epoch is the one that was kept.
+        number of the stage, and whether the epoch is the one that was kept. Its
+        attribute `start` has the held-out metrics before the training.
 
     Raises:
         UserError: If images, labels and the other arguments do not fit each other or
@@ -147,6 +248,8 @@ def finetune(
                 f"patience={patience}, validation_data=None"
             )
     names = _names(model, class_names)
+    if names:
+        _take_names(model, names)
     images, labels = checked_data(model, images, labels, names)
     batches = Batches(images, labels, batch_size, seed, augment)
     held_out = validation_data and Batches(
@@ -162,8 +265,9 @@ def finetune(
         "class_weight": weights and sorted(weights.items()),
         "patience": patience,
         "seed": seed,
-        "train": [len(labels), zlib.crc32(labels.tobytes())],
-        "held_out": held_out and [len(held_out.labels)],
+        "images": [len(labels), zlib.crc32(labels.tobytes()), _name_sum(images)],
+        "held_out": held_out
+        and [len(held_out.labels), zlib.crc32(held_out.labels.tobytes())],
         "shapes": zlib.crc32(repr([v.shape for v in model.variables]).encode()),
     }
     state, live = _stages.load(checkpoint, settings)
@@ -190,7 +294,13 @@ def finetune(
             _check_unmoved(frozen)
         _stages.end_stage(state, model)
         live = {}
-    return state.history()
+    return _stages.History(state)
+
+
+def _name_sum(images):
+    """A checksum of the names of the files, wherever the folder is."""
+    names = ["/".join(path.parts[-2:]) for path in getattr(images, "paths", [])]
+    return zlib.crc32("\n".join(names).encode(errors="surrogateescape"))
 
 
 def _compile(model, stage, rate, rate_decay, steps):
@@ -342,6 +452,27 @@ def _numbers_of(labels, class_names):
     return np.array([numbers_by_name[str(label)] for label in labels])
 
 
+def _take_names(model, names):
+    """Has the record of a model name its classes, and starts a new head from them."""
+    record = record_of(model)
+    if record is None or record.class_names == tuple(names):
+        return
+    if not record.class_names and record.name in records.list_weights(record.model):
+        # The output layer that the weights were made with, which the model left out.
+        from elu_zoo.models import load
+
+        source = load(record.name)
+        old = source.get_layer("predictions")
+        start_head(
+            model.get_layer("predictions"),
+            np.array(old.kernel),
+            np.array(old.bias),
+            records.get_record(record.name).class_names,
+            names,
+        )
+    attach_record(model, dataclasses.replace(record, class_names=tuple(names)))
+
+
 def _class_weights(class_weight, labels, names, classes):
     """A dict from class numbers to factors, or `None`."""
     if class_weight is None:
@@ -365,20 +496,22 @@ def _class_weights(class_weight, labels, names, classes):
     return weights
 
 
-def split_by_class(labels, share, seed=0):
+def split_by_class(
+    labels: np.ndarray, share: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits examples at random, with the same share held out of every class.
 
     Args:
         labels: Integer array of shape `(n,)`.
-        share: Share of each class to hold out, at least one example of it.
+        share: Share of each class to hold out: at least one example of it, but not the
+            only one. A warning tells of classes with one example.
         seed: Integer.
 
     Returns:
         Two sorted arrays of indices: those to train on, those held out.
 
     Raises:
-        ValueError: If a class has fewer than two examples, or `share` is not between
-            0 and 1.
+        UserError: If `share` is not between 0 and 1.
 
     Example:
 
@@ -386,17 +519,20 @@ def split_by_class(labels, share, seed=0):
     (2,)
     """
     if not 0 < share < 1:
-        raise ValueError(f"Expected a share between 0 and 1. Received: share={share!r}")
+        raise UserError(f"Expected a share between 0 and 1. Received: share={share!r}")
     rng = np.random.default_rng(seed)
-    held_out = []
+    held_out, single = [], []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        if len(members) < 2:
-            raise ValueError(
-                "Expected at least two images of each class, one to hold out. "
-                f"Received: one of class {label}"
-            )
+        if len(members) == 1:
+            single.append(int(label))
         count = min(max(1, round(share * len(members))), len(members) - 1)
         held_out.extend(members[:count])
-    held_out = np.sort(held_out)
+    if single:
+        warnings.warn(
+            f"Classes with one image, which is trained on: {single[:10]}. None is held "
+            "out to see how well they are learned.",
+            stacklevel=2,
+        )
+    held_out = np.sort(np.array(held_out, int))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out

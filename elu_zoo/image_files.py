@@ -36,7 +36,7 @@ class ImageFiles:
     dtype = np.dtype("uint8")
 
     def __init__(self, paths, size, channels=3, cache_bytes=CACHE_BYTES):
-        self.paths = list(paths)
+        self.paths = [pathlib.Path(path) for path in paths]
         self.size, self.channels, self.cache_bytes = size, channels, cache_bytes
         self._room = cache_bytes // (size * size * channels)
         self._cache = {}

@@ -76,3 +76,60 @@ def gives_logits(model):
     """Whether a model ends without an activation, so that softmax is still to come."""
     activation = getattr(output_layer(model), "activation", None)
     return getattr(activation, "__name__", None) == "linear"
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities as they are at another temperature.
+
+    Args:
+        probabilities: Array of shape `(n, classes)`, softmax of the logits.
+        temperature: Number above 0; above 1 answers become less confident.
+
+    Returns:
+        An array of the same shape, softmax of the logits divided by the temperature.
+
+    Example:
+
+    >>> with_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
+    array([[0.667, 0.333]])
+    """
+    logits = np.log(np.maximum(np.asarray(probabilities, "float64"), 1e-300))
+    logits = (logits - logits.max(-1, keepdims=True)) / temperature
+    scaled = np.exp(logits)
+    return scaled / scaled.sum(-1, keepdims=True)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature at which held-out images are the most probable.
+
+    Temperature scaling (Guo et al., 2017): it minimizes the negative log-likelihood.
+
+    Args:
+        probabilities: Array of shape `(n, classes)` for images not trained on.
+        labels: Integer array of shape `(n,)`.
+
+    Returns:
+        A number from 0.1 to 10; 1 if no answer is wrong, for then the likelihood has no
+        maximum.
+
+    Example:
+
+    >>> probabilities = np.array([[0.99, 0.01]] * 4)
+    >>> round(fit_temperature(probabilities, np.array([0, 0, 0, 1])), 2)
+    4.18
+    """
+    logits = np.log(np.maximum(np.asarray(probabilities, "float64"), 1e-300))
+    labels = np.asarray(labels)
+    if (logits.argmax(-1) == labels).all():
+        return 1.0
+    own = logits[np.arange(len(labels)), labels]
+    low, high = np.log(0.1), np.log(10)
+    # The likelihood is concave in 1 / T: its slope changes sign once.
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = (with_temperature(probabilities, np.exp(middle)) * logits).sum(-1)
+        if (expected - own).mean() > 0:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp((low + high) / 2))

@@ -1,8 +1,10 @@
-"""Measures pretrained weights on their data set, as their model card does.
+"""Measures a model on labelled images, or weights on the data set of their card.
 
-DIR holds the data set as its publishers pack it, or is TensorFlow Datasets' folder.
+FOLDER holds one folder of images per class, named after classes of the model. DIR holds
+the data set as its publishers pack it, or is TensorFlow Datasets' folder.
 
 examples:
+  elu-zoo evaluate RUN photos --out report
   elu-zoo evaluate elunet11.cifar100 --data DIR
   elu-zoo evaluate elunet11.cifar100 --data DIR --json
 """
@@ -12,18 +14,26 @@ import json
 import pathlib
 import sys
 
-from elu_zoo.cli.common import load_model, print_json, start_backend
+from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
 
 
 def add_arguments(parser):
-    parser.add_argument("name", metavar="NAME", help="name of pretrained weights")
-    parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("name", metavar="MODEL", help=SOURCE_HELP)
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("folder", nargs="?", help="FOLDER/<class>/*.jpg")
+    images.add_argument("--data", metavar="DIR", help="the weights' data set")
     parser.add_argument("--split", default="test", choices=["train", "test"])
-    parser.add_argument("--out", metavar="FILE", help="also write all figures as JSON")
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        help="with --data: file for all metrics as JSON; else: folder for a report",
+    )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
 
 
 def run(arguments):
+    if arguments.folder:
+        return _run_on_folder(arguments)
     start_backend()
     import keras
 
@@ -81,6 +91,34 @@ def run(arguments):
         raise ValueError(
             f"measured {figures['error']:.2%} where the card says {card:.2%}"
         )
+
+
+def _run_on_folder(arguments):
+    start_backend()
+    from elu_zoo.finetuning import record_of
+    from elu_zoo.image_files import open_image_folder
+    from elu_zoo.images import image_side
+    from elu_zoo.reports import measure_held_out
+
+    model, class_names = load_model(arguments.name)
+    images, labels, _ = open_image_folder(
+        arguments.folder, image_side(model), model.input_shape[-1], class_names
+    )
+    record = record_of(model)
+    temperature = record.temperature if record else 1.0
+    metrics = measure_held_out(
+        arguments.out, model, images, labels, class_names, temperature
+    )
+    if arguments.json:
+        print_json(metrics)
+        return
+    low, high = metrics["error_interval"]
+    print(
+        f"{metrics['n']} images: error {metrics['error']:.2%} (95 % interval {low:.2%} "
+        f"to {high:.2%}), calibration error {metrics['calibration_error']:.2%}"
+    )
+    if arguments.out:
+        print(f"The report is in {arguments.out}")
 
 
 def _print(arguments, record, result):

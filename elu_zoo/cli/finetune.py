@@ -1,28 +1,39 @@
 """Fine-tunes pretrained weights to a folder of images.
 
-The folder holds one folder of JPEG or PNG files a class. DIR receives model.keras,
-class_names.json and history.csv.
+The folder holds one folder of images per class. DIR receives model.keras,
+class_names.json, history.csv, learning_curve.png, and what the model makes of the
+images held out: metrics.json, classes.csv, confusion_matrix.png, errors.csv and
+errors.png. Interrupted or killed, the same command resumes after the last epoch.
 
 examples:
   elu-zoo finetune elunet11.cifar100 photos --out DIR
+  elu-zoo finetune DIR more_photos --out OTHER
   elu-zoo predict new.jpg --model DIR
 """
 
-import csv
+import argparse
+import contextlib
+import importlib
 import json
 import pathlib
+import signal
 import sys
 
-from elu_zoo.cli.common import print_json, start_backend
+from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
+
+CHECKPOINT = "checkpoint.npz"
+
+# What operating systems leave in folders that are empty for their users.
+JUNK = {"__macosx", "@eadir", "desktop.ini", "thumbs.db"}
 
 
 def add_arguments(parser):
-    parser.add_argument("weights", metavar="MODEL", help="name of pretrained weights")
+    parser.add_argument("weights", metavar="MODEL", help=SOURCE_HELP)
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/<class>/*.jpg")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=_count,
         nargs=2,
         default=[5, 10],
         metavar=("HEAD", "ALL"),
@@ -32,100 +43,245 @@ def add_arguments(parser):
         "--frozen", action="store_true", help="train the output layer alone"
     )
     parser.add_argument(
-        "--holdout", type=float, default=0.2, help="share to measure on (default: 0.2)"
+        "--learning-rate",
+        type=float,
+        nargs=2,
+        default=[3e-3, 3e-4],
+        metavar=("HEAD", "ALL"),
+        help="highest rates of the two stages (default: 0.003 0.0003)",
+    )
+    parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
+    parser.add_argument(
+        "--patience",
+        type=_count,
+        metavar="N",
+        help="end a stage after N epochs without a lower held-out loss",
+    )
+    parser.add_argument(
+        "--no-augment", action="store_true", help="neither flip nor shift images"
+    )
+    parser.add_argument(
+        "--class-weight", choices=["balanced"], help="give all classes the same weight"
+    )
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument(
+        "--validation", metavar="FOLDER", help="images to measure on (default: a share)"
+    )
+    held_out.add_argument(
+        "--holdout",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share to measure on (default: 0.2); 0 keeps the last epoch, not the best",
+    )
+    parser.add_argument("--resize", type=int, help="side, for models of any image size")
+    parser.add_argument(
+        "--tensorboard", metavar="DIR", help="folder to write TensorBoard's events to"
+    )
+    parser.add_argument(
+        "--callbacks",
+        metavar="MODULE:FUNCTION",
+        help="function that returns a list of Keras callbacks",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments):
-    start_backend()
-    import keras
-    import numpy as np
-
-    from elu_zoo.files import check_writable, replacing
-    from elu_zoo.finetuning import finetune, split_by_class
-    from elu_zoo.images import load_image_folder
-    from elu_zoo.models import get_model_function, reset_head
-    from elu_zoo.records import get_record
-
     out = pathlib.Path(arguments.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"Expected a new or empty folder for --out. Received: {out}"
-        )
-    record = get_record(arguments.weights)
-    keras.utils.set_random_seed(arguments.seed)
-    images, labels, class_names = load_image_folder(
-        arguments.folder,
-        record["preprocessing"]["crop"],
-        channels=record["input_shape"][-1],
+    _check_out(out)
+    start_backend()
+    from elu_zoo import finetuning, image_files, reports
+    from elu_zoo.files import check_writable, replacing
+    from elu_zoo.images import image_side
+
+    _make_repeatable(arguments.seed)
+    source, known_names = load_model(arguments.weights)
+    side = image_side(source, arguments.resize)
+    images, labels, class_names = image_files.open_image_folder(
+        arguments.folder, side, source.input_shape[-1]
     )
-    for name, count in zip(class_names, np.bincount(labels), strict=True):
-        if count < 2:
-            raise ValueError(
-                "Expected at least two images of each class, one to hold out. "
-                f"Received: one of {name}"
-            )
-    train, held_out = split_by_class(labels, arguments.holdout, arguments.seed)
-    validation = images[held_out], labels[held_out]
-    model = get_model_function(record["model"])(
-        weights=record["name"], classes=len(class_names)
-    )
-    if len(class_names) == len(record["class_names"]):
-        # They are other classes, though there are as many.
-        reset_head(model)
+    train, validation = _split(arguments, images, labels, class_names)
+    model = source
+    if class_names != known_names:
+        model = finetuning.with_classes(source, class_names, known_names)
+    callbacks = _callbacks(arguments)
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
-    # Keras's bars are for terminals; elsewhere a line an epoch.
-    verbose = 0 if arguments.json else "auto" if sys.stdout.isatty() else 2
+    held_out = len(validation[1]) if validation else 0
     if not arguments.json:
         print(
-            f"{len(train)} images of {len(class_names)} classes to learn from, "
-            f"{len(held_out)} held out"
+            f"{len(train[1])} images of {len(class_names)} classes to learn from, "
+            f"{held_out} held out"
         )
-    before = _accuracy(model, validation)
-    epochs = (arguments.epochs[0], 0 if arguments.frozen else arguments.epochs[1])
-    history = finetune(
-        model,
-        images[train],
-        labels[train],
-        validation,
-        epochs=epochs,
-        seed=arguments.seed,
-        verbose=verbose,
-    )
-    result = {
-        "out": str(out),
-        "classes": class_names,
-        "train": len(train),
-        "held_out": len(held_out),
-        "accuracy_before": before,
-        "accuracy": _accuracy(model, validation),
-    }
-    with replacing(out / "model.keras") as part:
-        model.save(part)
-    with replacing(out / "class_names.json") as part:
-        part.write_text(json.dumps(class_names, indent=1) + "\n")
-    with replacing(out / "history.csv") as part, part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *history])
-        writer.writerows(
-            [epoch, *row]
-            for epoch, row in enumerate(zip(*history.values(), strict=True), start=1)
+    with _resumable(out) as stopped:
+        history = finetuning.finetune(
+            model,
+            *train,
+            validation,
+            class_names=class_names,
+            epochs=(
+                arguments.epochs[0],
+                0 if arguments.frozen else arguments.epochs[1],
+            ),
+            learning_rate=tuple(arguments.learning_rate),
+            batch_size=arguments.batch_size,
+            augment=not arguments.no_augment,
+            class_weight=arguments.class_weight,
+            patience=arguments.patience,
+            callbacks=callbacks,
+            checkpoint=out / CHECKPOINT,
+            seed=arguments.seed,
+            # Keras's bars are for terminals; elsewhere a line an epoch.
+            verbose=0 if arguments.json else "auto" if sys.stdout.isatty() else 2,
         )
+        result = {
+            "out": str(out),
+            "classes": class_names,
+            "train": len(train[1]),
+            "held_out": held_out,
+        }
+        if validation:
+            metrics = reports.measure_held_out(out, model, *validation, class_names)
+            after = 1 - metrics["error"]
+            result |= {
+                "accuracy_before": history.start.get("val_accuracy", after),
+                "accuracy": after,
+                "temperature": metrics["temperature"],
+            }
+        if history:
+            reports.write_csv(out / "history.csv", history.rows())
+            reports.draw_learning_curve(history, out / "learning_curve.png")
+        with replacing(out / "class_names.json") as part:
+            part.write_text(json.dumps(class_names, indent=1) + "\n")
+        with replacing(out / "model.keras") as part:
+            model.save(part)
+        # The model is there: the state of its training has served.
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    if stopped:
+        return stopped[0]
     if arguments.json:
         print_json(result)
-        return
+        return 0
+    if validation:
+        print(
+            f"Held-out accuracy: {result['accuracy_before']:.1%} before, "
+            f"{result['accuracy']:.1%} after fine-tuning"
+        )
     print(
-        f"Held-out accuracy: {before:.1%} with a new output layer, "
-        f"{result['accuracy']:.1%} after fine-tuning\n"
         f"{out / 'model.keras'}: `elu-zoo predict IMAGE --model {out}`, "
         f"`elu-zoo export {out} --out SERVED`"
     )
+    return 0
 
 
-def _accuracy(model, data):
-    images, labels = data
-    answers = model.predict(images, verbose=0).argmax(-1)
-    return float((answers == labels).mean())
+def _count(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of 0 or more, received {text!r}"
+        )
+    return int(text)
+
+
+def _check_out(out):
+    """Raises an error unless the folder is new, empty, or has a run to resume."""
+    if out.is_dir():
+        names = {path.name for path in out.iterdir()}
+        kept = {n for n in names if n[0] != "." and n.lower() not in JUNK}
+        if not kept or CHECKPOINT in kept:
+            for part in out.glob(".part.*"):
+                part.unlink()
+            return
+    if out.exists():
+        raise FileExistsError(
+            "Expected a new or empty folder for --out, or one with an interrupted run. "
+            f"Received: {out}"
+        )
+
+
+def _make_repeatable(seed):
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _split(arguments, images, labels, class_names):
+    """What to train on and what to measure on, or `None`, each as images and labels."""
+    from elu_zoo.errors import UserError
+    from elu_zoo.finetuning import split_by_class
+    from elu_zoo.image_files import open_image_folder
+
+    if arguments.validation:
+        *held_out, _ = open_image_folder(
+            arguments.validation, images.size, images.channels, class_names
+        )
+        return (images, labels), tuple(held_out)
+    if not arguments.holdout:
+        return (images, labels), None
+    train, held_out = split_by_class(labels, arguments.holdout, arguments.seed)
+    if not len(held_out):
+        raise UserError(
+            "Expected a class with two images, one to hold out. Received: "
+            f"{len(labels)} images of {len(class_names)} classes. Name other images "
+            "with --validation, or hold none out with --holdout 0."
+        )
+    return tuple((images.take(part), labels[part]) for part in (train, held_out))
+
+
+def _callbacks(arguments):
+    from elu_zoo.errors import UserError
+
+    callbacks = []
+    if arguments.tensorboard:
+        import keras
+
+        callbacks.append(keras.callbacks.TensorBoard(arguments.tensorboard))
+    if arguments.callbacks:
+        module, _, function = arguments.callbacks.partition(":")
+        sys.path.insert(0, "")
+        try:
+            callbacks += getattr(importlib.import_module(module), function)()
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                "Expected --callbacks to be MODULE:FUNCTION, such as mine:callbacks. "
+                f"Received: {arguments.callbacks} ({error})"
+            ) from error
+    return callbacks
+
+
+@contextlib.contextmanager
+def _resumable(out):
+    """Ends a run at Ctrl-C or SIGTERM with one line; the list gets the exit code."""
+    stopped = []
+
+    def stop(number, frame):
+        raise _Stopped(128 + number)
+
+    before = {}
+    with contextlib.suppress(ValueError):  # Not in the main thread.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, stop)
+    try:
+        yield stopped
+    except _Stopped as error:
+        stopped.append(error.code)
+        resumed = "after the last epoch" if (out / CHECKPOINT).exists() else "anew"
+        print(
+            f"\nelu-zoo finetune: interrupted; the same command resumes {resumed}",
+            file=sys.stderr,
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stopped(BaseException):
+    """A signal to end the process; not caught by what catches exceptions."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code

@@ -1,0 +1,351 @@
+"""What a classifier gets right and wrong, as tables and pictures in a folder.
+
+Pictures need Matplotlib. Their colors can be told apart by the color-blind.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from elu_zoo.evaluation import measure
+from elu_zoo.files import replacing
+from elu_zoo.finetuning import attach_record, record_of
+from elu_zoo.image_files import Batches
+from elu_zoo.predictions import fit_temperature, gives_logits, with_temperature
+
+# Okabe & Ito's blue and orange, and their gray.
+BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
+
+STYLE = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "legend.frameon": False,
+    # A class may be named "$5".
+    "text.parse_math": False,
+}
+
+# Beyond, names and counts in the confusion matrix could not be read.
+MOST_NAMES, MOST_COUNTS = 40, 12
+
+
+def write_report(
+    folder: str | os.PathLike,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    images: np.ndarray,
+    temperature: float = 1.0,
+) -> dict[str, Any]:
+    """Writes what a model made of labelled images.
+
+    `metrics.json` (see `elu_zoo.evaluation.measure`), `classes.csv` (a row per class),
+    `errors.csv` (a row per error, the most confident first), `confusion_matrix.png` and
+    `errors.png` (the most confident errors).
+
+    Args:
+        folder: Path of a folder; it is made, and files of these names are replaced.
+        probabilities: Array of shape `(n, classes)`.
+        labels: Integer array of shape `(n,)`.
+        class_names: One name per class.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
+            `elu_zoo.image_files.ImageFiles`, whose paths `errors.csv` has then.
+        temperature: With which the probabilities were made, to be noted.
+
+    Returns:
+        The metrics and the temperature.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
+    """
+    folder = pathlib.Path(folder)
+    metrics = measure(probabilities, labels, class_names)
+    metrics["temperature"] = temperature
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "metrics.json") as part:
+        part.write_text(json.dumps(metrics, indent=1) + "\n")
+    matrix = np.array(metrics["confusion_matrix"])
+    write_csv(folder / "classes.csv", class_rows(matrix, class_names))
+    errors = find_errors(probabilities, labels)
+    write_csv(
+        folder / "errors.csv",
+        _error_rows(errors, probabilities, labels, class_names, images),
+    )
+    draw_confusion_matrix(matrix, class_names, folder / "confusion_matrix.png")
+    draw_errors(
+        errors[:24], probabilities, labels, class_names, images, folder / "errors.png"
+    )
+    return metrics
+
+
+def measure_held_out(
+    folder: str | os.PathLike | None,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    temperature: float | None = None,
+) -> dict[str, Any]:
+    """Classifies labelled images and writes what the model made of them.
+
+    Args:
+        folder: Path of the folder of the report, or `None` to write none.
+        model: Keras model that gives probabilities or logits.
+        images: Array of shape `(n, height, width, channels)`, or `ImageFiles`, values
+            from 0 to 255.
+        labels: Integer array of shape `(n,)`.
+        class_names: One name per class.
+        temperature: Of the probabilities. Default: the one that fits these images,
+            which the record of the model has afterwards.
+
+    Returns:
+        The metrics, as of `elu_zoo.evaluation.measure`.
+    """
+    probabilities = model.predict(Batches(images, labels, 64), verbose=0)
+    if gives_logits(model):
+        probabilities = keras.ops.softmax(probabilities)
+    probabilities = keras.ops.convert_to_numpy(probabilities)
+    if temperature is None:
+        temperature = fit_temperature(probabilities, labels)
+        if record := record_of(model):
+            attach_record(model, dataclasses.replace(record, temperature=temperature))
+    probabilities = with_temperature(probabilities, temperature)
+    if folder is None:
+        return measure(probabilities, labels, class_names)
+    return write_report(folder, probabilities, labels, class_names, images, temperature)
+
+
+def class_rows(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per class: images, recall, precision, and what it is mostly taken for.
+
+    Args:
+        matrix: Counts of shape `(classes, classes)`, true class by predicted class.
+        class_names: One name per class.
+
+    Returns:
+        A list of dicts. Empty strings stand for shares of no images.
+
+    Example:
+
+    >>> class_rows(np.array([[3, 1], [0, 0]]), ["cat", "dog"])[0]["mistaken_for"]
+    'dog'
+    """
+    rows = []
+    for number, name in enumerate(class_names):
+        own, right = int(matrix[number].sum()), int(matrix[number, number])
+        answers = int(matrix[:, number].sum())
+        wrong = matrix[number] * (np.arange(len(matrix)) != number)
+        rows.append(
+            {
+                "class": name,
+                "images": own,
+                "accuracy": f"{right / own:.4f}" if own else "",
+                "precision": f"{right / answers:.4f}" if answers else "",
+                "mistaken_for": class_names[wrong.argmax()] if wrong.any() else "",
+            }
+        )
+    return rows
+
+
+def find_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Numbers of the images that are answered wrong, the most confident first.
+
+    Args:
+        probabilities: Array of shape `(n, classes)`.
+        labels: Integer array of shape `(n,)`.
+
+    Returns:
+        An integer array.
+
+    Example:
+
+    >>> find_errors(np.array([[0.6, 0.4], [0.1, 0.9], [0.8, 0.2]]), np.array([1, 0, 0]))
+    array([1, 0])
+    """
+    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
+    return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]
+
+
+def draw_learning_curve(history: Mapping[str, Sequence], path: str | os.PathLike):
+    """Draws loss and accuracy by epoch, the epoch that was kept marked.
+
+    Args:
+        history: As `elu_zoo.finetune` returns it.
+        path: Of a PNG file.
+    """
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    with _figure(path, 1, 2, figsize=(8, 3.2)) as axes:
+        for axis, metric, factor in zip(
+            axes, ("loss", "accuracy"), (1, 100), strict=True
+        ):
+            for name, color, label in (
+                (metric, ORANGE, "training"),
+                (f"val_{metric}", BLUE, "held out"),
+            ):
+                if name in history:
+                    values = factor * np.array(history[name], float)
+                    axis.plot(epochs, values, color=color, marker=".", label=label)
+            _mark_stages(axis, history)
+            axis.set_xlabel("epoch")
+            axis.set_ylabel("accuracy (%)" if metric == "accuracy" else metric)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axes[0].legend()
+
+
+def _mark_stages(axis, history):
+    first = history["stage"].count(1)
+    if 0 < first < len(history["stage"]):
+        axis.axvline(first + 0.5, color=GRAY, linewidth=1, linestyle=":")
+        axis.annotate(
+            " whole network",
+            (first + 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            color="#666666",
+            fontsize=8,
+        )
+    if True in history["kept"]:
+        kept = history["kept"].index(True) + 1
+        axis.axvline(kept, color=BLUE, linewidth=1, linestyle="--", label="kept")
+
+
+def draw_confusion_matrix(
+    matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike
+):
+    """Draws the share of each class that is given each answer.
+
+    Args:
+        matrix: Counts of shape `(classes, classes)`, true class by predicted class.
+        class_names: One name per class.
+        path: Of a PNG file.
+    """
+    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = min(3.5 + 0.22 * len(matrix), 11)
+    with _figure(path, 1, 1, figsize=(side + 1, side)) as axis:
+        drawn = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+        axis.figure.colorbar(drawn, label="share of the class (%)", shrink=0.8)
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel("answer")
+        axis.set_ylabel("class")
+        if len(matrix) <= MOST_NAMES:
+            names = [shortened(name) for name in class_names]
+            axis.set_xticks(range(len(names)), names, rotation=90)
+            axis.set_yticks(range(len(names)), names)
+        if len(matrix) <= MOST_COUNTS:
+            for (row, column), count in np.ndenumerate(matrix):
+                color = "black" if shares[row, column] > 50 else "white"
+                axis.text(column, row, count, ha="center", va="center", color=color)
+
+
+def draw_errors(
+    errors: Sequence[int],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    images: np.ndarray,
+    path: str | os.PathLike,
+):
+    """Draws a contact sheet of images that were answered wrong.
+
+    Args:
+        errors: Numbers of the images, such as the first of `find_errors`.
+        probabilities: Array of shape `(n, classes)`.
+        labels: Integer array of shape `(n,)`.
+        class_names: One name per class.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
+        path: Of a PNG file.
+    """
+    columns = min(6, max(len(errors), 1))
+    rows = max(1, -(-len(errors) // columns))
+    size = (max(1.6 * columns, 3), 2.1 * rows)
+    with _figure(path, rows, columns, figsize=size, squeeze=False) as axes:
+        for axis in axes.flat:
+            axis.axis("off")
+        if not len(errors):
+            axes[0, 0].text(0.5, 0.5, "no errors", ha="center")
+        for axis, number in zip(axes.flat, errors, strict=False):
+            image = np.clip(images[int(number)], 0, 255).astype("uint8")
+            axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            answer = probabilities[number].argmax()
+            share = probabilities[number, answer]
+            axis.set_title(
+                f"{shortened(class_names[labels[number]])}\n"
+                f"{share:.0%} {shortened(class_names[answer])}",
+                fontsize=7,
+            )
+        if len(errors):
+            axes[0, 0].figure.suptitle(
+                "class, and below it the answer with its probability", fontsize=8
+            )
+
+
+def shortened(name: str, most: int = 20) -> str:
+    """A name as a label of a picture.
+
+    Args:
+        name: Any text.
+        most: Number of characters to keep.
+
+    Returns:
+        The name, or its beginning.
+
+    Example:
+
+    >>> shortened("a_very_long_name_of_a_class")
+    'a_very_long_name_of…'
+    """
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
+    """Writes rows of the same keys to a CSV file, whole or not at all.
+
+    Args:
+        path: Of the file.
+        rows: Dicts; none gives an empty file.
+    """
+    rows = list(rows)
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _error_rows(errors, probabilities, labels, class_names, images):
+    paths = getattr(images, "paths", None)
+    return [
+        {
+            "file": str(paths[number]) if paths else number,
+            "class": class_names[labels[number]],
+            "answer": class_names[probabilities[number].argmax()],
+            "probability": f"{probabilities[number].max():.4f}",
+        }
+        for number in errors
+    ]
+
+
+@contextlib.contextmanager
+def _figure(path, rows, columns, figsize, **arguments):
+    """The axes of a figure in the style of the reports, which is written to a file."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        # Not pyplot's: no window, and nothing that the caller's figures would see.
+        figure = Figure(figsize=figsize)
+        yield figure.subplots(rows, columns, **arguments)
+        with replacing(path) as part:
+            figure.savefig(part, format="png", dpi=120)
