@@ -65,6 +65,7 @@ setup(
             *EXPORT,
             "jax>=0.5",
             "kubernetes-validate>=1.31",
+            "mlflow-skinny>=3.17",
             "psutil>=5.9",
             "pyarrow>=15.0",
             "pytest>=8.0",

@@ -1,5 +1,7 @@
 """The epoch that is kept, and runs that are resumed."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -165,3 +167,19 @@ def test_augmented_images_are_shifted_by_up_to_an_eighth():
     }
     found = {image.tobytes() for image in batch}
     assert found <= allowed and len(found) > 20
+
+
+def test_mlflow_with_its_file_store(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
+    page = (pathlib.Path(__file__).parents[1] / "docs/finetuning.md").read_text()
+    block = page[page.index("import mlflow") :].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    images, labels = two_colors()
+    names = {"keras": keras, "elu_zoo": elu_zoo, "model": new_model()}
+    names |= {"images": images, "labels": labels, "validation_data": (images, labels)}
+    exec(block, names)
+    (run,) = mlflow.search_runs(output_format="list")
+    steps = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_loss")
+    assert [metric.step for metric in steps] == [0, 1]
+    assert (tmp_path / "mlruns").is_dir()

@@ -200,13 +200,14 @@ def small_rgb(images):
 
 
 def measure(trunk, part, chosen, seed, augment):
-    """`(step, held-out accuracy)` after each epoch of about `STEPS_PER_EPOCH`.
+    """`(step, held-out accuracy)` after each epoch, at last of what is kept.
 
-    With the stages in epochs, at their end only.
+    The epoch is chosen by a fifth of the images to learn from, which are left out.
     """
     import keras
 
     import elu_zoo
+    from elu_zoo.finetuning import split_by_class
     from elu_zoo.models import adapt_preprocessing, get_model_function
     from elu_zoo.records import get_record
 
@@ -221,31 +222,44 @@ def measure(trunk, part, chosen, seed, augment):
     else:
         model = function(**{**record["arguments"], **changes})
         adapt_preprocessing(model, images)
-    arguments = arguments | {"batch_size": BATCH, "augment": augment, "seed": seed}
-    if isinstance(stages, tuple):
-        elu_zoo.finetune(model, images, labels, epochs=stages, verbose=0, **arguments)
-        answers = model.predict(held_out[0], verbose=0).argmax(-1)
-        steps = sum(stages) * -(-len(labels) // BATCH)
-        return [(steps, float((answers == held_out[1]).mean()))]
+    train, chosen_by = split_by_class(labels, 0.2, seed)
+    validation = images[chosen_by], labels[chosen_by]
+    images, labels = images[train], labels[train]
     # Small sets several times an epoch, so that all have epochs of about one length.
     times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
-    images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
+    if not isinstance(stages, tuple):
+        images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
     per_epoch = -(-len(labels) // BATCH)
-    epochs = round(STEPS / per_epoch)
-    first = round(stages * epochs)
-    history = elu_zoo.finetune(
+    if not isinstance(stages, tuple):
+        epochs = round(STEPS / per_epoch)
+        first = round(stages * epochs)
+        stages = (first, epochs - first)
+    curve = []
+    measured = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: curve.append(accuracy(model, held_out))
+    )
+    elu_zoo.finetune(
         model,
         images,
         labels,
-        held_out,
-        epochs=(first, epochs - first),
+        validation,
+        epochs=stages,
+        batch_size=BATCH,
+        augment=augment,
+        seed=seed,
+        callbacks=[measured],
         verbose=0,
         **arguments,
     )
-    return [
-        (per_epoch * epoch, accuracy)
-        for epoch, accuracy in enumerate(history["val_accuracy"], start=1)
-    ]
+    # What is left at the end is the best epoch.
+    curve[-1] = accuracy(model, held_out)
+    steps = [per_epoch * epoch for epoch in range(1, len(curve) + 1)]
+    return [*zip(steps, curve, strict=True)]
+
+
+def accuracy(model, data):
+    answers = model.predict(data[0], verbose=0).argmax(-1)
+    return float((answers == data[1]).mean())
 
 
 def curves(rows):

@@ -57,9 +57,8 @@ def main():
     x, y = load(train)
     validation = load(held_out)
     model = elu_zoo.ELUNet11(weights="cifar100", classes=5)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    before = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
-    elu_zoo.finetune(model, x, y, validation)
+    history = elu_zoo.finetune(model, x, y, validation, class_names=class_names)
+    before = history.start["val_accuracy"]
     after = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]
     print(
         f"\n  {len(x)} images to learn from, {len(validation[0])} held out."
