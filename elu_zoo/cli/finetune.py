@@ -23,9 +23,6 @@ from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backen
 
 CHECKPOINT = "checkpoint.npz"
 
-# What operating systems leave in folders that are empty for their users.
-JUNK = {"__macosx", "@eadir", "desktop.ini", "thumbs.db"}
-
 
 def add_arguments(parser):
     parser.add_argument("weights", metavar="MODEL", help=SOURCE_HELP)
@@ -186,6 +183,8 @@ def _count(text):
 def _check_out(out):
     """Raises an error unless the folder is new, empty, or has a run to resume."""
     if out.is_dir():
+        from elu_zoo.images import JUNK
+
         names = {path.name for path in out.iterdir()}
         kept = {n for n in names if n[0] != "." and n.lower() not in JUNK}
         if not kept or CHECKPOINT in kept:

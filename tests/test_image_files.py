@@ -1,0 +1,59 @@
+"""Images that stay in their files."""
+
+import numpy as np
+import pytest
+from made_up import write_class_folders
+
+import elu_zoo
+from elu_zoo.errors import UserError
+from elu_zoo.image_files import ImageFiles, open_image_folder
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 5 * 32 * 32 * 3, 2**20])
+def test_they_are_the_images_that_are_loaded(tmp_path, cache_bytes):
+    write_class_folders(tmp_path, count=4)
+    (tmp_path / "red/bad.jpg").write_text("no image")
+    with pytest.warns(UserWarning, match="bad.jpg"):
+        images, labels, names = elu_zoo.load_image_folder(tmp_path)
+        files, numbers, file_names = open_image_folder(tmp_path)
+    files = ImageFiles(files.paths, 32, cache_bytes=cache_bytes)
+    assert names == file_names and files.shape == images.shape
+    np.testing.assert_array_equal(labels, numbers)
+    for index in (slice(None), [5, 0], 3, slice(1, 7, 2)):
+        for _ in "twice":
+            np.testing.assert_array_equal(files[index], images[index])
+    taken = files.take([6, 1])
+    np.testing.assert_array_equal(taken[:], images[[6, 1]])
+    assert len(files._cache) == min(8, cache_bytes // (32 * 32 * 3))
+
+
+def test_training_decodes_a_batch_at_a_time(tmp_path, monkeypatch):
+    write_class_folders(tmp_path, count=10)
+    files, labels, _ = open_image_folder(tmp_path)
+    files, sizes = ImageFiles(files.paths, 32, cache_bytes=0), []
+    get = ImageFiles.__getitem__
+
+    def spy(self, index):
+        images = get(self, index)
+        sizes.append(len(images))
+        return images
+
+    monkeypatch.setattr(ImageFiles, "__getitem__", spy)
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    history = elu_zoo.finetune(
+        model, files, labels, (files, labels), epochs=(1, 0), batch_size=4, verbose=0
+    )
+    assert np.isfinite(history["val_loss"]).all()
+    assert max(sizes) == 4 and sum(sizes) >= 3 * 20
+
+
+def test_labels_are_those_of_the_class_names(tmp_path):
+    write_class_folders(tmp_path, count=1)
+    names = ["blue", "red", "green"]
+    _, labels, class_names = open_image_folder(tmp_path, class_names=names)
+    assert class_names == names and list(labels) == [2, 1]
+    with pytest.raises(UserError, match="red"):
+        open_image_folder(tmp_path, class_names=["blue", "green"])
+    (tmp_path / "red/0.jpg").unlink()
+    with pytest.raises(UserError, match="two folders"), pytest.warns(UserWarning):
+        open_image_folder(tmp_path)
