@@ -7,8 +7,6 @@ resizing is another implementation because a served graph has no Pillow.
 from elu_zoo.errors import UserError
 from elu_zoo.images import MAX_PIXELS, MAX_RATIO
 
-JPEG, PNG, WEBP, GIF, BMP = range(5)
-
 KERNELS = {
     "bilinear": "triangle",
     "bicubic": "keyscubic",
@@ -35,9 +33,9 @@ def decode(image_bytes, channels, resize, crop, interpolation="bilinear", mode="
         mode: `"crop"` or `"squash"`.
 
     Returns:
-        A float32 tensor of shape `(n + 1, crop, crop, channels)`, and a bool one of
-        shape `(n + 1,)`: which of them were images. The others, and the last, are
-        zeros.
+        A float32 tensor of shape `(n + 1, crop, crop, channels)`, the last image of
+        which and those that could not be decoded are zeros; and a bool one of shape
+        `(n + 1,)`: which could be, the last included.
 
     Raises:
         UserError: If there is no such `interpolation` in TensorFlow.
@@ -87,45 +85,33 @@ def _decode_image(data, channels):
         content.has(0, b"GIF87a") | content.has(0, b"GIF89a"),
         content.has(0, b"BM") & _plain_bmp(content),
     ]
-    known = tf.reduce_any(kinds)
     kind = tf.argmax(tf.cast(kinds, tf.int32), output_type=tf.int32)
-    sizes = [_jpeg_size, _png_size, _webp_size, _gif_size, _bmp_size]
-    with tf.control_dependencies([tf.debugging.assert_equal(known, True)]):
-        size = tf.switch_case(kind, [lambda f=f: f(content) for f in sizes])
-    checks = [
-        tf.debugging.assert_greater(tf.reduce_min(size), tf.constant(0, tf.int64)),
-        tf.debugging.assert_less_equal(
-            tf.reduce_prod(size), tf.constant(MAX_PIXELS, tf.int64)
-        ),
-        tf.debugging.assert_less_equal(
-            tf.reduce_max(size), MAX_RATIO * tf.reduce_min(size)
-        ),
-    ]
-    with tf.control_dependencies(checks):
-        image = tf.switch_case(
-            kind,
-            [
-                # As Pillow decodes; the default is faster and less exact.
-                lambda: tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE"),
-                lambda: tf.io.decode_png(data, 3),
-                lambda: _decode_webp(data),
-                lambda: _decode_gif(content, size),
-                lambda: tf.io.decode_bmp(data, 3),
-            ],
-        )
-        tiff = tf.switch_case(
-            kind,
-            [
-                lambda: _jpeg_exif(content),
-                lambda: _chunk(content, 8, b"eXIf", big_endian=True),
-                lambda: _webp_exif(content),
-                lambda: tf.constant(-1, tf.int64),
-                lambda: tf.constant(-1, tf.int64),
-            ],
-        )
+    with _only_if(tf.reduce_any(kinds)):
+        kind = tf.identity(kind)
+    readers = (_jpeg, _png, _webp, _gif, _bmp)
+    image, exif = tf.switch_case(kind, [lambda f=f: f(content) for f in readers])
     image = tf.ensure_shape(image, (None, None, 3))
-    image = _turned(image, _orientation(content, tiff))
+    image = _turned(image, _orientation(content, exif))
     return _gray(image) if channels == 1 else image
+
+
+def _only_if(condition):
+    """A context whose ops fail without the condition."""
+    import tensorflow as tf
+
+    check = tf.raw_ops.Assert(condition=condition, data=["no image that is accepted"])
+    return tf.control_dependencies([check])
+
+
+def _within_limits(size):
+    import tensorflow as tf
+
+    longer, shorter = tf.reduce_max(size), tf.reduce_min(size)
+    return _only_if(
+        (shorter > 0)
+        & (longer * shorter <= MAX_PIXELS)
+        & (longer <= MAX_RATIO * shorter)
+    )
 
 
 class _Bytes:
@@ -155,61 +141,49 @@ class _Bytes:
         )
 
 
-def _jpeg_size(content):
+# A reader of each format gives the pixels, and the place of EXIF data or -1.
+
+
+def _jpeg(content):
     import tensorflow as tf
 
-    return tf.cast(tf.io.extract_jpeg_shape(content.data)[:2], tf.int64)
+    with _within_limits(tf.cast(tf.io.extract_jpeg_shape(content.data)[:2], tf.int64)):
+        # As Pillow decodes; the default is faster and less exact.
+        image = tf.io.decode_jpeg(content.data, 3, dct_method="INTEGER_ACCURATE")
+    return image, _jpeg_exif(content)
 
 
-def _png_size(content):
+def _png(content):
     import tensorflow as tf
 
-    return content.int(tf.constant([20, 16]), 4, big_endian=True)
+    with _within_limits(content.int(tf.constant([20, 16]), 4, big_endian=True)):
+        image = tf.io.decode_png(content.data, 3)
+    return image, _chunk(content, 8, b"eXIf", big_endian=True)
 
 
-def _webp_size(content):
+def _webp(content):
     import tensorflow as tf
 
     lossless = content.int(21, 4)
-    return tf.case(
-        [
-            (
-                content.has(12, b"VP8X"),
-                lambda: content.int(tf.constant([27, 24]), 3) + 1,
-            ),
-            (
-                content.has(12, b"VP8L"),
-                lambda: (
-                    tf.stack([lossless // 2**14 % 2**14, lossless % 2**14])
-                    + tf.constant(1, tf.int64)
-                ),
-            ),
-        ],
-        default=lambda: content.int(tf.constant([28, 26]), 2) % 2**14,
+    size = tf.where(
+        content.has(12, b"VP8X"),
+        content.int(tf.constant([27, 24]), 3) + 1,
+        tf.where(
+            content.has(12, b"VP8L"),
+            tf.stack([lossless // 2**14 % 2**14, lossless % 2**14]) + 1,
+            content.int(tf.constant([28, 26]), 2) % 2**14,
+        ),
     )
-
-
-def _gif_size(content):
-    import tensorflow as tf
-
-    _, top, left, height, width = _gif_frame(content)
-    # As in Pillow, a frame may be larger than the file says at its start.
-    height = tf.maximum(content.int(8, 2), top + height)
-    return tf.stack([height, tf.maximum(content.int(6, 2), left + width)])
-
-
-def _bmp_size(content):
-    import tensorflow as tf
-
-    height, width = content.int(22, 4), content.int(18, 4)
-    # A negative height, of rows from top to bottom.
-    return tf.stack([tf.minimum(height, 2**32 - height), width])
-
-
-def _plain_bmp(content):
-    """Whether it has colours, not numbers in a palette, which TensorFlow leaves out."""
-    bits = content.int(28, 2)
-    return ((bits == 24) | (bits == 32)) & (content.int(30, 4) == 0)
+    with _within_limits(size):
+        image = (
+            tf.io.decode_webp(content.data, 3)[0]
+            if _has_webp()
+            else tf.zeros((1, 1, 3), tf.uint8)
+        )
+    place = _chunk(content, 12, b"EXIF", big_endian=False)
+    # Some programs write the name that a JPEG has before its EXIF data.
+    named = (place >= 0) & content.has(place, b"Exif\0\0")
+    return image, tf.where(named, place + 6, place)
 
 
 def _has_webp():
@@ -219,16 +193,23 @@ def _has_webp():
     return hasattr(tf.io, "decode_webp")
 
 
-def _decode_webp(data):
+def _bmp(content):
     import tensorflow as tf
 
-    return (
-        tf.io.decode_webp(data, 3)[0] if _has_webp() else tf.zeros((1, 1, 3), "uint8")
-    )
+    height, width = content.int(22, 4), content.int(18, 4)
+    # A negative height, of rows from top to bottom.
+    with _within_limits(tf.stack([tf.minimum(height, 2**32 - height), width])):
+        return tf.io.decode_bmp(content.data, 3), tf.constant(-1, tf.int64)
 
 
-def _decode_gif(content, size):
-    """The first frame of a GIF, on black where it is smaller than the image.
+def _plain_bmp(content):
+    """Whether it has colours, not numbers in a palette, which TensorFlow leaves out."""
+    bits = content.int(28, 2)
+    return ((bits == 24) | (bits == 32)) & (content.int(30, 4) == 0)
+
+
+def _gif(content):
+    """The first frame, on black where it is smaller than the image.
 
     TensorFlow decodes all frames, of which few bytes make gigabytes: it is given the
     file up to the end of the first one.
@@ -236,10 +217,14 @@ def _decode_gif(content, size):
     import tensorflow as tf
 
     end, top, left, height, width = _gif_frame(content)
-    first = tf.strings.substr(content.data, tf.zeros_like(end), end) + b"\x3b"
-    below, right = size[0] - top - height, size[1] - left - width
-    image = tf.io.decode_gif(first)[0]
-    return tf.pad(image, [[top, below], [left, right], [0, 0]])
+    # As in Pillow, a frame may be larger than the file says at its start.
+    tall = tf.maximum(content.int(8, 2), top + height)
+    wide = tf.maximum(content.int(6, 2), left + width)
+    with _within_limits(tf.stack([tall, wide])):
+        first = tf.strings.substr(content.data, tf.zeros_like(end), end) + b"\x3b"
+        image = tf.io.decode_gif(first)[0]
+    around = [[top, tall - top - height], [left, wide - left - width], [0, 0]]
+    return tf.pad(image, around), tf.constant(-1, tf.int64)
 
 
 def _gif_frame(content):
@@ -268,9 +253,7 @@ def _gif_frame(content):
     end, frame, _ = tf.while_loop(
         going_on, step, (start, tf.constant(-1, tf.int64), tf.constant(False))
     )
-    with tf.control_dependencies(
-        [tf.debugging.assert_greater(frame, tf.cast(0, tf.int64))]
-    ):
+    with _only_if(frame > 0):
         left, top, width, height = (content.int(frame + i, 2) for i in (1, 3, 5, 7))
     return tf.minimum(end, content.length), top, left, height, width
 
@@ -293,15 +276,6 @@ def _chunk(content, start, name, big_endian):
         step,
         (tf.constant(start, tf.int64), tf.constant(-1, tf.int64)),
     )[1]
-
-
-def _webp_exif(content):
-    import tensorflow as tf
-
-    place = _chunk(content, 12, b"EXIF", big_endian=False)
-    # Some programs write the name that a JPEG has before its EXIF data.
-    named = (place >= 0) & content.has(place, b"Exif\0\0")
-    return tf.where(named, place + 6, place)
 
 
 def _jpeg_exif(content):
@@ -351,13 +325,12 @@ def _turned(image, orientation):
     """An image of such an EXIF orientation made upright."""
     import tensorflow as tf
 
-    def when(orientations, change, image):
-        chosen = tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
-        return tf.cond(chosen, lambda: change(image), lambda: image)
+    def among(*orientations):
+        return tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
 
-    image = when((5, 6, 7, 8), lambda x: tf.transpose(x, (1, 0, 2)), image)
-    image = when((2, 3, 6, 7), lambda x: tf.reverse(x, (1,)), image)
-    return when((3, 4, 7, 8), lambda x: tf.reverse(x, (0,)), image)
+    image = tf.transpose(image, tf.where(among(5, 6, 7, 8), [1, 0, 2], [0, 1, 2]))
+    backwards = tf.where([among(3, 4, 7, 8), among(2, 3, 6, 7)])[:, 0]
+    return tf.reverse(image, backwards)
 
 
 def _gray(image):

@@ -190,6 +190,9 @@ def rgb_jpeg(data):
 def resized(data, side):
     """An image file resized to a square.
 
+    As `elu_zoo.images.resize` with `mode="squash"`, but rounded, and stored as a JPEG
+    file. Orientation in EXIF data is left out, as where ImageNet's files are read.
+
     Args:
         data: Bytes of the file.
         side: Side in pixels.

@@ -121,8 +121,6 @@ def publish(
     from elu_zoo import datasets
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
-    from training.data import sources
-    from training.data.crops import evaluation_crop
     from training.engine.cost import multiply_adds, training_flop
 
     run = _finished(run)
@@ -152,14 +150,7 @@ def publish(
         "input_shape": shape,
         # Side of the data set's images, if those for the weights have another.
         "resized_from": side if image_size not in (None, side) else None,
-        "preprocessing": {
-            # As in the evaluation: images on disk are cropped, others taken as a whole.
-            "resize": evaluation_crop(shape[0]).resize
-            if sources.on_disk(test)
-            else shape[0],
-            "crop": shape[0],
-            "interpolation": "bilinear",
-        },
+        "preprocessing": _preprocessing(test, shape[0]),
         "class_names": list(test.class_names),
         "dataset": {"name": settings["dataset"]} | datasets.TERMS[settings["dataset"]],
         "license": "Apache-2.0; see the terms of the training data",
@@ -300,6 +291,16 @@ def _changes(run):
         f"Expected the learning rate to be scaled by one of {list(RATE_SCALING)}. "
         f"Received: a factor of {factor} for a batch {ratio} times as large"
     )
+
+
+def _preprocessing(dataset, side):
+    """As in the evaluation: images on disk are cropped, others taken as a whole."""
+    from training.data import sources
+    from training.data.crops import evaluation_crop
+
+    if sources.on_disk(dataset):
+        return evaluation_crop(side).preprocessing(side)
+    return {"resize": side, "crop": side, "interpolation": "bilinear"}
 
 
 def _evaluated(run, name, weights, test, shape):

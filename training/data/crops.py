@@ -142,6 +142,15 @@ class CenterCrop(Crop):
     def check(self, size):
         _check_resize(self, size)
 
+    def preprocessing(self, size):
+        """The same as arguments of `elu_zoo.images.resize`, for a weights record."""
+        return {
+            "resize": self.resize,
+            "crop": size,
+            "interpolation": "bilinear",
+            "mode": "crop" if self.keep_ratio else "squash",
+        }
+
     def windows(self, draws, height, width, size, xp=np):
         """See `ResizedRandomCrop.windows`."""
         down, across = height / self.resize, width / self.resize
@@ -169,6 +178,9 @@ def evaluation_crop(size):
 
 def resize(images, windows, size):
     """Windows of images, resized as by Pillow: bilinear and antialiased.
+
+    It differs from `elu_zoo.images.resize`, which resizes one image on the host, in
+    that it runs inside the compiled step, and in that its values are whole numbers.
 
     Args:
         images: Tensor of shape `(images, height, width, channels)`, uint8.

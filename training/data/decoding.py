@@ -3,7 +3,8 @@
 Both take the same windows and decode as exactly as Pillow does, or faster. If a window
 is at least twice as large as the crop, it is decoded at 1/2, 1/4 or 1/8 of its size,
 which is faster and smoother than to resize all of it. Resizing is bilinear, without a
-filter against aliasing; the two round it differently.
+filter against aliasing; the two round it differently. That is how they differ from the
+reference, `elu_zoo.images.resize`: training has to read a thousand files per second.
 """
 
 import functools

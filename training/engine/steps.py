@@ -396,6 +396,8 @@ def _dropout_rates(model):
 def resize(images, size):
     """Square images of another side, float32 and antialiased.
 
+    `elu_zoo.images.resize` of a batch inside the compiled step.
+
     Args:
         images: Array of shape `(batch, height, width, channels)`.
         size: Side in pixels, or `None` to leave them as they are.
