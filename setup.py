@@ -52,7 +52,7 @@ setup(
     extras_require={
         "export": EXPORT,
         "parquet": ["pyarrow>=15.0"],
-        "ray": ["ray[data]>=2.40"],
+        "ray": ["ray[data]>=2.60"],
         "training": [
             "google-crc32c>=1.5",
             "importlib_resources>=6.0",

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from elu_zoo.errors import UserError
-from elu_zoo.images import find_images
+from elu_zoo.errors import ImageError, UserError
+from elu_zoo.images import find_images, image_side, load_image
 
 _AHEAD = 3
 """Batches that are decoded while the network computes one."""
@@ -135,7 +135,7 @@ class Predictor:
     def _read(self, source):
         try:
             return self._loaded.read(source)
-        except (ValueError, OSError) as error:
+        except ImageError as error:
             return str(error)
 
     def _answer(self, futures):
@@ -163,9 +163,9 @@ class Predictor:
 
 
 def predict_on_ray(
-    paths: Sequence[str], predictor: Predictor
+    paths: Sequence[str], predictor: Predictor, workers: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Answers files on a Ray cluster, a worker per machine.
+    """Answers files on a Ray cluster.
 
     Uses the cluster of `RAY_ADDRESS`, or starts Ray on this machine. A worker that
     dies is started again elsewhere, and what it had not finished is computed anew.
@@ -173,6 +173,7 @@ def predict_on_ray(
     Args:
         paths: Names of files that every machine can read.
         predictor: What the workers compute.
+        workers: Number of workers; default one per machine.
 
     Yields:
         The columns of a number of images each, as `Predictor.stream`, in order.
@@ -192,14 +193,19 @@ def predict_on_ray(
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    cpus = [n["Resources"]["CPU"] for n in ray.nodes() if "CPU" in n["Resources"]]
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [machine["CPU"] for machine in resources if "CPU" in machine]
+    workers = workers or len(cpus)
     # Names need not be text; their bytes are.
     data = ray.data.from_items([{"path": os.fsencode(path)} for path in paths])
     answers = data.map_batches(
-        predictor,
+        Predictor,
+        fn_constructor_kwargs=predictor.__getstate__(),
         batch_size=4 * predictor.batch_size,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(cpus)),
-        num_cpus=min(cpus),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=workers, initial_size=workers
+        ),
+        num_cpus=max(1, min([*cpus, sum(cpus) // workers])),
     )
     yield from answers.iter_batches(batch_size=4 * predictor.batch_size)
 
@@ -253,14 +259,11 @@ class _Loaded:
 
 
 def _image(preprocessing, channels, source):
-    from elu_zoo.images import load_image
-
     return load_image(source, channels, **preprocessing)
 
 
 def _load(source, resize):
     from elu_zoo.cli.common import load_model
-    from elu_zoo.images import image_side
     from elu_zoo.records import get_record, list_weights
 
     model, class_names = load_model(source)

@@ -70,10 +70,11 @@ def load(name, split, data_dir):
         name: `"cifar10"`, `"cifar100"`, `"mnist"`, `"tiny_imagenet"` or
             `"image_folder"`.
         split: `"train"` or `"test"` (of Tiny ImageNet, its labelled val images).
-        data_dir: Folder that holds the publisher's files: `cifar-10-batches-bin/`,
-            `cifar-100-binary/`, `mnist/*-ubyte.gz`, `tiny-imagenet-200/`; for an image
-            folder `<split>/<class>/*.jpg`. Without them CIFAR and MNIST come from
-            TensorFlow Datasets with this as its data folder.
+        data_dir: Folder that holds the publisher's folder, or that folder itself:
+            `cifar-10-batches-bin/`, `cifar-100-binary/`, `mnist/` with its
+            `*-ubyte.gz`, `tiny-imagenet-200/`; for an image folder
+            `<split>/<class>/*.jpg`. Without them CIFAR and MNIST come from TensorFlow
+            Datasets with this as its data folder.
 
     Returns:
         A `Dataset`.
@@ -96,8 +97,13 @@ def load(name, split, data_dir):
     return SOURCES[name](data_dir, split)
 
 
+def _folder(data_dir, name, file):
+    """The folder of a data set: the one given, if it has a file of it, or in there."""
+    return data_dir if (data_dir / file).is_file() else data_dir / name
+
+
 def _cifar10(data_dir, split):
-    folder = data_dir / "cifar-10-batches-bin"
+    folder = _folder(data_dir, "cifar-10-batches-bin", "test_batch.bin")
     batches = {
         "train": [f"data_batch_{i}" for i in range(1, 6)],
         "test": ["test_batch"],
@@ -109,7 +115,7 @@ def _cifar10(data_dir, split):
 
 
 def _cifar100(data_dir, split):
-    folder = data_dir / "cifar-100-binary"
+    folder = _folder(data_dir, "cifar-100-binary", "test.bin")
     if not (folder / "train.bin").is_file():
         return _tfds("cifar100", data_dir, split, f"{folder}/train.bin and test.bin")
     return _cifar([folder / f"{split}.bin"], 2, folder / "fine_label_names.txt")
@@ -128,7 +134,7 @@ def _cifar(files, label_bytes, names):
 
 
 def _mnist(data_dir, split):
-    folder = data_dir / "mnist"
+    folder = _folder(data_dir, "mnist", "t10k-images-idx3-ubyte.gz")
     prefix = {"train": "train", "test": "t10k"}[split]
     files = [
         folder / f"{prefix}-images-idx3-ubyte.gz",
@@ -146,7 +152,7 @@ def _mnist(data_dir, split):
 
 def _tiny_imagenet(data_dir, split):
 
-    folder = data_dir / "tiny-imagenet-200"
+    folder = _folder(data_dir, "tiny-imagenet-200", "wnids.txt")
     if not (folder / "wnids.txt").is_file():
         raise FileNotFoundError(
             f"Expected the unpacked tiny-imagenet-200.zip in {folder}. It is not there."

@@ -1,5 +1,6 @@
 """What several subcommands share."""
 
+import argparse
 import contextlib
 import difflib
 import faulthandler
@@ -147,6 +148,20 @@ def load_model(source):
     if names.is_file():
         return model, json.loads(names.read_text())
     return model, [str(i) for i in range(model.output_shape[-1])]
+
+
+def add_model_argument(parser: argparse.ArgumentParser, name: str, **how) -> None:
+    """Adds an argument that takes a model, and completes to names of weights."""
+    action = parser.add_argument(name, **({"help": SOURCE_HELP} | how))
+    action.completer = _complete_model
+
+
+def _complete_model(prefix, **_):
+    import argcomplete
+
+    from elu_zoo.records import list_weights
+
+    return [*list_weights(), *argcomplete.FilesCompleter()(prefix)]
 
 
 SOURCE_HELP = (

@@ -6,7 +6,7 @@ examples:
 """
 
 from elu_zoo.cli.common import (
-    SOURCE_HELP,
+    add_model_argument,
     known_model,
     load_model,
     print_json,
@@ -18,7 +18,7 @@ DTYPES = ["float32", "bfloat16", "float16", "int8"]
 
 
 def add_arguments(parser):
-    parser.add_argument("model", metavar="MODEL", help=SOURCE_HELP)
+    add_model_argument(parser, "model", metavar="MODEL")
     parser.add_argument(
         "--out",
         required=True,

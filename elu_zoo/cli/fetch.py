@@ -11,12 +11,12 @@ examples:
 import pathlib
 import shutil
 
-from elu_zoo.cli.common import known_model
+from elu_zoo.cli.common import add_model_argument, known_model
 from elu_zoo.errors import UserError
 
 
 def add_arguments(parser):
-    parser.add_argument("names", nargs="*", metavar="NAME", help="names of weights")
+    add_model_argument(parser, "names", nargs="*", metavar="NAME", help="weights")
     parser.add_argument("--all", action="store_true", help="all published weights")
     parser.add_argument("--to", metavar="DIR", help="folder for the files")
 

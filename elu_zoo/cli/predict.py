@@ -17,12 +17,12 @@ import json
 import os
 import warnings
 
-from elu_zoo.cli.common import SOURCE_HELP, known_model, start_backend
+from elu_zoo.cli.common import add_model_argument, known_model, start_backend
 
 
 def add_arguments(parser):
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images to classify")
-    parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
+    add_model_argument(parser, "--model", default="elunet11.cifar100")
     parser.add_argument("--resize", type=int, help="side, for models of any image size")
     parser.add_argument("--top", type=int, default=5, help="classes per image")
     parser.add_argument(
@@ -138,9 +138,11 @@ def _print(arguments, paths, predictor):
 
 
 def _print_row(row):
-    print(_one_line(row["path"]))
+    from elu_zoo.images import printable
+
+    print(printable(row["path"]))
     if row["error"]:
-        print(f"  {_one_line(row['error'])}")
+        print(f"  {row['error']}")
     for name, probability in zip(
         row.get("classes", []), row.get("probabilities", []), strict=True
     ):
@@ -148,10 +150,6 @@ def _print_row(row):
             print(f"  {probability:6.1%}  {name}")
     if "vector" in row and not row["error"]:
         print(" ", *(f"{value:.4g}" for value in row["vector"]))
-
-
-def _one_line(text):
-    return text.replace("\n", "\\n")
 
 
 def _suggest(model, paths):

@@ -10,14 +10,19 @@ examples:
 
 import heapq
 
-from elu_zoo.cli.common import SOURCE_HELP, known_model, print_json, start_backend
+from elu_zoo.cli.common import (
+    add_model_argument,
+    known_model,
+    print_json,
+    start_backend,
+)
 from elu_zoo.errors import UserError
 
 
 def add_arguments(parser):
     parser.add_argument("query", metavar="QUERY", help="image to compare with")
     parser.add_argument("folder", metavar="FOLDER", help="images to choose from")
-    parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
+    add_model_argument(parser, "--model", default="elunet11.cifar100")
     parser.add_argument("--resize", type=int, help="side, for models of any image size")
     parser.add_argument("--top", type=int, default=5, help="number of images to find")
     parser.add_argument(
@@ -31,6 +36,7 @@ def add_arguments(parser):
 
 def run(arguments):
     from elu_zoo.batch import Predictor, find_paths
+    from elu_zoo.images import printable
 
     name = known_model(arguments.model)
     paths = find_paths([arguments.folder])
@@ -45,7 +51,7 @@ def run(arguments):
         print_json([{"path": path, "similarity": value} for value, path in found])
         return
     for value, path in found:
-        print(f"{value:6.3f}  {path}")
+        print(f"{value:6.3f}  {printable(path)}")
 
 
 def _similarities(predictor, query, paths):
