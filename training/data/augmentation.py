@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from elu_zoo.errors import UserError
+
 # Images that `mixup` and `cutmix` mix among each other, neighbours in the batch.
 ROWS = 8
 
@@ -117,10 +119,10 @@ def random_crop(padding: int, mode: str = "constant") -> Augmentation:
         An augmentation.
 
     Raises:
-        ValueError: If there is no such mode.
+        UserError: If there is no such mode.
     """
     if mode not in PADDING:
-        raise ValueError(
+        raise UserError(
             f"Expected mode to be one of {list(PADDING)}. Received: mode={mode!r}"
         )
 
@@ -343,7 +345,7 @@ def _neighbours(x):
 
 def _check_rows(x, rows):
     if x.shape[0] % rows:
-        raise ValueError(
+        raise UserError(
             "Expected each device's share of the batch to be a multiple of the "
             f"{rows} rows that are augmented together. Received: {x.shape[0]} rows. "
             "Change the batch size or the number of devices."

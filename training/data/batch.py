@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from elu_zoo.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -48,10 +50,10 @@ def worker_rows(batch_size, worker, workers):
         A slice.
 
     Raises:
-        ValueError: If the workers cannot share the batch evenly.
+        UserError: If the workers cannot share the batch evenly.
     """
     if batch_size % workers:
-        raise ValueError(
+        raise UserError(
             "Expected a global batch that the workers can share evenly. Received: "
             f"batch_size={batch_size}, workers={workers}"
         )

@@ -10,6 +10,8 @@ import math
 import numpy as np
 from keras import ops
 
+from elu_zoo.errors import UserError
+
 TRIES = 10
 
 
@@ -223,7 +225,7 @@ def _scaled(top, left, size, down, across, xp):
 
 def _check_resize(crop, size):
     if size > crop.resize:
-        raise ValueError(
+        raise UserError(
             f"Expected an image size of at most the {crop.resize} pixels that {crop} "
             f"resizes to. Received: {size}. Give the crop a larger `resize`."
         )

@@ -12,6 +12,8 @@ import io
 
 import numpy as np
 
+from elu_zoo.errors import UserError
+
 # Of the sizes that a JPEG file can be decoded at.
 RATIOS = (1, 2, 4, 8)
 
@@ -95,7 +97,7 @@ def decode_jpeg(file, ratio=1, fast=False):
         A uint8 array of shape `(height, width, 3)`.
 
     Raises:
-        ValueError: If the file is damaged.
+        UserError: If the file is damaged.
     """
     import simplejpeg
 
@@ -125,7 +127,7 @@ def _decode_by_pillow(file, ratio):
         image.draft(None, [max(1, side // ratio) for side in image.size])
         return np.asarray(image.convert("RGB"))
     except OSError as error:
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def _shrunk(window, ratio):

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from elu_zoo.errors import UserError
 from training.data.batch import evaluation_batch, made_ahead, worker_rows
 from training.data.crops import Crop, ResizedRandomCrop, evaluation_crop
 from training.data.decoding import decode, decode_ops
@@ -45,7 +46,7 @@ class EncodedStream(Stream):
             do the work, by the decoder `"tensorflow"`.
 
     Raises:
-        ValueError: If there are fewer examples than a batch has, the batch cannot be
+        UserError: If there are fewer examples than a batch has, the batch cannot be
             shared evenly, or an argument has no such value.
     """
 
@@ -68,7 +69,7 @@ class EncodedStream(Stream):
         if isinstance(image_sizes, int):
             image_sizes = {0: image_sizes}
         if 0 not in image_sizes:
-            raise ValueError(
+            raise UserError(
                 "Expected image_sizes to have a size for epoch 0, since images on disk "
                 f"have no size in common. Received: image_sizes={image_sizes}"
             )
@@ -86,7 +87,7 @@ class EncodedStream(Stream):
         self.service, self.on_corrupt = service, _check_policy(on_corrupt)
         decoders = {"simplejpeg": self._decode, "tensorflow": _on_cpu(self._decode_ops)}
         if decoder not in decoders:
-            raise ValueError(
+            raise UserError(
                 f"Expected decoder to be one of {list(decoders)}. Received: {decoder!r}"
             )
         self._decoder = decoders[decoder]
@@ -208,7 +209,7 @@ def eval_batches(
         A `Batch`. What the last one lacks is filled with weight 0 and index -1.
 
     Raises:
-        ValueError: With `on_corrupt="fail"`, if an image cannot be decoded.
+        UserError: With `on_corrupt="fail"`, if an image cannot be decoded.
     """
     crop = crop or evaluation_crop(image_size)
     crop.check(image_size)
@@ -278,7 +279,7 @@ def in_order(items, start, stop, key):
 
 def _check_policy(on_corrupt):
     if on_corrupt not in ("skip", "fail"):
-        raise ValueError(
+        raise UserError(
             f"Expected on_corrupt to be 'skip' or 'fail'. Received: {on_corrupt!r}"
         )
     return on_corrupt
@@ -288,7 +289,7 @@ def _check_good(dataset, numbers, good):
     bad = numbers[~good]
     if len(bad):
         names = ", ".join(f"{dataset.file_name(n)} (record {n})" for n in bad[:5])
-        raise ValueError(
+        raise UserError(
             f"Expected JPEG images of grey or RGB. Received {len(bad)} in one batch "
             f"that cannot be decoded: {names}. Replace them and prepare the data "
             "again, or leave such images out of the training with on_corrupt='skip'."

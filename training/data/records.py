@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 
+from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
 # Before the data of a record, its length and the checksum of that; behind, its own.
@@ -57,7 +58,7 @@ def write_index(folder, split, shards, class_names, progress=None):
         The file names of the records.
 
     Raises:
-        ValueError: If a shard is damaged.
+        UserError: If a shard is damaged.
     """
     import tensorflow as tf
 
@@ -71,7 +72,7 @@ def write_index(folder, split, shards, class_names, progress=None):
                 file_names.append(file_name)
                 offset += length + FRAME
         except tf.errors.DataLossError as error:
-            raise ValueError(
+            raise UserError(
                 f"Expected {shard} to be a whole shard. It is damaged "
                 f"({error.message}); remove it and make it again."
             ) from error
@@ -174,7 +175,7 @@ class RecordDataset:
             head = file.read(HEAD.size)
             data = _checked_data(head, file)
         if data is None:
-            raise ValueError(
+            raise UserError(
                 f"Expected {path} to be a whole shard. Its record at byte "
                 f"{self._offset[number]} is damaged; remove the shard, and run "
                 "`python -m training.prepare` again."

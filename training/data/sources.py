@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from elu_zoo import datasets, evaluation
+from elu_zoo.errors import UserError
 from training.data.batch import evaluation_batch
 from training.data.encoded import EncodedStream, eval_batches
 from training.data.records import RecordDataset
@@ -30,7 +31,7 @@ def load(name, split, data_dir, class_names=None):
         An `elu_zoo.datasets.Dataset` or a `training.data.records.RecordDataset`.
 
     Raises:
-        ValueError: If there is no such data set or split, or its classes are others.
+        UserError: If there is no such data set or split, or its classes are others.
         FileNotFoundError: If the files are not there.
     """
     if name not in RECORDS:
@@ -38,11 +39,11 @@ def load(name, split, data_dir, class_names=None):
     elif split in SPLITS:
         dataset = RecordDataset(pathlib.Path(data_dir) / RECORDS[name], SPLITS[split])
     else:
-        raise ValueError(
+        raise UserError(
             f"Expected the split to be one of {list(SPLITS)}. Received: {split!r}"
         )
     if class_names is not None and list(dataset.class_names) != list(class_names):
-        raise ValueError(
+        raise UserError(
             f"Expected the {len(class_names)} classes that the network was trained on. "
             f"Received: the {len(dataset.class_names)} of {data_dir}, which are others "
             "or in another order"
@@ -68,7 +69,7 @@ def make_stream(dataset, recipe, placement, **options):
         A `Stream` or an `EncodedStream`.
 
     Raises:
-        ValueError: If there is a service, but the data set is in memory.
+        UserError: If there is a service, but the data set is in memory.
     """
     arguments = (
         dataset,
@@ -82,7 +83,7 @@ def make_stream(dataset, recipe, placement, **options):
     if on_disk(dataset):
         return EncodedStream(*arguments, **options)
     if service := options.get("service"):
-        raise ValueError(
+        raise UserError(
             "Expected a data set on disk for a tf.data service. Received: "
             f"service={service!r} for {recipe.dataset}, which is in memory"
         )

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from elu_zoo.errors import UserError
 from training.data.augmentation import Context, augment_on_host, draw_all
 from training.data.batch import Batch, made_ahead, one_hot, worker_rows
 from training.engine.recipe import phase_at
@@ -31,7 +32,7 @@ class Stream:
             if images travel with each batch.
 
     Raises:
-        ValueError: If there are fewer examples than a batch has, or the batch cannot be
+        UserError: If there are fewer examples than a batch has, or the batch cannot be
             shared evenly.
     """
 
@@ -46,7 +47,7 @@ class Stream:
         workers=1,
     ):
         if len(dataset) < batch_size:
-            raise ValueError(
+            raise UserError(
                 f"Expected at least one batch of {batch_size} training images. "
                 f"Received: {len(dataset)} images"
             )

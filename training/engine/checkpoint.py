@@ -1,19 +1,22 @@
-"""Checkpoints: one file with everything, there whole or not at all."""
+"""Checkpoints: one file with the whole state, written atomically."""
 
 import json
+import logging
 import pathlib
 import re
-import sys
 
 import numpy as np
 
+from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
 META = "meta.json"
 KEPT = 2
 
+logger = logging.getLogger(__name__)
 
-class DamagedCheckpoint(ValueError):
+
+class DamagedCheckpoint(UserError):
     """A file that is no whole checkpoint."""
 
 
@@ -49,29 +52,33 @@ def find(folder):
     )
 
 
-def restore(folder, groups):
+def restore(folder, groups, check=None):
     """Assigns the variables of the newest whole checkpoint.
 
-    A damaged one is named on stderr and left where it is; the one before is used.
+    A damaged one is logged and left where it is; the one before is used.
 
     Args:
         folder: Folder of the run.
         groups: As in `save`, of the same model and optimizer.
+        check: Called with the `meta` of the checkpoint before anything is assigned, to
+            raise an error if it is not the one that is expected.
 
     Returns:
         The `meta` of `save`, or `None` if there is no checkpoint.
 
     Raises:
         DamagedCheckpoint: If there are checkpoints and none is whole.
-        ValueError: If one holds other variables. Nothing has been assigned then.
+        UserError: If one holds other variables. Nothing has been assigned then.
     """
     files = find(folder)
     for path in files:
         try:
             arrays, meta = _read(path)
         except DamagedCheckpoint as error:
-            print(error, file=sys.stderr)
+            logger.warning("%s", error)
             continue
+        if check:
+            check(meta)
         _assign(path, arrays, groups)
         return meta
     if files:
@@ -108,7 +115,7 @@ def _assign(path, arrays, groups):
     found = {name: array.shape for name, array in arrays.items()}
     if shapes != found:
         differing = sorted(set(shapes.items()) ^ set(found.items()))[:4]
-        raise ValueError(
+        raise UserError(
             f"Expected {path} to hold the variables of this recipe's model and "
             f"optimizer. Received others: {differing}. Use another run folder."
         )

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from elu_zoo.architectures import ARCHITECTURES, dropout_rates
+from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from elu_zoo.models import (
     MODELS,
@@ -18,7 +19,7 @@ from elu_zoo.models import (
     get_model_function,
 )
 from training.data import sources
-from training.engine import checkpoint, device, provenance, runlog
+from training.engine import checkpoint, dependencies, device, provenance, runlog
 from training.engine.recipe import dropout_steps, phase_at
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
@@ -39,6 +40,7 @@ def train(
     precision=None,
     log_every=50,
     checkpoint_every=100,
+    accept_code_changes=False,
     progress=True,
     should_stop=None,
     per_call=None,
@@ -53,7 +55,7 @@ def train(
         recipe: `Recipe`.
         data_dir: Folder of the data, see `elu_zoo.datasets`.
         out: Folder of the run, which all workers share. It receives `recipe.py`,
-            `run.json` (settings, versions, hardware), `log.csv`, `curve.png`,
+            `run.json` (settings, versions, hardware), `log.csv`, `curve.svg`,
             TensorBoard events, `best.weights.h5`, `last.weights.h5` and the last two
             checkpoints.
         strategy: One of `training.engine.strategy.NAMES`; default by the devices.
@@ -65,6 +67,7 @@ def train(
         precision: Keras dtype policy; default by device.
         log_every: Steps between rows of the log.
         checkpoint_every: Steps between checkpoints.
+        accept_code_changes: Whether to resume a run whose code has changed since.
         progress: Whether to show a progress bar.
         should_stop: Called between steps without arguments; once it returns true, the
             run writes a checkpoint and returns. Several workers ask when they log.
@@ -75,7 +78,7 @@ def train(
         a run that was stopped, and from workers other than the chief.
 
     Raises:
-        ValueError: If the folder holds a run of another recipe, the splits of the data
+        UserError: If the folder holds a run of another recipe, the splits of the data
             do not fit each other, or the batch cannot be shared evenly.
         FolderInUse: If another process is at work in the folder.
         OSError: If the folder cannot be written to. The checkpoints there stay.
@@ -110,7 +113,7 @@ def train(
         recipe, placement, train_set, eval_set, stream, settings, out, dropout, per_call
     )
     with provenance.locked(out) if placement.is_chief else contextlib.nullcontext():
-        run.open(recipe_path)
+        run.open(recipe_path, accept_code_changes)
         result = run.finish(
             log_every, checkpoint_every, progress, should_stop or (lambda: False)
         )
@@ -171,17 +174,19 @@ class _Run:
     def groups(self):
         return {"model": self.model.variables, "optimizer": self.optimizer.variables}
 
-    def open(self, recipe_path):
-        """Goes on from the folder's checkpoint, or begins."""
+    def open(self, recipe_path, accept_code_changes):
+        """Resumes from the folder's checkpoint, or begins."""
+        self.accept_code_changes = accept_code_changes
         self.recipe_name = pathlib.Path(recipe_path).name
         if self.placement.is_chief:
             for half_written in self.out.glob(".part.*"):
                 half_written.unlink()
-        found = checkpoint.restore(self.out, self.groups)
+        self.sources = dependencies.read_sources(recipe_path)
+        self.changed_code = []
+        self.settings |= provenance.resolved(self.recipe, self.optimizer)
+        found = checkpoint.restore(self.out, self.groups, self._check)
         if found:
             self.state |= found
-            provenance.check_same(self.state["settings"], self.settings, self.out)
-            provenance.check_same_code(recipe_path, self.out)
         else:
             images = sources.sample_images(self.train_set, self.image_shape[0])
             adapt_preprocessing(self.model, images)
@@ -200,6 +205,13 @@ class _Run:
             if self.placement.is_chief:
                 provenance.announce(self, recipe_path)
                 provenance.write_facts(self)
+
+    def _check(self, found):
+        """Whether the run of a checkpoint is this one."""
+        provenance.check_same(found["settings"], self.settings, self.out)
+        self.changed_code = provenance.check_same_code(
+            self.sources, self.out, self.accept_code_changes
+        )
 
     def finish(self, log_every, checkpoint_every, progress, should_stop):
         """Trains to the end, or until it is to stop."""
@@ -349,7 +361,7 @@ class _Run:
         )
 
     def _draw(self):
-        runlog.plot(self.log.rows, self.out / "curve.png", _title(self.recipe))
+        runlog.plot(self.log.rows, self.out / "curve.svg", _title(self.recipe))
         runlog.write_events(self.log.rows, self.out)
 
 
@@ -362,14 +374,16 @@ def build_model(recipe, classes, image_shape):
         # A dropout layer wherever one of the phases has a rate.
         phases = [layered_dropout(recipe, rates) for rates in recipe.dropout.values()]
         arguments["dropout"] = keras.tree.map_structure(lambda *r: max(r), *phases)
-    return get_model_function(recipe.model)(
-        **{
-            "classes": classes,
-            "input_shape": shape,
-            **arguments,
-            "classifier_activation": None,
-        }
-    )
+    arguments = {"classes": classes, "input_shape": shape} | arguments
+    try:
+        return get_model_function(recipe.model)(
+            **arguments | {"classifier_activation": None}
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"Expected a model that can be built. Received: {recipe.model} with "
+            f"{arguments}: {error}"
+        ) from error
 
 
 def load_data(recipe, data_dir):
@@ -390,7 +404,7 @@ def _check_data(recipe, train_set, eval_set):
     names = [tuple(dataset.class_names) for dataset in (train_set, eval_set)]
     if names[0] != names[1]:
         differing = sorted(set(names[0]) ^ set(names[1])) or "their order"
-        raise ValueError(
+        raise UserError(
             f"Expected the same classes in both splits of {recipe.dataset}. Received: "
             f"{len(names[0])} to train on and {len(names[1])} to evaluate on, which "
             f"differ in {differing}"
@@ -399,7 +413,7 @@ def _check_data(recipe, train_set, eval_set):
         return
     shapes = [dataset.images.shape[1:] for dataset in (train_set, eval_set)]
     if shapes[0] != shapes[1] or shapes[0][0] != shapes[0][1]:
-        raise ValueError(
+        raise UserError(
             "Expected square images, of the same size in both splits of "
             f"{recipe.dataset}. Received: images of shape {shapes[0]} to train on and "
             f"{shapes[1]} to evaluate on"
@@ -448,7 +462,7 @@ class _Clock:
 def _check_batch(recipe, placement):
     shares = placement.replicas * recipe.accumulation
     if recipe.batch_size % shares:
-        raise ValueError(
+        raise UserError(
             f"Expected a global batch that {placement.replicas} replicas with "
             f"accumulation={recipe.accumulation} can share evenly. Received: "
             f"batch_size={recipe.batch_size}"

@@ -2,19 +2,30 @@
 
 import contextlib
 import dataclasses
+import datetime
+import functools
+import hashlib
+import inspect
 import json
+import logging
 import pathlib
 import shutil
 import subprocess
-import sys
-import time
+from collections.abc import Iterator, Mapping
 
+import filelock
+import numpy as np
+
+from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
-from training.engine import device
-from training.engine.recipe import read_code
+from training.engine import dependencies, device
 
 # Seconds to wait for another process to leave the folder.
 PATIENCE = 10
+# Levels of objects within objects that `describe` looks into.
+DEPTH = 8
+
+logger = logging.getLogger(__name__)
 
 
 class FolderInUse(RuntimeError):
@@ -22,40 +33,41 @@ class FolderInUse(RuntimeError):
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """Keeps other processes out, by a lock that the kernel releases after a kill."""
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes out, by a lock that the kernel releases after a kill.
+
+    Args:
+        folder: Folder of the run, made if it is not there.
+
+    Raises:
+        FolderInUse: If another process holds the lock for `PATIENCE` seconds.
+        UserError: If the file system has no locks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        give_up = time.monotonic() + PATIENCE
-        while not _lock(file):
-            if time.monotonic() > give_up:
-                raise FolderInUse(
-                    f"Expected to be alone in {folder}. Another process is at work "
-                    "there; wait for its end, or use another folder for --out."
-                )
-            time.sleep(0.1)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except filelock.Timeout as error:
+        raise FolderInUse(
+            f"Expected to be alone in {folder}. Another process is at work there; wait "
+            "for its end, or use another folder for --out."
+        ) from error
+    except NotImplementedError as error:
+        raise UserError(
+            f"Expected a file system with locks (flock) for --out. Received: {folder}. "
+            "Use another one, or have it mounted with locks."
+        ) from error
+    with lock:
         yield
 
 
-def _lock(file):
-    """Whether no other process has the lock; yes where there are no locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        # Windows, and file systems of some clusters.
-        pass
-    return True
-
-
-def settings_of(recipe, precision, rate_factor, examples, dropout):
+def settings_of(recipe, precision, rate_factor, examples, dropout) -> dict:
+    """A recipe's plain fields and what the command adds to them, as JSON."""
     fields = {
         field.name: getattr(recipe, field.name)
         for field in dataclasses.fields(recipe)
-        if not callable(getattr(recipe, field.name)) and field.name != "augmentation"
+        if field.name not in ("optimizer", "learning_rate", "initialize")
+        and field.name != "augmentation"
     }
     fields["model_arguments"] = dict(recipe.model_arguments)
     fields["eval_split"] = "holdout" if recipe.holdout else "test"
@@ -68,30 +80,149 @@ def settings_of(recipe, precision, rate_factor, examples, dropout):
     return json.loads(json.dumps(fields))
 
 
-def check_same(before, now, out):
-    differing = [key for key in now if before.get(key) != now[key]]
+def resolved(recipe, optimizer) -> dict:
+    """What the recipe's functions give, as JSON.
+
+    Args:
+        recipe: `Recipe`.
+        optimizer: The Keras optimizer that it made.
+
+    Returns:
+        A dict of descriptions of the optimizer, its learning rate, the initialization
+        and the augmentations.
+    """
+    described = describe(optimizer)
+    described.pop("learning_rate", None)
+    return {
+        "optimizer": described,
+        "learning_rate": describe(optimizer._learning_rate),
+        "initialize": describe(recipe.initialize),
+        "augmentation": describe(list(recipe.augmentation)),
+    }
+
+
+def describe(value, depth: int = DEPTH):
+    """A JSON-plain account of an object: its class or function and their values.
+
+    Example:
+
+    >>> from training.data.augmentation import random_crop
+    >>> from training.engine.schedules import WarmupLinear
+    >>> describe(WarmupLinear(0.1, steps=10))
+    {'class': 'WarmupLinear', 'peak': 0.1, 'steps': 10, 'warmup': 0.2}
+    >>> describe(random_crop(4)) == describe(random_crop(4))
+    True
+    >>> describe(random_crop(4)) == describe(random_crop(3))
+    False
+    """
+    inner = functools.partial(describe, depth=depth - 1)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return {"array": list(value.shape), "sha256": _digest(value.tobytes())}
+    if depth == 0:
+        return _name(value)
+    if isinstance(value, Mapping):
+        return {str(key): inner(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [inner(item) for item in value]
+    if isinstance(value, functools.partial):
+        values = {"args": value.args, **value.keywords}
+        return {"function": _name(value.func), **inner(values)}
+    if inspect.isfunction(value):
+        return {"function": _name(value), **inner(_values_of_function(value))}
+    if inspect.isclass(value) or inspect.isbuiltin(value):
+        return _name(value)
+    return {"class": _name(type(value)), **inner(_values_of_object(value))}
+
+
+def _name(value):
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return name.split(".<locals>")[0]
+
+
+def _values_of_function(function):
+    """Values that a function has from where it was made, and its default values."""
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults | dict(inspect.getclosurevars(function).nonlocals)
+
+
+def _values_of_object(value):
+    with contextlib.suppress(Exception):
+        # Keras counts the names of its objects.
+        return {k: v for k, v in value.get_config().items() if k != "name"}
+    return {k: v for k, v in getattr(value, "__dict__", {}).items() if k[:1] != "_"}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_same(before: Mapping, now: Mapping, out: pathlib.Path) -> None:
+    """Compares settings of a run with those it began with.
+
+    Raises:
+        UserError: If some differ; it names each.
+    """
+    # A setting that did not exist when the run began is a matter of its code.
+    differing = list(_differences({k: before[k] for k in now if k in before}, now))
     if differing:
-        raise ValueError(
+        raise UserError(
             f"Expected {out} to be empty or to hold a run with the same settings. "
-            + "; ".join(
-                f"Received: {k}={now[k]!r}, there {before.get(k)!r}" for k in differing
-            )
-            + ". Use another folder for --out."
+            f"Received: {'; '.join(differing)}. Use another folder for --out."
         )
 
 
-def check_same_code(recipe_path, out):
-    """Settings do not tell of optimizer, learning rate and augmentation; code does."""
-    kept = out / "recipe.py"
-    if kept.is_file() and read_code(kept) != read_code(recipe_path):
-        raise ValueError(
-            f"Expected the recipe that the run in {out} began with. Received: "
-            f"{recipe_path}, whose code is not that of {kept}. Use another folder for "
-            f"--out; or, if the change is of no matter, copy the recipe to {kept}."
+def _differences(before, now, name=""):
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            if name or key in before:
+                inside = f"{name}.{key}" if name else key
+                yield from _differences(before.get(key), now.get(key), inside)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, pair in enumerate(zip(before, now, strict=True)):
+            yield from _differences(*pair, f"{name}[{index}]")
+    elif before != now:
+        yield f"{name}={now!r}, there {before!r}"
+
+
+def check_same_code(sources: dict, out: pathlib.Path, accept: bool) -> list[str]:
+    """Compares the code of a run with that of its last start.
+
+    Args:
+        sources: Result of `dependencies.read_sources`.
+        out: Folder of the run.
+        accept: Whether to let changes through.
+
+    Returns:
+        The names of the sources that changed.
+
+    Raises:
+        UserError: If some changed and they are not accepted.
+    """
+    kept = dependencies.kept(out)
+    if not kept and (out / dependencies.RECIPE).is_file():
+        # A run of a version that kept its recipe only.
+        kept = sources | {
+            dependencies.RECIPE: (out / dependencies.RECIPE).read_text("utf-8")
+        }
+    changed = dependencies.changed(kept, sources)
+    if changed and not accept:
+        raise UserError(
+            f"Expected the code that the run in {out} began with. Received: changes in "
+            f"{', '.join(changed)}. Use another folder for --out, or "
+            "--accept-code-changes if they do not alter what the run computes."
         )
+    if changed:
+        logger.warning("Code changed since the last start: %s", ", ".join(changed))
+    return changed
 
 
-def placement_facts(run):
+def placement_facts(run) -> dict:
+    """What is kept of one start of a run, beside its settings."""
     placement, recipe = run.placement, run.recipe
     return {
         "from_step": run.state["step"],
@@ -101,25 +232,40 @@ def placement_facts(run):
         "batch_size": recipe.batch_size,
         "batch_size_per_replica": recipe.batch_size // placement.replicas,
         "learning_rate_factor": run.settings["rate_factor"],
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(
+            "T", "seconds"
+        ),
+        **_version(),
+        "changed_code": run.changed_code,
+        "machine": device.description(),
     }
 
 
-def announce(run, recipe_path):
+def announce(run, recipe_path) -> None:
+    """Logs how the run starts and keeps the code that it starts with."""
     facts = run.state["placements"][-1]
-    print(
-        f"{run.out}: from step {facts['from_step']} of {run.total}, strategy "
-        f"{facts['strategy']}, {facts['workers']} workers, {facts['replicas']} replicas"
-        f" of {facts['batch_size_per_replica']} images, global batch "
-        f"{facts['batch_size']}, learning rate × {facts['learning_rate_factor']:g}",
-        file=sys.stderr,
+    logger.info(
+        "%s: from step %d of %d, strategy %s, %d workers, %d replicas of %d images, "
+        "global batch %d, learning rate × %g",
+        run.out,
+        facts["from_step"],
+        run.total,
+        *(facts[k] for k in ("strategy", "workers", "replicas")),
+        *(facts[k] for k in ("batch_size_per_replica", "batch_size")),
+        facts["learning_rate_factor"],
     )
-    if run.state["starts"] == 1:
-        with replacing(run.out / "recipe.py") as part:
+    start = run.state["starts"]
+    if start == 1:
+        with replacing(run.out / dependencies.RECIPE) as part:
             shutil.copyfile(recipe_path, part)
+    if start == 1 or run.changed_code or not dependencies.kept(run.out):
+        dependencies.keep(run.out, run.sources, start)
 
 
-def write_facts(run):
+def write_facts(run) -> None:
+    """Writes `run.json`."""
     state = run.state
+    last = state["placements"][-1] if state["placements"] else {}
     facts = {
         "recipe": run.recipe_name,
         "settings": run.settings,
@@ -128,23 +274,30 @@ def write_facts(run):
         "starts": state["starts"],
         "placements": state["placements"],
         "finished": state["step"] == run.total,
-        "commit": _commit(),
-        "machine": device.description(),
+        "commit": last.get("commit"),
+        "machine": last.get("machine") or device.description(),
     }
     with replacing(run.out / "run.json") as part:
         part.write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def is_finished(out):
+def is_finished(out: pathlib.Path) -> bool:
+    """Whether a folder holds a run that reached its end."""
     path = out / "run.json"
     return path.is_file() and json.loads(path.read_text()).get("finished", False)
 
 
-def _commit():
+def _version() -> dict:
+    """The checkout's commit, and whether its files differ from it."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or None, "dirty": bool(changes) if commit else None}
+
+
+def _git(*arguments: str) -> str | None:
     if not shutil.which("git"):
         return None
-    folder = pathlib.Path(__file__).parent
     result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True
+        ["git", *arguments], cwd=dependencies.ROOT, capture_output=True, text=True
     )
-    return result.stdout.strip() or None
+    return result.stdout.strip()

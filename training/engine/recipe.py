@@ -1,13 +1,65 @@
 """A recipe: everything that decides what a training run computes."""
 
-import ast
 import dataclasses
-import importlib.util
+import inspect
+import json
 import pathlib
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+
+from elu_zoo.errors import UserError
+from elu_zoo.models import get_model_function
 
 # Fields that `training.train` has an option for.
 OPTIONS = ("seed", "epochs", "holdout", "batch_size")
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_mapping_of_sizes(value):
+    return (
+        isinstance(value, Mapping)
+        and all(isinstance(epoch, int) for epoch in value)
+        and all(map(_is_count, value.values()))
+    )
+
+
+_COUNT = ("an integer of 1 or more", _is_count)
+_COUNT_OR_0 = ("an integer of 0 or more", lambda x: _is_count(x) or x == 0)
+_FUNCTION = ("a function", callable)
+# What each field has to be. `dropout_steps` checks the phases of the dropout.
+_CHECKS = {
+    "batch_size": _COUNT,
+    "epochs": _COUNT,
+    "optimizer": _FUNCTION,
+    "learning_rate": _FUNCTION,
+    "initialize": ("a function or None", lambda x: x is None or callable(x)),
+    "augmentation": (
+        "augmentations of training.data.augmentation",
+        lambda x: all(hasattr(one, "on_host") for one in x),
+    ),
+    "image_sizes": ("sides in pixels by epoch", _is_mapping_of_sizes),
+    "label_smoothing": (
+        "from 0 to below 1",
+        lambda x: _is_number(x) and 0 <= x < 1,
+    ),
+    "l2": ("0 or more", lambda x: _is_number(x) and x >= 0),
+    "clip_norm": (
+        "a number above 0, or None",
+        lambda x: x is None or (_is_number(x) and x > 0),
+    ),
+    "accumulation": _COUNT,
+    "examples": ("a count or None", lambda x: x is None or _is_count(x)),
+    "holdout": _COUNT_OR_0,
+    "evaluate_every": _COUNT,
+    "seed": _COUNT_OR_0,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +70,8 @@ class Recipe:
         model: Name of a model function of `elu_zoo`.
         model_arguments: Its arguments, JSON-plain.
         dataset: Name of a data set, see `elu_zoo.datasets`.
-        batch_size: Examples a step, over all devices. The last, smaller batch of an
-            epoch is left out; each epoch has another order.
+        batch_size: Examples per step, over all devices. The last, smaller batch of an
+            epoch is left out; each epoch has a different order.
         epochs: Passes over the training images.
         optimizer: Called with the learning-rate schedule, returns a Keras optimizer.
             With its `use_ema`, the averaged weights are the ones evaluated and kept.
@@ -71,17 +123,39 @@ class Recipe:
     evaluate_every: int = 1
     seed: int = 0
 
+    def __post_init__(self):
+        for name, (expected, is_right) in _CHECKS.items():
+            value = getattr(self, name)
+            if not is_right(value):
+                raise UserError(
+                    f"Expected {name} to be {expected}. Received: {name}={value!r}"
+                )
+        _check_model(self.model, self.model_arguments)
+
+
+def _check_model(model, arguments):
+    """Whether there is such a model function and it takes the arguments."""
+    try:
+        inspect.signature(get_model_function(model)).bind_partial(**arguments)
+        json.dumps(dict(arguments))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"Expected model and model_arguments to fit each other, with values that "
+            f"JSON has. Received: model={model!r}, model_arguments={arguments!r}: "
+            f"{error}"
+        ) from error
+
 
 def counted_from_start(image_sizes, epochs):
-    """A recipe's image sizes without epochs that count from the end.
+    """Replaces epochs that count from the end by epochs from the start.
 
     Args:
         image_sizes: Field of a `Recipe`.
         epochs: Epochs of the run.
 
     Returns:
-        A dict with the epochs in order. A size that a shorter run has no epochs left
-        for gives way to those that count from the end.
+        A dict of sizes, ordered by epoch. In a run too short for all of them, the sizes
+        that count from the end take precedence.
 
     Example:
 
@@ -125,7 +199,7 @@ def dropout_steps(dropout, total):
         A dict with the steps in order.
 
     Raises:
-        ValueError: If the keys are no shares of the run, none is 0, or the run is too
+        UserError: If the keys are no shares of the run, none is 0, or the run is too
             short for all of them.
 
     Example:
@@ -134,13 +208,13 @@ def dropout_steps(dropout, total):
     {0: 0.1, 150: 0.2}
     """
     if dropout and (min(dropout) != 0 or max(dropout) >= 1):
-        raise ValueError(
+        raise UserError(
             "Expected the dropout of a recipe to have rates from 0 on, and others from "
             f"shares of the run below 1 on. Received: {list(dropout)}"
         )
     steps = {round(share * total): dropout[share] for share in sorted(dropout)}
     if len(steps) < len(dropout) or total in steps:
-        raise ValueError(
+        raise UserError(
             f"Expected a run of more steps than {total}, for {len(dropout)} phases of "
             "dropout to have their turn. Give it more epochs."
         )
@@ -173,14 +247,6 @@ def smoke(recipe, batch_size=None):
     )
 
 
-def read_code(path):
-    """The code of a recipe file, to compare: without its docstring and comments."""
-    tree = ast.parse(pathlib.Path(path).read_bytes())
-    if ast.get_docstring(tree) is not None:
-        del tree.body[0]
-    return ast.dump(tree)
-
-
 def load_recipe(path, **changes):
     """Reads a recipe file.
 
@@ -193,7 +259,8 @@ def load_recipe(path, **changes):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it has no recipe.
+        UserError: If it cannot be run, has no recipe, or one with a value that cannot
+            be. The message names the line.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -202,15 +269,27 @@ def load_recipe(path, **changes):
             f"Expected the path of a recipe file. Received: {path}. The recipes here: "
             + ", ".join(f"training/recipes/{p.name}" for p in known)
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None:
-        raise ValueError(f"Expected a recipe, a Python file. Received: {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    recipe = getattr(module, "recipe", None)
+    recipe = _run(path).get("recipe")
     if not isinstance(recipe, Recipe):
-        raise ValueError(
+        raise UserError(
             f"Expected {path} to assign a `training.engine.recipe.Recipe` to the name "
             f"`recipe`. Received: {recipe!r}"
         )
     return dataclasses.replace(recipe, **changes)
+
+
+def _run(path):
+    """The names that a recipe file assigns."""
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+        names = {"__name__": path.stem, "__file__": str(path)}
+        exec(code, names)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
+        raise UserError(
+            f"Expected {path} to be a recipe. Received: in line {line}, "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return names

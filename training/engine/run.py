@@ -5,6 +5,7 @@ import json
 import pathlib
 
 from elu_zoo._weight_files import load_weights
+from elu_zoo.errors import UserError
 from elu_zoo.models import get_model_function
 from training.data import sources
 from training.engine import runlog
@@ -56,7 +57,7 @@ class Run:
         """A split of the run's data set.
 
         Raises:
-            ValueError: If its classes are not those that the run was trained on.
+            UserError: If its classes are not those that the run was trained on.
         """
         return sources.load(
             self.settings["dataset"], split, data_dir, self.facts["class_names"]
@@ -73,7 +74,7 @@ def load_run(folder):
         A `Run`.
 
     Raises:
-        ValueError: If it is no run's folder, or the run has not been evaluated yet.
+        UserError: If it is no run's folder, or the run has not been evaluated yet.
     """
     folder = pathlib.Path(folder)
     missing = [
@@ -82,7 +83,7 @@ def load_run(folder):
         if not (folder / name).is_file()
     ]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Expected {folder} to be the folder of a finished run. "
             f"It has no {', '.join(missing)}."
         )

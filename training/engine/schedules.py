@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from elu_zoo.errors import UserError
+
 
 class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
     """From 0 linearly up to a peak, then linearly down to 0.
@@ -21,7 +23,7 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak, steps, warmup=0.2):
         if not 0 < warmup < 1:
-            raise ValueError(
+            raise UserError(
                 f"Expected warmup to be between 0 and 1. Received: warmup={warmup!r}"
             )
         self.peak, self.steps, self.warmup = peak, steps, warmup
@@ -50,7 +52,7 @@ def warmup_cosine(peak, steps, warmup=0.05):
         A `keras.optimizers.schedules.CosineDecay`.
 
     Raises:
-        ValueError: If the warmup is not shorter than the run.
+        UserError: If the warmup is not shorter than the run.
 
     Example:
 
@@ -60,7 +62,7 @@ def warmup_cosine(peak, steps, warmup=0.05):
     """
     up = round(warmup * steps)
     if not 0 <= up < steps:
-        raise ValueError(
+        raise UserError(
             "Expected warmup to be a share of the run, from 0 to below 1. Received: "
             f"warmup={warmup!r}, steps={steps!r}"
         )
@@ -87,7 +89,7 @@ def piecewise(rates, of, steps):
         A `keras.optimizers.schedules.PiecewiseConstantDecay`.
 
     Raises:
-        ValueError: If `rates` has one rate only, does not begin at iteration 0, or has
+        UserError: If `rates` has one rate only, does not begin at iteration 0, or has
             iterations beyond `of`.
 
     Example:
@@ -98,7 +100,7 @@ def piecewise(rates, of, steps):
     """
     first, *later = sorted(rates)
     if first != 0 or not later or later[-1] >= of:
-        raise ValueError(
+        raise UserError(
             "Expected two rates or more, from iteration 0 on, all within the run. "
             f"Received: rates={rates!r}, of={of!r}"
         )
@@ -117,7 +119,7 @@ class Consecutive(keras.optimizers.schedules.LearningRateSchedule):
             them; the first is step 0.
 
     Raises:
-        ValueError: If `schedules` does not begin at step 0.
+        UserError: If `schedules` does not begin at step 0.
 
     Example:
 
@@ -130,7 +132,7 @@ class Consecutive(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, schedules):
         if 0 not in schedules:
-            raise ValueError(
+            raise UserError(
                 "Expected schedules to begin at step 0. "
                 f"Received: schedules of steps {sorted(schedules)}"
             )
