@@ -54,8 +54,10 @@ setup(
         "parquet": ["pyarrow>=15.0"],
         "ray": ["ray[data]>=2.60"],
         "training": [
+            "ClusterShell>=1.9",
             "google-crc32c>=1.5",
             "importlib_resources>=6.0",
+            "jinja2>=3.1",
             "opencv-python-headless>=4.10",
             "simplejpeg>=1.8",
             "tensorboard>=2.16",

@@ -12,7 +12,6 @@ same command again: it goes on, and the files are the same.
 official archives from D or downloads them.
 """
 
-import argparse
 import concurrent.futures
 import contextlib
 import io
@@ -24,6 +23,8 @@ import tarfile
 
 from tqdm import tqdm
 
+from elu_zoo.errors import UserError
+from training.commands import parse, parser
 from training.data.decoding import RATIOS, decode_jpeg, sides_of
 from training.data.records import RecordDataset, write_index, write_shard
 
@@ -38,30 +39,29 @@ VALIDATION_SHARD = 1000
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m training.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Runs the command."""
+    options = parser("training.prepare", __doc__)
+    options.add_argument(
+        "dataset", choices=["imagenet", "cifar10", "cifar100", "mnist"]
     )
-    parser.add_argument("dataset", choices=["imagenet", "cifar10", "cifar100", "mnist"])
-    parser.add_argument("--manual-dir", required=True, help="folder of the archives")
-    parser.add_argument("--data-dir", required=True, help="folder to prepare them in")
-    parser.add_argument(
+    options.add_argument("--manual-dir", required=True, help="folder of the archives")
+    options.add_argument("--data-dir", required=True, help="folder to prepare them in")
+    options.add_argument(
         "--splits", nargs="+", choices=list(ARCHIVES), default=list(ARCHIVES)
     )
-    parser.add_argument(
+    options.add_argument(
         "--allow-missing",
         action="store_true",
         help="accept archives that lack classes or images",
     )
-    parser.add_argument(
+    options.add_argument(
         "--resize",
         type=int,
         default=256,
         metavar="SIDE",
         help="of the square images to store; 0: the files as they are (default: 256)",
     )
-    arguments = parser.parse_args(argv)
+    arguments = parse(options, argv)
     try:
         if arguments.dataset != "imagenet":
             return prepare_tfds(
@@ -75,7 +75,7 @@ def main(argv=None):
                 arguments.allow_missing,
                 arguments.resize,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         sys.exit(f"training.prepare: {error}")
 
 
@@ -112,12 +112,12 @@ def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=25
 
     Raises:
         FileNotFoundError: If the archive is not there.
-        ValueError: If it is not the official archive, or not all of it, or `resize` is
+        UserError: If it is not the official archive, or not all of it, or `resize` is
             negative.
         OSError: If there is too little space.
     """
     if resize < 0:
-        raise ValueError(
+        raise UserError(
             f"Expected resize to be a side in pixels, or 0. Received: {resize}"
         )
     archive = pathlib.Path(manual_dir) / ARCHIVES[split]
@@ -126,7 +126,7 @@ def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=25
     with contextlib.suppress(FileNotFoundError):
         count = len(RecordDataset(folder, split))
         if count < ENOUGH * IMAGES[split] and not allow_missing:
-            raise ValueError(
+            raise UserError(
                 f"Expected nearly all of {IMAGES[split]:,} images in {folder}. "
                 f"Received: {count:,}, of only a part of {archive.name}. Remove "
                 f"{folder}/{split}*, or give --allow-missing."
@@ -170,7 +170,7 @@ def rgb_jpeg(data):
         a kind of JPEG that training does not read.
 
     Raises:
-        ValueError: If it cannot be decoded to its end.
+        UserError: If it cannot be decoded to its end.
     """
     from PIL import Image
 
@@ -184,7 +184,7 @@ def rgb_jpeg(data):
         image.save(converted, "JPEG", quality=100, subsampling=0)
         return converted.getvalue()
     except (ValueError, OSError, SyntaxError) as error:
-        raise ValueError(f"Expected a whole image. {error}") from error
+        raise UserError(f"Expected a whole image. {error}") from error
 
 
 def resized(data, side):
@@ -220,7 +220,7 @@ def _opened(archive):
     try:
         return tarfile.open(archive, "r:")
     except tarfile.ReadError as error:
-        raise ValueError(_cut_short(archive, error)) from error
+        raise UserError(_cut_short(archive, error)) from error
 
 
 def _members(tar, archive):
@@ -228,11 +228,11 @@ def _members(tar, archive):
     try:
         members = [member for member in tar.getmembers() if member.isfile()]
     except tarfile.ReadError as error:
-        raise ValueError(_cut_short(archive, error)) from error
+        raise UserError(_cut_short(archive, error)) from error
     end = max((m.offset_data + m.size for m in members), default=0)
     size = archive.stat().st_size
     if size < end:
-        raise ValueError(_cut_short(archive, f"{size:,} of at least {end:,} bytes"))
+        raise UserError(_cut_short(archive, f"{size:,} of at least {end:,} bytes"))
     return sorted(members, key=lambda member: member.name)
 
 
@@ -245,7 +245,7 @@ def _classes(tar, members, classes, archive):
     labels = {f"{wnid}.tar": label for label, wnid in enumerate(classes)}
     strangers = [m.name for m in members if m.name not in labels]
     if strangers or not members:
-        raise ValueError(
+        raise UserError(
             f"Expected {archive} to hold n01440764.tar and the like. Received: "
             f"{strangers[:3]}"
         )
@@ -255,9 +255,7 @@ def _classes(tar, members, classes, archive):
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
                 images = [image for image in inner.getmembers() if image.isfile()]
         except tarfile.ReadError as error:
-            raise ValueError(
-                _cut_short(f"{member.name} in {archive}", error)
-            ) from error
+            raise UserError(_cut_short(f"{member.name} in {archive}", error)) from error
         for image in images:
             image.offset_data += member.offset_data
         groups.append([(i.name, labels[member.name], i) for i in images])
@@ -274,7 +272,7 @@ def _parts(members, classes, archive):
     images = [(pathlib.PurePosixPath(m.name).name, m) for m in members]
     strangers = [name for name, _ in images if name not in labels]
     if strangers or not images:
-        raise ValueError(
+        raise UserError(
             f"Expected {archive} to hold ILSVRC2012_val_00000001.JPEG and the like. "
             f"Received: {strangers[:3]}"
         )
@@ -286,7 +284,7 @@ def _parts(members, classes, archive):
 def _check_count(groups, split, archive, allow_missing):
     count = sum(map(len, groups))
     if count != IMAGES[split] and not allow_missing:
-        raise ValueError(
+        raise UserError(
             f"Expected {IMAGES[split]:,} images in {archive}. Received: {count:,}. Get "
             "the whole archive, or give --allow-missing."
         )

@@ -1,7 +1,9 @@
 """The scripts and manifests of training/cluster."""
 
 import pathlib
+import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -34,17 +36,41 @@ def test_the_kubernetes_manifest_fits_the_schema():
     assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
 
 
-@pytest.mark.parametrize("statuses, expected", [([75, 137, 0], 0), ([75, 2], 2)])
+@pytest.mark.parametrize(
+    "statuses, expected",
+    [
+        *(([75, 137, 0], 0), ([75, 2], 2), ([1, 1, 1, 1], 1)),
+        *(([75, 143], 143), ([130], 130)),
+    ],
+)
 def test_the_supervisor_starts_again(tmp_path, statuses, expected):
     counter = tmp_path / "runs"
     script = (
         f'echo run >> "{counter}"; statuses=({" ".join(map(str, statuses))}); '
         f'exit "${{statuses[$(wc -l < "{counter}") - 1]}}"'
     )
+    environ = {"SUPERVISE_PAUSE": "0", "SUPERVISE_RESTARTS": "3"}
     result = subprocess.run(
         ["bash", SUPERVISE, "bash", "-c", script],
-        env={"SUPERVISE_PAUSE": "0", "PATH": "/usr/bin:/bin"},
+        env=environ | {"PATH": "/usr/bin:/bin"},
         capture_output=True,
     )
     assert result.returncode == expected
     assert len(counter.read_text().split()) == len(statuses)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_supervisor_passes_signals_on(number):
+    code = (
+        "import signal, sys, time\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(number, lambda n, frame: sys.exit(128 + n))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        ["bash", SUPERVISE, sys.executable, "-c", code], stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert process.wait(timeout=10) == 128 + number

@@ -1,22 +1,26 @@
 import csv
 import fcntl
+import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 from launch import command
 from PIL import Image
 
-from training.engine import checkpoint, loop, provenance, runlog
+from elu_zoo.errors import UserError
+from training.engine import checkpoint, dependencies, loop, provenance, runlog
 from training.engine.checkpoint import find
-from training.engine.recipe import Recipe
+from training.engine.recipe import Recipe, load_recipe
 from training.train import main
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -25,6 +29,30 @@ ROOT = pathlib.Path(__file__).parents[2]
 def run(*arguments):
     return subprocess.run(
         command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+def outcome(arguments):
+    """Exit status and stderr of the command, in this process."""
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as errors:
+        patch.setattr(os, "_exit", sys.exit)
+        patch.setattr(sys, "stderr", errors)
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, arguments)))
+        return stop.value.code, errors.getvalue()
+
+
+def resume(recipe_path, data_dir, out, **options):
+    recipe = load_recipe(recipe_path)
+    precision = json.loads((out / "run.json").read_text())["settings"]["precision"]
+    return loop.train(
+        recipe_path,
+        recipe,
+        data_dir,
+        out,
+        precision=precision,
+        progress=False,
+        **options,
     )
 
 
@@ -87,15 +115,16 @@ def test_killed_runs_end_with_the_same_bits(
 def test_a_run_leaves_all_that_it_promises(uninterrupted):
     names = {path.name for path in uninterrupted.iterdir()}
     assert names >= {
-        *("recipe.py", "run.json", "log.csv", "curve.png", "checkpoint-00000080.npz"),
-        *("best.weights.h5", "last.weights.h5"),
+        *("recipe.py", "run.json", "log.csv", "curve.svg", "checkpoint-00000080.npz"),
+        *("best.weights.h5", "last.weights.h5", "code.zip"),
     }
     assert list(uninterrupted.glob("events.out.tfevents.*"))
     facts = json.loads((uninterrupted / "run.json").read_text())
     assert facts["settings"]["eval_split"] == "holdout"
     assert facts["settings"]["train_examples"] == 400
-    assert facts["machine"]["keras"]
-    assert (uninterrupted / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    (start,) = facts["placements"]
+    assert start["machine"]["keras"] and start["commit"] and "dirty" in start
+    assert "<svg" in (uninterrupted / "curve.svg").read_text()
     _, rows = content(uninterrupted)
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert sum(row["eval_error"] != "" for row in rows) == 4
@@ -124,20 +153,115 @@ def test_a_finished_run_is_left_alone(uninterrupted, recipe_path, data_dir):
 def test_another_recipe_in_the_same_folder(uninterrupted, recipe_path, data_dir):
     result = run(recipe_path, data_dir, uninterrupted, "--seed", "3")
     assert result.returncode == 2
-    assert "seed=3, there 0" in result.stderr
+    assert "Received: seed=3, there 0." in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_recipe_with_another_rate_in_the_same_folder(
-    uninterrupted, recipe_path, data_dir, tmp_path
+def test_a_recipe_with_other_values_or_code_is_refused(
+    uninterrupted, recipe_path, data_dir, tmp_path, monkeypatch
 ):
-    other = tmp_path / "tiny.py"
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
     text = recipe_path.read_text()
-    other.write_text(text.replace("WarmupLinear(0.02", "WarmupLinear(0.03"))
-    result = run(other, data_dir, uninterrupted)
-    assert result.returncode == 2 and "whose code is not that of" in result.stderr
-    other.write_text(f'"""Another docstring."""\n# And a comment.\n{text}')
-    assert run(other, data_dir, uninterrupted).returncode == 0
+    for old, new, message in (
+        ("Linear(0.02", "Linear(0.03", "learning_rate.peak=0.03, there 0.02"),
+        ("crop(4)", "crop(3)", "padding=3, there 4"),
+        ('"width": 0.04', '"width": 0.05', "model_arguments.width=0.05, there 0.04"),
+        ("use_ema=True", "use_ema=False", "optimizer.use_ema=False, there True"),
+        ("recipe = Recipe(", "one = 1\nrecipe = Recipe(", "changes in recipe.py."),
+    ):
+        recipe_path.with_name("other.py").write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=re.escape(message)):
+            resume(recipe_path.with_name("other.py"), data_dir, out)
+    # A change that does not matter, and one that is let through.
+    commented = f'"""Another docstring."""\n# And a comment.\n{text}'
+    recipe_path.with_name("other.py").write_text(commented)
+    resume(recipe_path.with_name("other.py"), data_dir, out)
+    recipe_path.with_name("other.py").write_text(f"one = 1\n{text}")
+    resume(recipe_path.with_name("other.py"), data_dir, out, accept_code_changes=True)
+
+
+def test_a_module_that_the_recipe_imports_is_its_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text("from others import rate\n")
+    (tmp_path / "others.py").write_text("rate = 1\n")
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("def learning_rate(steps):\n    from mine import rate\n")
+    before = dependencies.read_sources(recipe)
+    assert {"mine.py", "others.py", "training/engine/steps.py"} <= before.keys()
+    assert not before.keys() & {"training/tables.py", "training/engine/runlog.py"}
+    dependencies.keep(tmp_path, before, start=1)
+    (tmp_path / "others.py").write_text("# A comment.\nrate = 1\n")
+    now = dependencies.read_sources(recipe)
+    assert provenance.check_same_code(now, tmp_path, accept=False) == []
+    (tmp_path / "others.py").write_text("rate = 2\n")
+    now = dependencies.read_sources(recipe)
+    with pytest.raises(UserError, match="changes in others.py"):
+        provenance.check_same_code(now, tmp_path, accept=False)
+    assert provenance.check_same_code(now, tmp_path, accept=True) == ["others.py"]
+    dependencies.keep(tmp_path, now, start=12)
+    assert provenance.check_same_code(now, tmp_path, accept=False) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(
+    number, uninterrupted, recipe_path, data_dir, tmp_path
+):
+    out = tmp_path / "run"
+    arguments = command(recipe_path, data_dir, out, "--checkpoint-every", "1000")
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while not runlog.read(out / "log.csv") and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    (path,) = find(out)
+    name = signal.Signals(number).name
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"training.train: Stopped by {name}. The checkpoint of step")
+    assert str(int(path.stem[-8:])) in last and "Traceback" not in errors
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    arrays, rows = content(out)
+    expected_arrays, expected_rows = content(uninterrupted)
+    assert rows == expected_rows
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected_arrays[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("epochs=4", "epoch=4", "line 6, TypeError: .*'epoch'"),
+        ("recipe = Recipe(", "recipe = = Recipe(", "line 6, SyntaxError"),
+        ("epochs=4", "epochs=0", "epochs to be an integer of 1 or more.*epochs=0"),
+        ("batch_size=20", "batch_size='20'", "Received: batch_size='20'"),
+        ('"width"', '"widht"', "model_arguments to fit.*'widht'"),
+        ("ELUNet11", "ELUNet12", "Received: 'ELUNet12'"),
+    ],
+)
+def test_a_recipe_that_cannot_be(old, new, message, recipe_path, tmp_path, monkeypatch):
+    (tmp_path / "tiny.py").write_text(recipe_path.read_text().replace(old, new))
+    status, errors = outcome([tmp_path / "tiny.py", "--data", "x", "--out", "y"])
+    assert status == 2 and re.search(message, errors), errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_an_error_in_the_users_function_keeps_its_traceback(
+    recipe_path, data_dir, tmp_path
+):
+    text = recipe_path.read_text()
+    (tmp_path / "tiny.py").write_text(
+        "def mine(schedule):\n    raise ValueError('mine')\n"
+        + text.replace("ConvMuon(schedule, ", "mine(schedule, ").replace(
+            "mine(schedule, use_ema=True, ema_momentum=0.9)", "mine(schedule)"
+        )
+    )
+    result = run(tmp_path / "tiny.py", data_dir, tmp_path / "run")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "in mine" in result.stderr
 
 
 def test_a_second_process_in_the_same_folder(uninterrupted, recipe_path, data_dir):
@@ -155,7 +279,7 @@ def test_what_was_lost_between_the_last_checkpoint_and_the_end_is_made(
     facts = json.loads((out / "run.json").read_text())
     assert facts["finished"]
     (out / "run.json").write_text(json.dumps(facts | {"finished": False}))
-    for file in (out / "curve.png", *out.glob("events*")):
+    for file in (out / "curve.svg", *out.glob("events*")):
         file.unlink()
     published = [sys.executable, "-m", "training.publish", str(out), "--name", "x.y"]
     result = subprocess.run(
@@ -165,7 +289,7 @@ def test_what_was_lost_between_the_last_checkpoint_and_the_end_is_made(
     assert "which was stopped after step 80" in result.stderr
     result = run(recipe_path, data_dir, out)
     assert result.returncode == 0, result.stderr
-    assert (out / "curve.png").is_file() and list(out.glob("events*"))
+    assert (out / "curve.svg").is_file() and list(out.glob("events*"))
     assert json.loads((out / "run.json").read_text())["finished"]
 
 
@@ -182,7 +306,7 @@ def test_any_torn_last_line_of_the_log_is_passed_over(uninterrupted, tmp_path):
 
 def test_no_git_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance._commit() is None
+    assert provenance._version() == {"commit": None, "dirty": None}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +331,7 @@ def test_a_larger_batch_changes_the_rate(options, factor, monkeypatch):
 
     def train(path, recipe, *arguments, rate_factor, **more):
         calls.append((recipe.batch_size, rate_factor))
+        return None
 
     monkeypatch.setattr(loop, "train", train)
     recipe = str(ROOT / "training/recipes/elunet11_cifar100.py")
@@ -263,8 +388,8 @@ def test_splits_that_do_not_fit_each_other(tmp_path):
         dataset="image_folder",
         batch_size=1,
         epochs=1,
-        optimizer=None,
-        learning_rate=None,
+        optimizer=keras.optimizers.SGD,
+        learning_rate=float,
     )
     write("train", ("apple", "grass", "sky"))
     write("test", ("Sky", "apple", "grass"))

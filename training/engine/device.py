@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+import re
 
 # TensorFlow leaves oneDNN off on processors without AVX-512; the networks train faster
 # with it there too. training/benchmarks/training_step.py measures by how much.
@@ -33,28 +34,49 @@ def split_cpu(count):
         )
 
 
-def accelerator():
+def accelerator() -> str | None:
     """Name of the first GPU, or `None`."""
+    gpu = _gpu()
+    return gpu and gpu[0]
+
+
+def _gpu():
+    """Name and compute capability of the first accelerator, or `None`."""
     import keras
 
     if keras.backend.backend() == "jax":
         import jax
 
         device = jax.devices()[0]
-        return None if device.platform == "cpu" else device.device_kind
+        if device.platform == "cpu":
+            return None
+        # Other accelerators than GPUs have no such number; TPUs have bfloat16.
+        capability = (8, 0) if device.platform == "tpu" else None
+        return device.device_kind, getattr(device, "compute_capability", capability)
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
-    return (
-        tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU")
-        if devices
-        else None
-    )
+    if not devices:
+        return None
+    details = tf.config.experimental.get_device_details(devices[0])
+    return details.get("device_name", "GPU"), details.get("compute_capability")
 
 
-def default_precision():
+def _has_bfloat16(capability):
+    """Whether a GPU computes in bfloat16: from NVIDIA's compute capability 8.0 on."""
+    if isinstance(capability, str):
+        number = re.fullmatch(r"(\d+)\.(\d+)", capability)
+        capability = number and tuple(map(int, number.groups()))
+    return capability is not None and tuple(capability) >= (8, 0)
+
+
+def default_precision() -> str:
     """`"mixed_bfloat16"` where the device computes in bfloat16, else `"float32"`."""
-    fast = accelerator() or {"avx512_bf16", "amx_bf16"} & set(_cpu("flags").split())
+    gpu = _gpu()
+    if gpu:
+        fast = _has_bfloat16(gpu[1])
+    else:
+        fast = {"avx512_bf16", "amx_bf16"} & set(_cpu("flags").split())
     return "mixed_bfloat16" if fast else "float32"
 
 

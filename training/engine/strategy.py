@@ -5,6 +5,10 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Mapping
+
+from elu_zoo.errors import UserError
+from training.engine.rendezvous import wait_for_all
 
 NAMES = ("none", "mirrored", "multi_worker", "data_parallel")
 PORT = 12355
@@ -104,25 +108,29 @@ def make_placement(name=None, environ=os.environ):
         A `Placement`.
 
     Raises:
-        ValueError: If the name is none of these or does not fit the backend.
+        UserError: If the name is none of these or does not fit the backend, or the
+            environment contradicts itself.
     """
     import keras
 
     backend = keras.backend.backend()
     fitting = {"tensorflow": NAMES[:3], "jax": ("none", "data_parallel")}[backend]
     if name is not None and name not in fitting:
-        raise ValueError(
+        raise UserError(
             f"Expected the strategy to be one of {list(fitting)}, those of Keras's "
             f"{backend} backend. Received: {name!r}"
         )
     if backend == "jax":
         return _jax_placement(name)
-    return _tensorflow_placement(name, find_cluster(environ))
+    cluster = find_cluster(environ) if name in (None, "multi_worker") else None
+    return _tensorflow_placement(name, cluster)
 
 
 def _tensorflow_placement(name, cluster):
     import tensorflow as tf
 
+    if cluster and len(cluster[0]) == 1:
+        name = cluster = None
     if name is None:
         several = len(tf.config.list_logical_devices("GPU")) > 1 if not cluster else 0
         name = "multi_worker" if cluster else "mirrored" if several else "none"
@@ -134,19 +142,21 @@ def _tensorflow_placement(name, cluster):
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
         return Placement(name, strategy, replicas=strategy.num_replicas_in_sync)
     if not cluster:
-        raise ValueError(
+        raise UserError(
             "Expected the workers of strategy 'multi_worker' in TF_CONFIG, or in the "
-            "environment of Slurm or Kubernetes; see docs/training.md. Received: "
-            "none of them"
+            "environment of srun or Kubernetes; see docs/training.md. Received: none "
+            "of them"
         )
     addresses, worker = cluster
-    os.environ["TF_CONFIG"] = json.dumps(
-        {
-            "cluster": {"worker": addresses},
-            "task": {"type": "worker", "index": worker},
-        }
+    wait_for_all(addresses, worker)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(
+        cluster_resolver=tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({"worker": addresses}),
+            task_type="worker",
+            task_id=worker,
+            rpc_layer="grpc",
+        )
     )
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return Placement(
         name, strategy, len(addresses), worker, strategy.num_replicas_in_sync
     )
@@ -168,13 +178,25 @@ def _jax_placement(name):
     return Placement(name, strategy, replicas=len(devices))
 
 
-def find_cluster(environ=os.environ):
+def several_workers(name: str | None, environ: Mapping[str, str]) -> bool:
+    """Whether `make_placement` would make this process one of several workers."""
+    if name not in (None, "multi_worker"):
+        return False
+    cluster = find_cluster(environ)
+    return cluster is not None and len(cluster[0]) > 1
+
+
+def find_cluster(
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[list[str], int] | None:
     """The addresses of all workers and the number of this one.
 
     Looked for in this order:
 
-    - `TF_CONFIG`, as TensorFlow and Kubeflow's training operator set it;
-    - Slurm: `SLURM_NTASKS` tasks of `srun`;
+    - `TF_CONFIG`, as TensorFlow and Kubeflow's training operator set it, with tasks of
+      type `"chief"` and `"worker"`;
+    - Slurm: the variables that `srun` sets for each of its tasks, distributed in
+      blocks, Slurm's default;
     - a Kubernetes Indexed Job: `JOB_COMPLETION_INDEX`, set by Kubernetes, with
       `TRAINING_WORKERS` and `TRAINING_SERVICE`, the number of pods and the name of
       their headless service, set in the manifest.
@@ -183,10 +205,10 @@ def find_cluster(environ=os.environ):
         environ: Environment variables.
 
     Returns:
-        `(addresses, index)`, or `None` without such an environment or with one worker.
+        `(addresses, index)`, or `None` without such an environment.
 
     Raises:
-        ValueError: If the environment contradicts itself.
+        UserError: If the environment contradicts itself.
 
     Example:
 
@@ -197,55 +219,123 @@ def find_cluster(environ=os.environ):
     (['elunet-0.elunet:12355', 'elunet-1.elunet:12355'], 1)
     """
     if "TF_CONFIG" in environ:
-        addresses, index = _from_tf_config(environ["TF_CONFIG"])
-    elif int(environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", 1))) > 1:
-        addresses, index = _from_slurm()
-    elif "JOB_COMPLETION_INDEX" in environ and "TRAINING_WORKERS" in environ:
-        addresses, index = _from_kubernetes(environ)
-    else:
-        return None
-    if not 0 <= index < len(addresses):
-        raise ValueError(
-            f"Expected the number of this worker to be below {len(addresses)}, the "
-            f"number of workers. Received: {index}"
-        )
-    return (addresses, index) if len(addresses) > 1 else None
+        return _from_tf_config(environ["TF_CONFIG"])
+    if "SLURM_STEP_NUM_TASKS" in environ:
+        return _from_slurm(environ)
+    if "JOB_COMPLETION_INDEX" in environ and "TRAINING_WORKERS" in environ:
+        return _from_kubernetes(environ)
+    return None
 
 
 def _from_tf_config(text):
     try:
         config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        addresses = list(cluster["worker"])
-        kind, index = task["type"], int(task["index"])
-        chief = list(cluster.get("chief", []))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        cluster = config.get("cluster")
+        if not cluster:
+            return None
+        tasks = [
+            (kind, index, address)
+            for kind in ("chief", "worker")
+            for index, address in enumerate(_addresses(cluster.get(kind, [])))
+        ]
+        kind, index = config["task"]["type"], int(config["task"]["index"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
             'Expected TF_CONFIG such as {"cluster": {"worker": ["host0:12355", '
             '"host1:12355"]}, "task": {"type": "worker", "index": 0}}. '
             f"Received: {text!r}"
         ) from error
-    if kind == "worker":
-        index += len(chief)
-    return chief + addresses, index
+    if kind not in ("chief", "worker") or "ps" in cluster:
+        raise UserError(
+            "Expected TF_CONFIG to have tasks of type 'chief' and 'worker' alone; "
+            "workers evaluate and sum the gradients themselves. Received: a task of "
+            f"type {kind!r} of {sorted(cluster)}"
+        )
+    numbers = [task[:2] for task in tasks]
+    if (kind, index) not in numbers:
+        raise UserError(
+            "Expected the task of TF_CONFIG to be one of its cluster. Received: "
+            f"{kind} {index} of {numbers}"
+        )
+    return [address for *_, address in tasks], numbers.index((kind, index))
 
 
-def _from_slurm():
-    import tensorflow as tf
+def _addresses(value):
+    if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+        raise TypeError("not a list of addresses")
+    return value
 
-    # One task a machine. Slurm shows it its GPUs; the resolver would ask nvidia-smi.
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        port_base=PORT, gpus_per_node=1, gpus_per_task=1, auto_set_gpu=False
-    )
-    addresses = resolver.cluster_spec().as_dict()["worker"]
-    return addresses, resolver.task_id
+
+def _from_slurm(environ):
+    count = _number(environ, "SLURM_STEP_NUM_TASKS")
+    if count == 1:
+        return None
+    try:
+        nodes = expand_nodes(environ["SLURM_STEP_NODELIST"])
+        tasks = _tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])
+        places = [
+            (node, local)
+            for node, many in zip(nodes, tasks, strict=True)
+            for local in range(many)
+        ]
+        index = _number(environ, "SLURM_PROCID")
+        here = (nodes[int(environ["SLURM_NODEID"])], int(environ["SLURM_LOCALID"]))
+    except (IndexError, KeyError, ValueError) as error:
+        raise UserError(
+            "Expected the variables SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE, "
+            "SLURM_PROCID, SLURM_NODEID and SLURM_LOCALID that srun sets. Received: "
+            f"{ {k: v for k, v in environ.items() if k.startswith('SLURM_')} }"
+        ) from error
+    if len(places) != count or places[index] != here:
+        raise UserError(
+            "Expected srun to distribute the tasks over the nodes in blocks "
+            f"(--distribution=block). Received: task {index} as {here}, of {places}"
+        )
+    return [f"{node}:{PORT + local}" for node, local in places], index
+
+
+def expand_nodes(text: str) -> list[str]:
+    """The host names of one of Slurm's node lists, in its order.
+
+    Example:
+
+    >>> expand_nodes("login,node[1-2]-ib")
+    ['login', 'node1-ib', 'node2-ib']
+    """
+    from ClusterShell.NodeSet import NodeSet, NodeSetException
+
+    try:
+        # A set is sorted; its parts are not among each other.
+        parts = re.split(r",(?![^\[]*\])", text)
+        return [node for part in parts for node in NodeSet(part, resolver=None)]
+    except NodeSetException as error:
+        raise ValueError(str(error)) from error
+
+
+def _tasks_per_node(text):
+    """Numbers of tasks, such as [2, 2, 1] for `"2(x2),1"`."""
+    parts = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
+    return [int(part[1]) for part in parts for _ in range(int(part[2] or 1))]
 
 
 def _from_kubernetes(environ):
-    count, index = (
-        int(environ["TRAINING_WORKERS"]),
-        int(environ["JOB_COMPLETION_INDEX"]),
-    )
-    job = re.sub(rf"-{index}$", "", environ["HOSTNAME"])
-    service = environ["TRAINING_SERVICE"]
+    count = _number(environ, "TRAINING_WORKERS")
+    index = _number(environ, "JOB_COMPLETION_INDEX")
+    service = environ.get("TRAINING_SERVICE")
+    if not service or not 0 <= index < count:
+        raise UserError(
+            "Expected TRAINING_SERVICE, and JOB_COMPLETION_INDEX below "
+            f"TRAINING_WORKERS. Received: TRAINING_SERVICE={service!r}, "
+            f"JOB_COMPLETION_INDEX={index}, TRAINING_WORKERS={count}"
+        )
+    job = re.sub(rf"-{index}$", "", environ.get("HOSTNAME", ""))
     return [f"{job}-{i}.{service}:{PORT}" for i in range(count)], index
+
+
+def _number(environ, name):
+    try:
+        return int(environ[name])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"Expected {name} to be a number. Received: {environ.get(name)!r}"
+        ) from error
