@@ -1,4 +1,4 @@
-"""Evaluates weights on a data set and writes the figures as JSON.
+"""Evaluates weights on a data set and writes the metrics as JSON.
 
     python -m training.evaluate elunet11.cifar100 --data DIR --out FILE.json
     python -m training.evaluate RUN --data DIR
@@ -7,27 +7,25 @@ Error, top-5 error, calibration and confusion of published weights, or of the la
 best, with --weights best) weights of a run's folder. A single view of each image.
 """
 
-import argparse
 import json
 import pathlib
 import sys
 
-from training.engine import device
+from training.commands import parse, parser
+from training.engine import device  # sets the environment before Keras
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", help="name of published weights, or a run's folder")
-    parser.add_argument("--data", required=True, help="folder of the data sets")
-    parser.add_argument("--split", default="test", choices=["train", "test"])
-    parser.add_argument("--weights", default="last", choices=["last", "best"])
-    parser.add_argument("--out", help="file to write, default: print")
-    arguments = parser.parse_args(argv)
+    """Runs the command."""
+    options = parser("training.evaluate", __doc__)
+    options.add_argument("source", help="name of published weights, or a run's folder")
+    options.add_argument("--data", required=True, help="folder of the data sets")
+    options.add_argument("--split", default="test", choices=["train", "test"])
+    options.add_argument("--weights", default="last", choices=["last", "best"])
+    options.add_argument("--out", help="file to write, default: print")
+    arguments = parse(options, argv)
 
+    from elu_zoo.errors import UserError
     from elu_zoo.files import check_writable, replacing
     from training.data import sources
 
@@ -35,39 +33,41 @@ def main(argv=None):
         if arguments.out:
             check_writable(pathlib.Path(arguments.out).parent)
         model, dataset, data = _load(arguments)
-        figures = sources.evaluate(model, data)
-    except (ValueError, OSError) as error:
+        metrics = sources.evaluate(model, data)
+    except (UserError, OSError) as error:
         sys.exit(f"training.evaluate: {error}")
     result = {
         "source": arguments.source,
         "dataset": dataset,
         "split": arguments.split,
         "machine": device.description(),
-    } | figures
+    } | metrics
     text = json.dumps(result, indent=1) + "\n"
     if not arguments.out:
         print(text, end="")
         return
     with replacing(pathlib.Path(arguments.out)) as part:
         part.write_text(text)
-    low, high = figures["error_interval"]
+    low, high = metrics["error_interval"]
     print(
-        f"{arguments.source} on {figures['n']} {arguments.split} images of {dataset}: "
-        f"error {figures['error']:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 "
-        f"error {figures['top5_error']:.2%}, calibration error "
-        f"{figures['calibration_error']:.2%}"
+        f"{arguments.source} on {metrics['n']} {arguments.split} images of {dataset}: "
+        f"error {metrics['error']:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 "
+        f"error {metrics['top5_error']:.2%}, calibration error "
+        f"{metrics['calibration_error']:.2%}"
     )
 
 
 def _load(arguments):
     """The model, the name of its data set and the split."""
+    from elu_zoo.cli.common import known_model
     from elu_zoo.models import get_model_function
-    from elu_zoo.records import get_record
+    from elu_zoo.records import get_record, list_weights
     from training.data import sources
     from training.engine.run import load_run
 
-    source, split = arguments.source, arguments.split
-    if pathlib.Path(source).is_dir():
+    # As in `elu-zoo`: a name of weights, unless it is written "./NAME", then a path.
+    source, split = known_model(arguments.source), arguments.split
+    if pathlib.Path(source).is_dir() and source not in list_weights():
         run = load_run(source)
         data = run.load_data(split, arguments.data)
         return run.build_model(arguments.weights), run.settings["dataset"], data

@@ -1,4 +1,4 @@
-"""Turns a finished run into published weights: file, manifest record, model card.
+"""Publishes a finished run: evaluates it, records it, renders what shows the record.
 
     python -m training.publish RUN --name elunet15.imagenet --data DIR
 
@@ -12,7 +12,6 @@ adds the figures of a run that differs in its seed alone, so that the card state
 and standard deviation; its weights are not kept.
 """
 
-import argparse
 import datetime
 import hashlib
 import json
@@ -22,55 +21,58 @@ import shutil
 import sys
 import tempfile
 
-from training.cards import over_seeds
+from elu_zoo.errors import UserError
+from training.commands import RATE_SCALING, parse, parser, positive
 from training.engine import device
-from training.engine.recipe import OPTIONS, load_recipe, read_code
-from training.tables import cards
-from training.train import RATE_SCALING, positive
+from training.engine.recipe import OPTIONS, load_recipe
+from training.tables import over_seeds, render
 
 ROOT = pathlib.Path(__file__).parents[1]
-RUN_FILES = ("recipe.py", "run.json", "log.csv", "curve.png")
+# Files of a run to keep, with the names that they get.
+RUN_FILES = {
+    "recipe.py": "recipe.txt",
+    "run.json": "run.json",
+    "log.csv": "log.csv",
+    "curve.svg": "curve.svg",
+}
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m training.publish",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", help="folder of the run")
-    parser.add_argument(
+    """Runs the command."""
+    options = parser("training.publish", __doc__)
+    options.add_argument("run", help="folder of the run")
+    options.add_argument(
         "--name", required=True, help="model.tag, such as elunet15.imagenet"
     )
-    parser.add_argument("--data", required=True, help="folder of the data sets")
-    parser.add_argument(
+    options.add_argument("--data", required=True, help="folder of the data sets")
+    options.add_argument(
         "--weights",
         default="last",
         choices=["last", "best"],
         help="which of the run's weights; best only where it held images out",
     )
-    parser.add_argument(
+    options.add_argument(
         "--another-seed",
         action="store_true",
         help="keep the figures alone, beside those of the published weights",
     )
-    parser.add_argument(
+    options.add_argument(
         "--image-size",
         type=positive,
         metavar="SIDE",
         help="of the images that the weights are for, and the test images are resized "
         "to (default: as they are); best chosen by training.benchmarks.evaluation_size",
     )
-    parser.add_argument(
+    options.add_argument(
         "--limited-by", metavar="TEXT", help="what limits the error, for the card"
     )
-    parser.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
-    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
-    arguments = vars(parser.parse_args(argv))
+    options.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
+    options.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
+    arguments = vars(parse(options, argv))
     another_seed = arguments.pop("another_seed")
     about_weights = {name: arguments.pop(name) for name in ("image_size", "limited_by")}
     if another_seed and any(about_weights.values()):
-        parser.error(
+        options.error(
             "--image-size and --limited-by go with the weights, not with another seed"
         )
     try:
@@ -78,7 +80,7 @@ def main(argv=None):
             record = add_seed(**arguments)
         else:
             record = publish(**arguments, **about_weights)
-    except (ValueError, FileNotFoundError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f"training.publish: {error}")
     mean, deviation, seeds = over_seeds(record)
     print(
@@ -115,7 +117,7 @@ def publish(
         The new record of the manifest.
 
     Raises:
-        ValueError: If the run is not finished, the name is not one of its model, or
+        UserError: If the run is not finished, the name is not one of its model, or
             `"best"` would choose by the test set.
     """
     from elu_zoo import datasets
@@ -127,7 +129,7 @@ def publish(
     settings = run.settings
     model_name, _, tag = name.partition(".")
     if get_model_function(model_name).__name__ != settings["model"] or not tag:
-        raise ValueError(
+        raise UserError(
             f"Expected a name like {settings['model'].lower()}.<tag> for this run. "
             f"Received: {name!r}"
         )
@@ -154,7 +156,7 @@ def publish(
         "class_names": list(test.class_names),
         "dataset": {"name": settings["dataset"]} | datasets.TERMS[settings["dataset"]],
         "license": "Apache-2.0; see the terms of the training data",
-        "recipe": _recipe(run, name),
+        "recipe": f"docs/results/{name}/recipe.txt",
         "recipe_changes": _changes(run),
         "metrics": {
             key: figures[key]
@@ -219,13 +221,13 @@ def add_seed(
         The record.
 
     Raises:
-        ValueError: If no such weights are published, or the run differs in more than
+        UserError: If no such weights are published, or the run differs in more than
             its seed and precision, or has one of their seeds.
     """
     run = _finished(run)
     manifest = _read_manifest(pretrained)
     if name not in manifest["weights"]:
-        raise ValueError(
+        raise UserError(
             "Expected the name of published weights, one of "
             f"{sorted(manifest['weights'])}. Received: {name!r}"
         )
@@ -234,11 +236,11 @@ def add_seed(
     differing = {
         key: value
         for key, value in run.settings.items()
-        if key not in ("seed", "precision") and published.get(key) != value
+        if key in published.keys() - {"seed", "precision"} and published[key] != value
     }
     seed = run.settings["seed"]
     if differing or seed in over_seeds(record)[2]:
-        raise ValueError(
+        raise UserError(
             f"Expected a run with the settings of {name} and another seed than "
             f"{over_seeds(record)[2]}. Received: {differing | {'seed': seed}}"
         )
@@ -258,20 +260,11 @@ def _finished(folder):
 
     run = load_run(folder)
     if not run.facts["finished"]:
-        raise ValueError(
+        raise UserError(
             f"Expected a finished run. Received: {folder}, which was stopped after "
             f"step {run.rows[-1]['step'] if run.rows else 0}. Give its command again."
         )
     return run
-
-
-def _recipe(run, name):
-    """Path of the run's recipe: ours, or else the one kept with the results."""
-    path = f"training/recipes/{run.facts['recipe']}"
-    ours = ROOT / path
-    if ours.is_file() and read_code(ours) == read_code(run.folder / "recipe.py"):
-        return path
-    return f"docs/results/{name}/recipe.py"
 
 
 def _changes(run):
@@ -287,7 +280,7 @@ def _changes(run):
     for scaling in ("linear", "none", "sqrt"):
         if RATE_SCALING[scaling](ratio) == factor:
             return changes | ({} if scaling == "linear" else {"rate_scaling": scaling})
-    raise ValueError(
+    raise UserError(
         f"Expected the learning rate to be scaled by one of {list(RATE_SCALING)}. "
         f"Received: a factor of {factor} for a batch {ratio} times as large"
     )
@@ -309,7 +302,7 @@ def _evaluated(run, name, weights, test, shape):
     from training.data import sources
 
     if weights == "best" and not run.settings["holdout"]:
-        raise ValueError(
+        raise UserError(
             "Expected a run with held-out images for its best weights; this one would "
             "choose by the test set. Use the last ones."
         )
@@ -328,8 +321,8 @@ def _write_results(run, figures, folder):
     from elu_zoo.files import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
-    for file in RUN_FILES:
-        shutil.copyfile(run.folder / file, folder / file)
+    for file, kept in RUN_FILES.items():
+        shutil.copyfile(run.folder / file, folder / kept)
     with replacing(folder / "evaluation.json") as part:
         part.write_text(json.dumps(figures) + "\n")
 
@@ -342,15 +335,13 @@ def _read_manifest(pretrained):
 
 
 def _write_manifest(manifest, pretrained, results):
-    """The manifest, and the cards that go with it."""
+    """The manifest, and what is made from it."""
     from elu_zoo.files import replacing
 
-    (pretrained / "cards").mkdir(parents=True, exist_ok=True)
     with replacing(pretrained / "manifest.json") as part:
         part.write_text(json.dumps(manifest, indent=1) + "\n")
-    for name, card in cards(manifest, results).items():
-        with replacing(pretrained / "cards" / f"{name}.md") as part:
-            part.write_text(card)
+    readme = ROOT / "README.md" if pretrained == ROOT / "pretrained" else None
+    render(manifest, pretrained, results, readme)
 
 
 def reference_logits(model):

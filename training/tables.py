@@ -1,17 +1,20 @@
-"""Writes all that is made from the manifest and the results of pretrained weights.
+"""Renders all that is made from the manifest and the results of pretrained weights.
 
     python -m training.tables
 
-The table in README, the model cards, `docs/results/results.csv` and
-`docs/results/error.png`. Run it after publishing; a test compares all but the last.
+These are the table in README, the model cards, `docs/results/results.csv` and
+`docs/results/error.svg`. `training.publish` does the same after adding weights.
 """
 
 import csv
 import io
 import json
 import pathlib
+import statistics
+import textwrap
+from collections.abc import Mapping
 
-from training.cards import card, hardware, over_seeds
+from training.commands import parse, parser
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The paper's figures, section 4.2, with the cost of its training from our recipes.
@@ -24,7 +27,158 @@ PAPER = {
 BEGIN, END = "<!-- weights: python -m training.tables -->\n", "<!-- end -->\n"
 
 
-def table(manifest):
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command."""
+    parse(parser("training.tables", __doc__), argv)
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
+    render(manifest, ROOT / "pretrained", ROOT / "docs/results", ROOT / "README.md")
+
+
+def render(
+    manifest: Mapping,
+    pretrained: pathlib.Path,
+    results: pathlib.Path,
+    readme: pathlib.Path | None = None,
+) -> None:
+    """Writes everything that is made from a manifest.
+
+    Args:
+        manifest: Content of `manifest.json`.
+        pretrained: Folder of the manifest; the cards go to `cards`.
+        results: Folder of the evaluations; the CSV and the plot go there.
+        readme: Path of the README whose table is replaced, or `None`.
+    """
+    texts = {
+        pretrained / "cards" / f"{name}.md": text
+        for name, text in cards(manifest, results).items()
+    }
+    texts[results / "results.csv"] = results_csv(manifest)
+    if readme:
+        texts[readme] = updated(readme.read_text(), manifest)
+    from elu_zoo.files import replacing
+
+    (pretrained / "cards").mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        with replacing(path) as part:
+            part.write_text(text)
+    plot(manifest, results / "error.svg")
+
+
+def over_seeds(record: Mapping) -> tuple[float, float | None, list[int]]:
+    """The test error of all seeds that were run.
+
+    Args:
+        record: Record of the manifest.
+
+    Returns:
+        `(mean, standard deviation, seeds)`; the deviation of a single seed is `None`.
+
+    Example:
+
+    >>> record = {"metrics": {"error": 0.3}, "training": {"seed": 0}}
+    >>> over_seeds(record)
+    (0.3, None, [0])
+    >>> mean, deviation, seeds = over_seeds(
+    ...     record | {"other_seeds": [{"seed": 1, "error": 0.2}]}
+    ... )
+    >>> round(mean, 4), round(deviation, 4), seeds
+    (0.25, 0.0707, [0, 1])
+    """
+    own = {"seed": record["training"]["seed"], "error": record["metrics"]["error"]}
+    runs = [own, *record.get("other_seeds", ())]
+    errors = [run["error"] for run in runs]
+    deviation = statistics.stdev(errors) if len(errors) > 1 else None
+    return statistics.mean(errors), deviation, [run["seed"] for run in runs]
+
+
+def hardware(record: Mapping) -> str:
+    """What weights were trained on, by their record."""
+    machine = record["training"]["machine"]
+    return (
+        machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
+    )
+
+
+def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
+    """The model card of published weights, from the template `card.md.jinja`.
+
+    Args:
+        name: Name of the weights.
+        record: Their record in the manifest.
+        figures: Their evaluation, as `elu_zoo.evaluation.measure` gives it.
+        curve: Name of the file of the learning curve in the results.
+
+    Returns:
+        A string of Markdown.
+    """
+    from training.data.sources import RECORDS
+
+    mean, deviation, seeds = over_seeds(record)
+    ranked = sorted(figures["class_error"].items(), key=lambda item: item[1])
+    arguments = record["arguments"].items()
+    text = _template().render(
+        name=name,
+        record=record,
+        figures=figures,
+        curve=curve,
+        mean=mean,
+        deviation=deviation,
+        seeds=seeds,
+        training=record["training"],
+        machine=record["training"]["machine"],
+        hardware=hardware(record),
+        on_disk=record["dataset"]["name"] in RECORDS,
+        side=record["input_shape"][0],
+        resized_from=record.get("resized_from"),
+        made_with=[f"{k}={v!r}" for k, v in arguments if k != "classes"],
+        extremes=list(zip(ranked[:8], ranked[::-1][:8], strict=True)),
+        options="".join(
+            f" --{option.replace('_', '-')} {value}"
+            for option, value in record.get("recipe_changes", {}).items()
+        ),
+    )
+    return "\n\n".join(map(_filled, text.split("\n\n")))
+
+
+def _template():
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["percent"] = lambda x, digits=2: f"{x:.{digits}%}"
+    return environment.get_template("card.md.jinja")
+
+
+def _filled(block):
+    """A paragraph in lines of one width; tables, code and headings as they are."""
+    if block.startswith(("#", "|", "!", "    ")):
+        return block
+    return textwrap.fill(
+        block, 88, break_long_words=False, break_on_hyphens=False
+    ) + "\n" * block.endswith("\n")
+
+
+def cards(
+    manifest: Mapping, results: pathlib.Path = ROOT / "docs/results"
+) -> dict[str, str]:
+    """The model cards of all weights, by name."""
+    return {
+        name: card(
+            name,
+            record,
+            json.loads((results / name / "evaluation.json").read_text()),
+            next(path.name for path in (results / name).glob("curve.*")),
+        )
+        for name, record in manifest["weights"].items()
+    }
+
+
+def table(manifest: Mapping) -> str:
     """The table of all weights of a manifest, as Markdown."""
     rows = [
         "| weights | data | test error (95 % interval) | seeds | top-5 error "
@@ -49,8 +203,15 @@ def table(manifest):
     return "\n".join(rows) + "\n"
 
 
-def results_csv(manifest):
-    """One row a weights file, best first, as text of a CSV file."""
+def updated(readme: str, manifest: Mapping) -> str:
+    """README with its table made anew."""
+    before, rest = readme.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + table(manifest) + END + after
+
+
+def results_csv(manifest: Mapping) -> str:
+    """One row per weights file, best first, as text of a CSV file."""
     rows = []
     for name, record in manifest["weights"].items():
         metrics, training = record["metrics"], record["training"]
@@ -83,77 +244,66 @@ def results_csv(manifest):
     return text.getvalue()
 
 
-def plot(manifest, path):
-    """Draws test error against the operations of the training, one axis a data set."""
-    import matplotlib
+def points(manifest: Mapping) -> dict[str, list[tuple]]:
+    """The points of the plot by data set; those with a single one are left out.
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    from elu_zoo.files import replacing
-
-    records = manifest["weights"]
-    names = sorted({record["dataset"]["name"] for record in records.values()})
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(5 * len(names), 4), layout="constrained", squeeze=False
-    )
-    for axis, dataset in zip(axes[0], names, strict=True):
-        points = {
-            name: (record["training"]["flop"] / 1e15, 100 * record["metrics"]["error"])
-            for name, record in records.items()
-            if record["dataset"]["name"] == dataset
-        }
-        for name, (x, y) in points.items():
-            axis.plot(x, y, "o")
-            axis.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="center")
-        for name, x, y in PAPER.get(dataset, ()):
-            axis.plot(x, y, "kx")
-            axis.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="center")
-        axis.set_xscale("log")
-        axis.margins(0.25)
-        axis.set_xlabel("training (PFLOP)")
-        axis.set_ylabel("test error (%)")
-        axis.set_title(dataset)
-        axis.grid(alpha=0.3, which="both")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=120)
-    plt.close(figure)
-
-
-def updated(readme, manifest):
-    """README with its table made anew."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + table(manifest) + END + after
-
-
-def cards(manifest, results=ROOT / "docs/results"):
-    """The model cards of all weights, by name."""
-    return {
-        name: card(
-            name,
-            record,
-            json.loads((results / name / "evaluation.json").read_text()),
+    Returns:
+        A dict of lists of `(name, PFLOP, error, interval)`, errors in percent; the
+        interval of the paper's figures is `None`.
+    """
+    panels: dict[str, list[tuple]] = {}
+    for name, record in sorted(manifest["weights"].items()):
+        metrics = record["metrics"]
+        low, high = metrics["error_interval"]
+        panels.setdefault(record["dataset"]["name"], []).append(
+            (
+                name,
+                record["training"]["flop"] / 1e15,
+                100 * metrics["error"],
+                (100 * low, 100 * high),
+            )
         )
-        for name, record in manifest["weights"].items()
-    }
+    for dataset, rows in panels.items():
+        rows += [(*row, None) for row in PAPER.get(dataset, ())]
+    return {name: rows for name, rows in sorted(panels.items()) if len(rows) > 1}
 
 
-def main():
-    from elu_zoo.files import replacing
+def plot(manifest: Mapping, path: pathlib.Path) -> None:
+    """Draws test error against the operations of the training, one panel per data set.
 
-    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
-    readme = ROOT / "README.md"
-    text = updated(readme.read_text(), manifest)
-    with replacing(readme) as part:
-        part.write_text(text)
-    for name, content in cards(manifest).items():
-        with replacing(ROOT / f"pretrained/cards/{name}.md") as part:
-            part.write_text(content)
-    results = ROOT / "docs/results"
-    with replacing(results / "results.csv") as part:
-        part.write_text(results_csv(manifest))
-    plot(manifest, results / "error.png")
+    Args:
+        manifest: Content of `manifest.json`.
+        path: Path of the SVG file. Nothing is written if no data set has two points.
+    """
+    from training import figures
+
+    panels = points(manifest)
+    if not panels:
+        return
+    with figures.drawing(path, len(panels)) as axes:
+        for axis, (dataset, rows) in zip(axes, panels.items(), strict=True):
+            _draw(axis, dataset, rows, figures)
+
+
+def _draw(axis, dataset, rows, figures):
+    for name, x, y, interval in rows:
+        ours = interval is not None
+        error = [[y - interval[0]], [interval[1] - y]] if ours else None
+        axis.errorbar(
+            x,
+            y,
+            yerr=error,
+            fmt="o" if ours else "D",
+            color=figures.BLUE if ours else figures.ORANGE,
+            capsize=3,
+        )
+        axis.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center")
+    axis.set_xscale("log")
+    axis.margins(x=0.35, y=0.2)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("training (PFLOP)")
+    axis.set_ylabel("test error (%)")
+    axis.set_title(dataset)
 
 
 if __name__ == "__main__":

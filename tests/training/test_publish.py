@@ -85,7 +85,7 @@ def test_record_card_and_results(published):
     assert f"| test error | {record['metrics']['error']:.2%} |" in card
     names = {p.name for p in (published / "results/elunet15.imagenet").iterdir()}
     assert names == {
-        *("recipe.py", "run.json", "log.csv", "curve.png", "evaluation.json")
+        *("recipe.txt", "run.json", "log.csv", "curve.svg", "evaluation.json")
     }
 
 
@@ -186,7 +186,8 @@ def test_another_seed_then_publishing_again(published):
     card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
     assert "## Limits\n\nIts few images limit it.\n" in card
     assert (
-        "elunet15.imagenet/recipe.py --seed 1 --epochs 7 --data DIR --out RUN\n" in card
+        "elunet15.imagenet/recipe.txt --seed 1 --epochs 7 --data DIR --out RUN\n"
+        in card
     )
     assert "resized from 24×24 to 32×32" in " ".join(card.split())
     assert "--data DIR --image-size 32\n" in card

@@ -3,7 +3,8 @@ import pathlib
 
 import pytest
 
-from training.tables import cards, results_csv, updated
+from training.figures import INK
+from training.tables import cards, plot, points, results_csv, updated
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -29,3 +30,14 @@ def test_the_results_are_those_of_the_manifest():
     assert record["multiply_adds"] == pytest.approx(157.6e6, rel=0.002)
     whole = 6 * record["multiply_adds"] * 50_000 * record["training"]["epochs"]
     assert 0.25 * whole < record["training"]["flop"] <= whole
+
+
+def test_the_plot_is_that_of_the_manifest(tmp_path):
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
+    assert all(len(rows) > 1 for rows in points(manifest).values())
+    plot(manifest, tmp_path / "error.svg")
+    written = (ROOT / "docs/results/error.svg").read_text()
+    assert written == (tmp_path / "error.svg").read_text(), "run training.tables"
+    names = [name for rows in points(manifest).values() for name, *_ in rows]
+    assert all(name in written for name in names)
+    assert "prefers-color-scheme:dark" in written and INK not in written

@@ -21,7 +21,7 @@ FIELDS = (
 
 
 class RunLog:
-    """Rows of numbers, one a logging interval or evaluation.
+    """Rows of numbers, one per logging interval or evaluation.
 
     Args:
         path: Path of the CSV file.
@@ -88,34 +88,35 @@ def plot(rows, path, title):
 
     Args:
         rows: Rows of a log.
-        path: Path of the PNG file.
+        path: Path of the SVG file.
         title: String.
     """
-    import matplotlib
+    from training import figures
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
+    with figures.drawing(path, 2, title) as axes:
+        for axis, quantity in zip(axes, ("loss", "error"), strict=True):
+            _draw(axis, rows, quantity, figures)
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, quantity in zip(axes, ("loss", "error"), strict=True):
-        scale = 100 if quantity == "error" else 1
-        for kind, style in (("train", "-"), ("eval", "o-")):
-            points = [
-                (row["epoch"], scale * row[f"{kind}_{quantity}"])
-                for row in rows
-                if row[f"{kind}_{quantity}"] != ""
-            ]
-            if points:
-                label = {"train": "training batches", "eval": "evaluation"}[kind]
-                axis.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel("loss" if quantity == "loss" else "error (%)")
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.suptitle(title)
-    with replacing(path) as part:
-        figure.savefig(part, dpi=120)
-    plt.close(figure)
+
+def _draw(axis, rows, quantity, figures):
+    scale = 100 if quantity == "error" else 1
+    # Evaluations are dots: between two of them nothing was measured.
+    kinds = (
+        ("train", "training batches", {"color": figures.BLUE}),
+        ("eval", "evaluation", {"color": figures.ORANGE, "marker": "o", "ls": "none"}),
+    )
+    for kind, label, style in kinds:
+        points = [
+            (row["epoch"], scale * row[f"{kind}_{quantity}"])
+            for row in rows
+            if row[f"{kind}_{quantity}"] != ""
+        ]
+        if points:
+            axis.plot(*zip(*points, strict=True), label=label, **style)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss" if quantity == "loss" else "error (%)")
+    axis.set_ylim(bottom=0)
+    axis.legend()
 
 
 def write_events(rows, folder):

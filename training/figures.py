@@ -1,0 +1,80 @@
+"""The style of every figure: SVG that is legible small, in light and in dark mode."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+from elu_zoo.files import replacing
+
+# Okabe and Ito's colors, which color-blind readers can tell apart.
+BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
+# Replaced by the color of the reader's text.
+INK = "#123456"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "elu_zoo",
+    "font.family": "sans-serif",
+    "font.size": 13,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.alpha": 0.25,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 7,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+MODES = (
+    "<style>svg{color:#1f2328;font-family:sans-serif}"
+    "@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
+)
+
+
+@contextlib.contextmanager
+def drawing(path: str | pathlib.Path, panels: int, title: str = "") -> Iterator[list]:
+    """Axes to draw on, written to a file after the block.
+
+    Args:
+        path: Path of the SVG file.
+        panels: Number of axes, side by side.
+        title: Of the whole figure.
+
+    Yields:
+        A list of Matplotlib axes.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            *(1, panels),
+            figsize=(5.5 * panels if panels > 1 else 7, 4.2),
+            layout="constrained",
+            squeeze=False,
+        )
+        try:
+            yield list(axes[0])
+            if title:
+                figure.suptitle(title)
+            with replacing(path) as part:
+                # The date would make another file of the same figure.
+                figure.savefig(
+                    part, format="svg", transparent=True, metadata={"Date": None}
+                )
+                part.write_text(_themed(part.read_text()))
+        finally:
+            plt.close(figure)
+
+
+def _themed(svg):
+    """An SVG whose ink is dark in light mode and light in dark mode."""
+    head, rest = svg.split("<defs>", 1)
+    return f"{head}{MODES}\n <defs>{rest}".replace(INK, "currentColor")
