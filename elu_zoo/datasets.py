@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from elu_zoo.errors import UserError
 from elu_zoo.images import class_folders, read_image, resize
 
 
@@ -80,15 +81,13 @@ def load(name, split, data_dir):
         A `Dataset`.
 
     Raises:
-        ValueError: If there is no such data set or split.
+        UserError: If there is no such data set or split.
         FileNotFoundError: If the files are not there.
     """
     if name not in SOURCES:
-        raise ValueError(
-            f"Expected a data set of {sorted(SOURCES)}. Received: {name!r}"
-        )
+        raise UserError(f"Expected a data set of {sorted(SOURCES)}. Received: {name!r}")
     if split not in ("train", "test"):
-        raise ValueError(f"Expected the split 'train' or 'test'. Received: {split!r}")
+        raise UserError(f"Expected the split 'train' or 'test'. Received: {split!r}")
     data_dir = pathlib.Path(data_dir)
     if not data_dir.is_dir():
         raise FileNotFoundError(
@@ -191,7 +190,7 @@ def _image_folder(data_dir, split):
         )
     sizes = {image.shape[:2] for image in images}
     if len(sizes) > 1:
-        raise ValueError(
+        raise UserError(
             f"Expected the images in {folder} to have one size; resize them first. "
             f"Received: {len(sizes)} sizes, among them {sorted(sizes)[:3]}"
         )
