@@ -18,6 +18,7 @@ CHOSEN = {
     "test_models.py": "pooling_first or without_top",
     "test_images.py": "",
     "test_predictions.py": "",
+    "test_diagnostics.py": "softmax or numpy",
     "test_feature_extraction.py": "",
     "test_finetuning.py": "",
     "test_layerwise_adam.py": "",

@@ -4,7 +4,7 @@ The PNG shows the picture, what speaks for a class over it, and the answers.
 
 examples:
   elu-zoo explain camel.png --out camel_explained.png
-  elu-zoo explain camel.png --class camel --method occlusion --out why.png
+  elu-zoo explain camel.png --class camel --method grad-cam --out why.png
 """
 
 import pathlib
@@ -18,8 +18,8 @@ def add_arguments(parser):
     parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
     parser.add_argument(
         "--method",
-        default="grad-cam",
-        help="grad-cam (default), integrated-gradients or occlusion",
+        default="occlusion",
+        help="occlusion (default), integrated-gradients or grad-cam",
     )
     parser.add_argument(
         "--class",
