@@ -248,8 +248,7 @@ def finetune(
                 f"patience={patience}, validation_data=None"
             )
     names = _names(model, class_names)
-    if names:
-        _take_names(model, names)
+    _renew_record(model, names)
     images, labels = checked_data(model, images, labels, names)
     batches = Batches(images, labels, batch_size, seed, augment)
     held_out = validation_data and Batches(
@@ -452,25 +451,31 @@ def _numbers_of(labels, class_names):
     return np.array([numbers_by_name[str(label)] for label in labels])
 
 
-def _take_names(model, names):
-    """Has the record of a model name its classes, and starts a new head from them."""
+def _renew_record(model, names):
+    """Has the record name the classes, and starts a new output layer from its weights.
+
+    What was measured before the training is left out.
+    """
     record = record_of(model)
-    if record is None or record.class_names == tuple(names):
+    if record is None:
         return
-    if not record.class_names and record.name in records.list_weights(record.model):
-        # The output layer that the weights were made with, which the model left out.
+    head = [layer for layer in model.layers if layer.name == "predictions"]
+    published = record.name in records.list_weights(record.model)
+    if names and head and published and not record.class_names:
         from elu_zoo.models import load
 
-        source = load(record.name)
-        old = source.get_layer("predictions")
-        start_head(
-            model.get_layer("predictions"),
-            np.array(old.kernel),
-            np.array(old.bias),
-            records.get_record(record.name).class_names,
-            names,
-        )
-    attach_record(model, dataclasses.replace(record, class_names=tuple(names)))
+        # The output layer that the weights were made with, which the model left out.
+        old = load(record.name).get_layer("predictions")
+        known_names = records.get_record(record.name).class_names
+        kernel, bias = np.array(old.kernel), np.array(old.bias)
+        start_head(head[0], kernel, bias, known_names, names)
+    arguments = dict(record.arguments)
+    if "classes" in arguments:
+        arguments["classes"] = model.output_shape[-1]
+    changes = {"arguments": arguments, "temperature": 1.0, "metrics": {}}
+    if names:
+        changes["class_names"] = tuple(names)
+    attach_record(model, dataclasses.replace(record, **changes))
 
 
 def _class_weights(class_weight, labels, names, classes):

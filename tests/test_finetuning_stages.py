@@ -172,9 +172,9 @@ def test_augmented_images_are_shifted_by_up_to_an_eighth():
 def test_mlflow_with_its_file_store(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
     page = (pathlib.Path(__file__).parents[1] / "docs/finetuning.md").read_text()
-    block = page[page.index("import mlflow") :].split("```")[0]
+    block = page[page.index("import os\n\nimport mlflow") :].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")  # Undone afterwards.
     images, labels = two_colors()
     names = {"keras": keras, "elu_zoo": elu_zoo, "model": new_model()}
     names |= {"images": images, "labels": labels, "validation_data": (images, labels)}
