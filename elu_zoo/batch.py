@@ -207,7 +207,10 @@ def predict_on_ray(
         ),
         num_cpus=max(1, min([*cpus, sum(cpus) // workers])),
     )
-    yield from answers.iter_batches(batch_size=4 * predictor.batch_size)
+    for columns in answers.iter_batches(batch_size=4 * predictor.batch_size):
+        # Arrow's missing strings come back as NaN.
+        errors = [e if isinstance(e, str) else None for e in columns["error"]]
+        yield columns | {"error": np.array(errors, object)}
 
 
 def find_paths(names: Iterable[str]) -> list[str]:

@@ -2,11 +2,12 @@ import io
 import pickle
 
 import numpy as np
+import pytest
 from made_up import write_class_folders
 from PIL import Image
 
 import elu_zoo
-from elu_zoo.batch import Predictor
+from elu_zoo.batch import Predictor, predict_on_ray
 
 NAME = "elunet11.cifar100"
 
@@ -45,3 +46,38 @@ def test_the_worker_takes_what_engines_give(zoo, tmp_path):
     assert "label" in worker({"bytes": [], "label": []})
     # A pickle of a worker that has loaded its model does not take it along.
     assert len(pickle.dumps(worker)) < 1000
+
+
+def test_ray_with_a_worker_killed_in_the_middle(zoo, tmp_path):
+    """Two workers, of which one is lost: the rows of one process, in their order."""
+    ray = pytest.importorskip("ray")
+    psutil = pytest.importorskip("psutil")
+    paths = write_images(tmp_path / "images", 120)
+    (tmp_path / "images/red/7.jpg").write_text("no image")
+    worker = Predictor(NAME, top=2, batch_size=2)
+    answers, killed = [], []
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for columns in predict_on_ray(paths, worker, workers=2):
+            answers.append(columns)
+            if not killed:
+                killed = [
+                    process
+                    for process in psutil.Process().children(recursive=True)
+                    if "Predictor" in process.name() + "".join(process.cmdline())
+                ]
+                killed[0].kill()
+    finally:
+        ray.shutdown()
+    assert len(killed) == 2 and len(answers) > 4
+    rows = {
+        name: np.concatenate([answer[name] for answer in answers])
+        for name in answers[0]
+    }
+    expected = worker(paths)
+    assert [path.decode() for path in rows["path"]] == paths
+    assert rows["classes"].tolist() == expected["classes"].tolist()
+    np.testing.assert_allclose(
+        rows["probabilities"], expected["probabilities"], atol=1e-6
+    )
+    assert rows["error"].tolist() == expected["error"].tolist()
