@@ -54,7 +54,7 @@ setup(
         "parquet": ["pyarrow>=15.0"],
         "ray": ["ray[data]>=2.60"],
         "training": [
-            "ClusterShell>=1.9",
+            "ClusterShell>=1.10",
             "google-crc32c>=1.5",
             "importlib_resources>=6.0",
             "jinja2>=3.1",
