@@ -50,10 +50,25 @@ def training_flop(settings, input_shape, classes):
     images = settings["train_examples"] // settings["batch_size"]
     images *= settings["batch_size"]
     per_image = {
-        size: 6 * multiply_adds(_model(settings, size, input_shape[-1], classes))
+        size: image_flop(settings, (size, size, input_shape[-1]), classes)
         for size in set(sizes)
     }
     return sum(images * per_image[size] for size in sizes)
+
+
+def image_flop(settings, input_shape, classes):
+    """Floating-point operations of a training step for one image.
+
+    Args:
+        settings: Settings of a run, see `run.json`.
+        input_shape: `(height, width, channels)` of the image.
+        classes: Number of classes.
+
+    Returns:
+        An integer.
+    """
+    size, _, channels = input_shape
+    return 6 * multiply_adds(_model(settings, size, channels, classes))
 
 
 def _model(settings, size, channels, classes):

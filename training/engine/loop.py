@@ -56,8 +56,8 @@ def train(
         data_dir: Folder of the data, see `elu_zoo.datasets`.
         out: Folder of the run, which all workers share. It receives `recipe.py`,
             `run.json` (settings, versions, hardware), `log.csv`, `curve.svg`,
-            TensorBoard events, `best.weights.h5`, `last.weights.h5` and the last two
-            checkpoints.
+            TensorBoard events, `best.weights.h5`, `last.weights.h5`, after a stop
+            `stopped.weights.h5`, and the last two checkpoints.
         strategy: One of `training.engine.strategy.NAMES`; default by the devices.
         rate_factor: Factor for the recipe's learning rate.
         on_corrupt: What to do with training images on disk that cannot be decoded:
@@ -221,12 +221,13 @@ class _Run:
         batches = self.stream.batches(state["step"], self.total)
         with self._bar(progress) as bar, contextlib.closing(batches):
             while state["step"] < self.total:
-                if self._stops(should_stop):
-                    self._save()
-                    return None
                 self._advance(batches, (log_every, checkpoint_every), bar)
-                if self._is_due(checkpoint_every):
+                stop = self._stops(should_stop) and state["step"] < self.total
+                if stop or self._is_due(checkpoint_every):
                     self._save()
+                if stop:
+                    self._write_weights("stopped")
+                    return None
         if self.placement.is_chief and not provenance.is_finished(self.out):
             self._draw()
             provenance.write_facts(self)
@@ -345,11 +346,16 @@ class _Run:
             if state["best_error"] is None or error < state["best_error"]:
                 state["best_error"] = error
                 names.append("best")
-            if self.placement.is_chief:
-                for name in names:
-                    with replacing(self.out / f"{name}.weights.h5") as part:
-                        self.model.save_weights(part)
+        for name in names:
+            self._write_weights(name)
         return {"eval_loss": loss / count, "eval_error": error}
+
+    def _write_weights(self, name):
+        if not self.placement.is_chief:
+            return
+        with averaged(self.model, self.optimizer):
+            with replacing(self.out / f"{name}.weights.h5") as part:
+                self.model.save_weights(part)
 
     def _add_row(self, row):
         self.log.add(

@@ -1,0 +1,219 @@
+"""Trains a recipe on a GPU that is there for minutes only, on Keras's JAX backend.
+
+    python -m training.gpu RECIPE --seconds 420 --data DIR --out RUN [--unpack FILE ...]
+
+Unpacks archives of data into DIR. Prints images a second and the share of the peak of
+matrix products after 20 steps of the largest size, so that a wrong set-up is seen at
+once. Then trains, writes a checkpoint every minute and ends 30 seconds before the time
+is over; the same command resumes. In RUN/parts it leaves log and settings, and weights
+rounded to bfloat16 in parts of at most 15 MiB, which
+
+    python -m training.gpu --join RUN/parts --to NAME.weights.h5
+
+puts together again.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import time
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+RESERVE = 30  # Seconds for the end of a run.
+PART = 15 << 20  # Bytes.
+TRIED = 20  # Steps to measure the speed of.
+
+
+def main(argv=None):
+    started = time.monotonic()
+    arguments = parse(argv)
+    if arguments.join:
+        join(arguments.join, arguments.to)
+        return
+    for archive in arguments.unpack:
+        shutil.unpack_archive(archive, arguments.data)
+    from training.engine import device
+    from training.engine.loop import train
+    from training.engine.recipe import load_recipe, smoke
+
+    recipe = load_recipe(arguments.recipe)
+    recipe = smoke(recipe) if arguments.smoke else recipe
+    out = pathlib.Path(arguments.out)
+    device.keep_compiled(out / "compiled")
+    facts = measure(arguments, recipe, out)
+    per_minute = round(60 * facts["images_per_second"] / recipe.batch_size)
+    print(json.dumps(facts), flush=True)
+    train(
+        arguments.recipe,
+        recipe,
+        arguments.data,
+        out,
+        checkpoint_every=max(
+            1, round(60 * facts["images_per_second"] / recipe.batch_size)
+        ),
+        progress=False,
+        should_stop=lambda: time.monotonic() > started + arguments.seconds - RESERVE,
+    )
+    leave(out, facts)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m training.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", help="path of a recipe file")
+    parser.add_argument("--seconds", type=float, help="until the GPU is gone")
+    parser.add_argument("--data", help="folder of the data sets")
+    parser.add_argument("--out", help="folder of the run")
+    parser.add_argument(
+        "--unpack", nargs="+", default=[], metavar="FILE", help="archives for --data"
+    )
+    parser.add_argument("--smoke", action="store_true", help="try it at a small size")
+    parser.add_argument("--join", metavar="FOLDER", help="put its parts together")
+    parser.add_argument("--to", metavar="FILE", help="the weights file to write")
+    arguments = parser.parse_args(argv)
+    needed = ["to"] if arguments.join else ["recipe", "seconds", "data", "out"]
+    missing = [name for name in needed if getattr(arguments, name) is None]
+    if missing:
+        parser.error(f"expected {', '.join(missing)}")
+    return arguments
+
+
+def measure(arguments, recipe, out):
+    """Speed of the recipe's largest images, from steps that are then thrown away.
+
+    Args:
+        arguments: Result of `parse`.
+        recipe: `Recipe`.
+        out: Folder of the run; the compiled programs there serve the run too.
+
+    Returns:
+        A dict with `images_per_second`, `tflop_per_second`, and `share_of_peak` of the
+        matrix products that `peak` measures.
+    """
+    from training.engine import runlog
+    from training.engine.cost import image_flop
+    from training.engine.loop import train
+
+    every, size = TRIED // 5, max(recipe.image_sizes.values(), default=None)
+    calls = iter(range(TRIED // every))
+    alone = {0: size} if size else {}
+    with_size = dataclasses.replace(recipe, image_sizes=alone, dropout=first(recipe))
+    trial = out / "trial"
+    train(
+        *(arguments.recipe, with_size, arguments.data, trial),
+        log_every=every,
+        checkpoint_every=10**9,
+        progress=False,
+        should_stop=lambda: next(calls, None) is None,
+    )
+    # The first rows have the compilation in them.
+    speeds = [row["images_per_second"] for row in runlog.read(trial / "log.csv")]
+    facts = json.loads((trial / "run.json").read_text())
+    shutil.rmtree(trial)
+    speed = statistics.median(speeds[2:] or speeds[-1:])
+    shape = (size or facts["input_shape"][0],) * 2 + (facts["input_shape"][-1],)
+    flop = image_flop(facts["settings"], shape, len(facts["class_names"]))
+    return {
+        "images_per_second": speed,
+        "tflop_per_second": round(speed * flop / 1e12, 3),
+        "share_of_peak": round(speed * flop / peak(), 3),
+    }
+
+
+def first(recipe):
+    """The dropout of the recipe's first phase alone."""
+    return {0: recipe.dropout[0]} if recipe.dropout else {}
+
+
+def peak(size=4096, repeats=5):
+    """Operations a second of bfloat16 matrix products, the best of some tries."""
+    import jax
+
+    on_cpu = jax.devices()[0].platform == "cpu"
+    size = size // 8 if on_cpu else size
+    matrix = jax.numpy.ones((size, size), "bfloat16")
+    product = jax.jit(lambda x: (x @ x) / size)
+    product(matrix).block_until_ready()
+    seconds = []
+    for _ in range(repeats):
+        start, result = time.perf_counter(), matrix
+        for _ in range(10):
+            result = product(result)
+        result.block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return 10 * 2 * size**3 / min(seconds)
+
+
+def leave(out, facts):
+    """Writes what is to be brought home to the folder `parts` of a run."""
+    from elu_zoo._weight_files import save_weights
+    from training.engine.run import Run
+
+    parts = out / "parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    (parts / "speed.json").write_text(json.dumps(facts) + "\n")
+    for name in ("log.csv", "run.json", "recipe.py", "curve.png"):
+        if (out / name).is_file():
+            shutil.copy(out / name, parts)
+    names = [n for n in ("last", "stopped") if (out / f"{n}.weights.h5").is_file()]
+    run = Run(out, json.loads((out / "run.json").read_text()), [])
+    name = names[0] if run.facts["finished"] else names[-1]
+    file = out / "rounded.weights.h5"
+    save_weights(run.build_model(name), file)
+    split(file, parts)
+
+
+def split(path, folder, size=PART):
+    """Writes a file in parts, and its SHA-256.
+
+    Args:
+        path: Path of the file.
+        folder: Folder of the parts, `weights.000` and so on, and `weights.sha256`.
+        size: Bytes of a part, at most.
+    """
+    data, folder = pathlib.Path(path).read_bytes(), pathlib.Path(folder)
+    for number, start in enumerate(range(0, len(data), size)):
+        (folder / f"weights.{number:03d}").write_bytes(data[start : start + size])
+    (folder / "weights.sha256").write_text(hashlib.sha256(data).hexdigest() + "\n")
+
+
+def join(folder, path):
+    """Puts the parts of a file together.
+
+    Args:
+        folder: Folder that `split` wrote.
+        path: Path of the file to write.
+
+    Raises:
+        UserError: If parts are missing or damaged. Nothing is written then.
+    """
+    from elu_zoo.errors import UserError
+    from elu_zoo.files import replacing
+
+    folder = pathlib.Path(folder)
+    parts = sorted(folder.glob("weights.[0-9]*"))
+    data = b"".join(part.read_bytes() for part in parts)
+    stored = folder / "weights.sha256"
+    expected = stored.read_text().strip() if stored.is_file() else "none"
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise UserError(
+            f"Expected all parts of a weights file in {folder}, with the SHA-256 "
+            f"{expected}. Received: {len(parts)} parts with {found}. Copy them again."
+        )
+    with replacing(pathlib.Path(path)) as part:
+        part.write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
