@@ -6,6 +6,9 @@ import importlib
 import keras
 import pytest
 
+STEP = ["--batch-size", "8", "--width", "0.03"]
+CASES = [("elunet11_cifar100", 32, (16,))]
+
 
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="they time TensorFlow"
@@ -15,11 +18,13 @@ import pytest
     [
         ("elu_op", [], "elu_to_relu", 2),
         ("input_pipeline", ["--images", "8"], "run_to_better", 4),
+        ("step_overhead", STEP, "whole_seconds", 1),
     ],
 )
 def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsys):
     benchmark = importlib.import_module(f"training.benchmarks.{name}")
     monkeypatch.setattr(benchmark, "SHAPES", [(2, 4, 4, 8)], raising=False)
+    monkeypatch.setattr(benchmark, "CASES", CASES, raising=False)
     file = tmp_path / "rows.csv"
     benchmark.main([*arguments, "--rounds", "1", "--csv", str(file)])
     with file.open(newline="") as opened:

@@ -54,9 +54,7 @@ def main(argv=None):
         recipe,
         arguments.data,
         out,
-        checkpoint_every=max(
-            1, round(60 * facts["images_per_second"] / recipe.batch_size)
-        ),
+        checkpoint_every=max(1, per_minute),
         progress=False,
         should_stop=lambda: time.monotonic() > started + arguments.seconds - RESERVE,
     )
@@ -103,13 +101,17 @@ def measure(arguments, recipe, out):
     from training.engine.cost import image_flop
     from training.engine.loop import train
 
-    every, size = TRIED // 5, max(recipe.image_sizes.values(), default=None)
+    every, sizes = TRIED // 5, recipe.image_sizes.values()
     calls = iter(range(TRIED // every))
-    alone = {0: size} if size else {}
-    with_size = dataclasses.replace(recipe, image_sizes=alone, dropout=first(recipe))
+    largest_first = dataclasses.replace(
+        recipe,
+        # The other one is not reached; the model has to take it.
+        image_sizes={0: max(sizes), recipe.epochs - 1: min(sizes)} if sizes else {},
+        dropout=first(recipe),
+    )
     trial = out / "trial"
     train(
-        *(arguments.recipe, with_size, arguments.data, trial),
+        *(arguments.recipe, largest_first, arguments.data, trial),
         log_every=every,
         checkpoint_every=10**9,
         progress=False,
@@ -120,7 +122,8 @@ def measure(arguments, recipe, out):
     facts = json.loads((trial / "run.json").read_text())
     shutil.rmtree(trial)
     speed = statistics.median(speeds[2:] or speeds[-1:])
-    shape = (size or facts["input_shape"][0],) * 2 + (facts["input_shape"][-1],)
+    height, _, channels = facts["input_shape"]
+    shape = (max(sizes, default=height),) * 2 + (channels,)
     flop = image_flop(facts["settings"], shape, len(facts["class_names"]))
     return {
         "images_per_second": speed,

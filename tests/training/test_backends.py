@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import launch
 import numpy as np
 import pytest
 from environment import on_backend
@@ -81,3 +82,46 @@ def test_tensorflow_and_jax_agree(data_dir, tmp_path):
         np.testing.assert_allclose(
             values, logs["tensorflow"][column], rtol=1e-4, err_msg=column
         )
+
+
+STOPPED = """
+import pathlib, sys
+from training.engine.loop import train
+from training.engine.recipe import load_recipe
+
+recipe, data, out = map(pathlib.Path, sys.argv[1:])
+def run(name, per_call, steps=10**9):
+    calls = iter(range(steps))
+    return train(
+        recipe, load_recipe(recipe), data, out / name, precision="float32",
+        log_every=5, checkpoint_every=8, progress=False, per_call=per_call,
+        should_stop=lambda: next(calls, None) is None,
+    )
+
+run("whole", 16)
+assert run("stopped", 3, steps=3) is None
+assert run("stopped", 16)
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax")
+def test_steps_a_call_and_a_stop_change_no_bit_on_jax(data_dir, tmp_path):
+    (tmp_path / "tiny.py").write_text(RECIPE)
+    result = subprocess.run(
+        [sys.executable, "-c", STOPPED, tmp_path / "tiny.py", data_dir, tmp_path],
+        cwd=ROOT,
+        env=on_backend("jax") | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "stopped/stopped.weights.h5").is_file()
+    expected, found = (launch.arrays(tmp_path / x) for x in ("whole", "stopped"))
+    for key, array in expected.items():
+        np.testing.assert_array_equal(array, found[key], err_msg=key)
+    logs = []
+    for name in ("whole", "stopped"):
+        with (tmp_path / name / "log.csv").open(newline="") as file:
+            logs.append([(r["step"], r["train_loss"]) for r in csv.DictReader(file)])
+    assert logs[0] == logs[1]

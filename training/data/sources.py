@@ -1,11 +1,15 @@
 """Data sets by name, in memory or on disk, and what training needs of either."""
 
+import contextlib
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
 
 from elu_zoo import datasets, evaluation
 from elu_zoo.errors import UserError
+from elu_zoo.files import replacing
 from training.data.batch import evaluation_batch
 from training.data.encoded import EncodedStream, eval_batches
 from training.data.records import RecordDataset
@@ -34,7 +38,9 @@ def load(name, split, data_dir, class_names=None):
         UserError: If there is no such data set or split, or its classes are others.
         FileNotFoundError: If the files are not there.
     """
-    if name not in RECORDS:
+    if name == "tiny_imagenet" and split in SPLITS:
+        dataset = _tiny_imagenet(pathlib.Path(data_dir), split)
+    elif name not in RECORDS:
         dataset = datasets.load(name, split, data_dir)
     elif split in SPLITS:
         dataset = RecordDataset(pathlib.Path(data_dir) / RECORDS[name], SPLITS[split])
@@ -49,6 +55,32 @@ def load(name, split, data_dir, class_names=None):
             "or in another order"
         )
     return dataset
+
+
+def _tiny_imagenet(data_dir, split):
+    """Tiny ImageNet, its decoded images kept beside the data where that can be."""
+    files, labels, names = datasets.tiny_imagenet_files(data_dir, split)
+    # A folder's time changes with its files.
+    folders = {str(f.parent): f.parent.stat().st_mtime_ns for f in files[::20]}
+    known = zlib.crc32("\n".join(map(str, (*files, folders))).encode())
+    root = next(p for p in files[0].parents if (p / "wnids.txt").is_file())
+    cache = root / f".decoded-{split}-{known:08x}.npz"
+    images = _decoded(cache)
+    if images is None:
+        images = datasets.read_images(files)
+        # A folder that one may not write to is no reason to stop.
+        with contextlib.suppress(OSError), replacing(cache) as part:
+            np.savez(part, images=images)
+    return datasets.Dataset(images, labels, names)
+
+
+def _decoded(cache):
+    """The images in the file, or `None` if it is not there or damaged."""
+    try:
+        with np.load(cache, allow_pickle=False) as file:
+            return file["images"]  # Its checksum is compared.
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def on_disk(dataset):

@@ -1,0 +1,107 @@
+"""Measures the share of a training step's time that is not arithmetic.
+
+    python -m training.benchmarks.step_overhead [--rounds 5] [--csv FILE]
+
+For each network and image size: the step of its recipe, with images gathered and
+augmented by the step and random numbers drawn for it, against the same step of a batch
+that is ready. The order rotates from round to round; printed are medians of processor
+time, which other work on the machine disturbs least, and the median of the shares in
+each round. `--width` makes the networks narrower, which makes the share larger.
+"""
+
+import argparse
+import statistics
+import time
+
+from training.benchmarks.measuring import ROOT, machine, timings, write_csv
+
+# Recipe, images of the data set, sizes to train at.
+CASES = [
+    ("elunet11_cifar100", 32, (16, 24, 32)),
+    ("elunet18_cifar100", 32, (16, 24, 32)),
+    ("elunet15_tiny_imagenet", 64, (32, 48)),
+]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--width", type=float, help="instead of the recipes'")
+    parser.add_argument("--csv", help="also write the rows to this file")
+    arguments = parser.parse_args(argv)
+    facts, rows = machine(), []
+    print(", ".join(map(str, facts.values())))
+    for name, side, sizes in CASES:
+        for size in sizes:
+            row = measure(name, side, size, arguments)
+            rows.append(facts | row)
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            if arguments.csv:
+                write_csv(arguments.csv, rows)
+
+
+def measure(name, side, size, arguments):
+    """A row: seconds of processor time of both steps, and the share."""
+    run, ready = steps(name, side, size, arguments)
+    seconds = timings({"whole": run, "ready": ready}, arguments.rounds, clock())
+    pairs = zip(seconds["whole"], seconds["ready"], strict=True)
+    shares = [1 - ready / whole for whole, ready in pairs]
+    medians = {k: round(statistics.median(v), 4) for k, v in seconds.items()}
+    share = round(statistics.median(shares), 4)
+    return {
+        "recipe": name,
+        "image_size": size,
+        "batch_size": arguments.batch_size,
+        "whole_seconds": medians["whole"],
+        "ready_seconds": medians["ready"],
+        "not_arithmetic": share,
+    }
+
+
+def clock():
+    """Processor time; on a GPU, which does not spend any, the time that passes."""
+    from training.engine import device
+
+    return time.perf_counter if device.accelerator() else time.process_time
+
+
+def steps(name, side, size, arguments):
+    """Functions that compute a step: all of it, and from a batch that is ready."""
+    import numpy as np
+
+    from elu_zoo.datasets import Dataset
+    from training.data.stream import Stream
+    from training.engine import device
+    from training.engine.loop import build_model
+    from training.engine.recipe import load_recipe
+    from training.engine.steps import Steps
+    from training.engine.strategy import make_placement
+
+    recipe = load_recipe(
+        ROOT / f"training/recipes/{name}.py", batch_size=arguments.batch_size
+    )
+    if arguments.width:
+        recipe.model_arguments["width"] = arguments.width
+    count = 4 * arguments.batch_size
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), "uint8")
+    data = Dataset(images, np.arange(count) % 100, tuple(map(str, range(100))))
+    stream = Stream(data, arguments.batch_size, recipe.augmentation, {0: size})
+
+    def prepared(*resident):
+        model = build_model(recipe, 100, (None, None, 3))
+        optimizer = recipe.optimizer(1e-3)
+        optimizer.build(model.trainable_variables)
+        placement, jit = make_placement("none"), device.default_jit()
+        return Steps(model, optimizer, recipe, placement, jit, *resident).train
+
+    whole, alone = prepared(stream.on_device, stream.resident), prepared()
+    batch = stream.batch(0)
+    return (
+        lambda: np.asarray(whole([stream.drawn(0)])),
+        lambda: np.asarray(alone([batch])),
+    )
+
+
+if __name__ == "__main__":
+    main()
