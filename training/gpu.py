@@ -127,8 +127,8 @@ def measure(arguments, recipe, out):
     flop = image_flop(facts["settings"], shape, len(facts["class_names"]))
     return {
         "images_per_second": speed,
-        "tflop_per_second": round(speed * flop / 1e12, 3),
-        "share_of_peak": round(speed * flop / peak(), 3),
+        "tflop_per_second": float(f"{speed * flop / 1e12:.3g}"),
+        "share_of_peak": float(f"{speed * flop / peak():.3g}"),
     }
 
 
