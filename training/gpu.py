@@ -165,7 +165,7 @@ def leave(out, facts):
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
     (parts / "speed.json").write_text(json.dumps(facts) + "\n")
-    for name in ("log.csv", "run.json", "recipe.py", "curve.png"):
+    for name in ("log.csv", "run.json", "recipe.py", "curve.svg"):
         if (out / name).is_file():
             shutil.copy(out / name, parts)
     names = [n for n in ("last", "stopped") if (out / f"{n}.weights.h5").is_file()]

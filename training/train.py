@@ -16,7 +16,9 @@ Exit status:
 """
 
 import dataclasses
+import math
 import os
+import time
 
 from training.commands import (
     RATE_SCALING,
@@ -87,6 +89,9 @@ def _options():
         action="store_true",
         help="try the recipe in seconds, at a small size",
     )
+    options.add_argument(
+        "--seconds", type=positive, help="stop after so many, with a checkpoint"
+    )
     options.add_argument("--log-every", type=positive, default=50, metavar="STEPS")
     options.add_argument(
         "--checkpoint-every", type=positive, default=100, metavar="STEPS"
@@ -145,6 +150,7 @@ def _train(arguments, stopping):
     from training.engine.loop import train
     from training.engine.recipe import OPTIONS, load_recipe, smoke
 
+    deadline = time.monotonic() + (arguments.seconds or math.inf)
     recipe = load_recipe(arguments.recipe)
     if arguments.smoke:
         recipe = smoke(recipe, arguments.batch_size)
@@ -165,7 +171,7 @@ def _train(arguments, stopping):
         checkpoint_every=arguments.checkpoint_every,
         accept_code_changes=arguments.accept_code_changes,
         progress=not arguments.quiet,
-        should_stop=stopping.asked,
+        should_stop=lambda: stopping.asked() or time.monotonic() > deadline,
     )
     stopping.check()
     return result
