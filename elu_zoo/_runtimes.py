@@ -23,7 +23,7 @@ class Runtime(NamedTuple):
     packages: tuple[str, ...]
     dtypes: tuple[str, ...]
     write: Callable
-    run: Callable
+    load: Callable
 
 
 def check_installed(format: str) -> None:
@@ -68,11 +68,15 @@ def _halve_weights(graph):
         graph.node.insert(0, cast)
 
 
-def _run_onnx(path, images):
+def _load_onnx(path, threads=0):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(["probabilities"], {"image": images})[0]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+    )
+    return lambda images: session.run(["probabilities"], {"image": images})[0]
 
 
 def _write_openvino(module, path, dtype, metadata):
@@ -90,10 +94,12 @@ def _write_openvino(module, path, dtype, metadata):
     openvino.save_model(model, path, compress_to_fp16=dtype == "float16")
 
 
-def _run_openvino(path, images):
+def _load_openvino(path, threads=0):
     import openvino
 
-    return openvino.Core().compile_model(path, "CPU")(images)["probabilities"]
+    options = {"INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(path, "CPU", options)
+    return lambda images: compiled(images)["probabilities"]
 
 
 def _write_litert(module, path, dtype, metadata):
@@ -114,11 +120,12 @@ def _write_litert(module, path, dtype, metadata):
         archive.writestr(LABELS_FILE, json.dumps(metadata, ensure_ascii=False))
 
 
-def _run_litert(path, images):
+def _load_litert(path, threads=None):
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(str(path)).get_signature_runner("serving_default")
-    return run(image=images)["probabilities"]
+    interpreter = Interpreter(str(path), num_threads=threads)
+    run = interpreter.get_signature_runner("serving_default")
+    return lambda images: run(image=images)["probabilities"]
 
 
 RUNTIMES = {
@@ -127,20 +134,20 @@ RUNTIMES = {
         ("tf2onnx", "onnx", "onnxruntime"),
         ("float32", "float16"),
         _write_onnx,
-        _run_onnx,
+        _load_onnx,
     ),
     "openvino": Runtime(
         ".xml",
         ("tf2onnx", "onnx", "openvino"),
         ("float32", "float16"),
         _write_openvino,
-        _run_openvino,
+        _load_openvino,
     ),
     "litert": Runtime(
         ".tflite",
         ("ai_edge_litert",),
         ("float32", "float16", "int8"),
         _write_litert,
-        _run_litert,
+        _load_litert,
     ),
 }

@@ -126,9 +126,8 @@ def export(
     try:
         module = _plain_module(_with_dtype(model, "float32"))
         runtime.write(module, part / path.name, dtype, metadata)
-        difference = _difference(
-            model, lambda images: runtime.run(part / path.name, images), dtype, resize
-        )
+        run = runtime.load(part / path.name)
+        difference = _difference(model, run, dtype, resize)
         _sync(part)
         # The .bin of an .xml comes first.
         for file in sorted(part.iterdir()):

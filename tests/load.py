@@ -262,8 +262,6 @@ def put_under_load(process, url, server, version, make_version, *, seconds, clie
 
 
 def report(clients, seconds, memory, speed, code):
-    later = seconds > seconds[-1] / 4
-    slope = np.polyfit(seconds[later], memory[later], 1)[0] * 60
     wrong = [text for client in clients for text in client.wrong]
     return {
         "answered": sum(len(v) for c in clients for v in c.latencies.values()),
@@ -277,8 +275,18 @@ def report(clients, seconds, memory, speed, code):
         "images_per_second": round(speed, 1),
         "latency_ms": latencies(clients),
         "memory_mib": [round(memory[0]), round(memory.max()), round(memory[-1])],
-        "memory_slope_mib_per_minute": round(slope, 2),
+        "memory_slope_mib_per_minute": {
+            "second quarter": slope(seconds, memory, 0.25),
+            "last quarter": slope(seconds, memory, 0.75),
+        },
     }
+
+
+def slope(seconds, memory, begin):
+    """MiB per minute in a quarter of the time: a new version makes a step at half."""
+    share = seconds / seconds[-1]
+    chosen = (share >= begin) & (share < begin + 0.25)
+    return round(float(np.polyfit(seconds[chosen], memory[chosen], 1)[0] * 60), 2)
 
 
 def latencies(clients):

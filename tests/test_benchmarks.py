@@ -19,12 +19,15 @@ CASES = [("elunet11_cifar100", 32, (16,))]
         ("elu_op", [], "elu_to_relu", 2),
         ("input_pipeline", ["--images", "8"], "run_to_better", 4),
         ("step_overhead", STEP, "whole_seconds", 1),
+        ("exported_files", ["--width", "0.03"], "ratio", 6),
     ],
 )
 def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsys):
     benchmark = importlib.import_module(f"training.benchmarks.{name}")
-    monkeypatch.setattr(benchmark, "SHAPES", [(2, 4, 4, 8)], raising=False)
-    monkeypatch.setattr(benchmark, "CASES", CASES, raising=False)
+    files = [("saved_model", "float32"), ("onnx", "float16")]
+    small = {"SHAPES": [(2, 4, 4, 8)], "CASES": CASES, "FILES": files, "THREADS": [1]}
+    for constant, value in small.items():
+        monkeypatch.setattr(benchmark, constant, value, raising=False)
     file = tmp_path / "rows.csv"
     benchmark.main([*arguments, "--rounds", "1", "--csv", str(file)])
     with file.open(newline="") as opened:
