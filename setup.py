@@ -48,6 +48,7 @@ setup(
         "pillow>=10.1",
         "tensorflow>=2.20",
         "tqdm>=4.66",
+        "wrapt>=1.14",
     ],
     extras_require={
         "export": EXPORT,

@@ -1,36 +1,114 @@
-"""Keras models of the ELU networks of Clevert, Unterthiner & Hochreiter (ICLR 2016)."""
+"""Keras models of the ELU networks of Clevert, Unterthiner & Hochreiter (ICLR 2016).
 
-from elu_zoo.exporting import export, export_saved_model
-from elu_zoo.feature_extraction import features
-from elu_zoo.finetuning import finetune, freeze
-from elu_zoo.images import load_image_folder, preprocess_input
-from elu_zoo.models import (
-    ELUNet11,
-    ELUNet15,
-    ELUNet18,
-    MNISTAutoencoder,
-    MNISTClassifier,
-    list_models,
-)
-from elu_zoo.predictions import decode_predictions
-from elu_zoo.records import list_weights
+Importing the package imports neither Keras nor a backend; its functions do, when they
+are first used.
+"""
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING
+
+import wrapt
+
+if TYPE_CHECKING:
+    from elu_zoo import layers, ops
+    from elu_zoo.evaluation import evaluate
+    from elu_zoo.exporting import export, export_saved_model
+    from elu_zoo.feature_extraction import features
+    from elu_zoo.finetuning import finetune, freeze, split_by_class
+    from elu_zoo.images import load_image_folder, preprocess_input
+    from elu_zoo.models import (
+        ELUNet11,
+        ELUNet15,
+        ELUNet18,
+        MNISTAutoencoder,
+        MNISTClassifier,
+        adapt_preprocessing,
+        list_models,
+        load,
+        reset_head,
+    )
+    from elu_zoo.optimizers import LayerwiseAdam
+    from elu_zoo.predictions import decode_predictions
+    from elu_zoo.records import get_record, list_weights
+
+__version__ = "0.2.0"
+
+_MODULES = {
+    "ELUNet11": "models",
+    "ELUNet15": "models",
+    "ELUNet18": "models",
+    "LayerwiseAdam": "optimizers",
+    "MNISTAutoencoder": "models",
+    "MNISTClassifier": "models",
+    "adapt_preprocessing": "models",
+    "decode_predictions": "predictions",
+    "evaluate": "evaluation",
+    "export": "exporting",
+    "export_saved_model": "exporting",
+    "features": "feature_extraction",
+    "finetune": "finetuning",
+    "freeze": "finetuning",
+    "get_record": "records",
+    "layers": None,
+    "list_models": "models",
+    "list_weights": "records",
+    "load": "models",
+    "load_image_folder": "images",
+    "ops": None,
+    "preprocess_input": "images",
+    "reset_head": "models",
+    "split_by_class": "finetuning",
+}
 
 __all__ = [
     "ELUNet11",
     "ELUNet15",
     "ELUNet18",
+    "LayerwiseAdam",
     "MNISTAutoencoder",
     "MNISTClassifier",
+    "adapt_preprocessing",
     "decode_predictions",
+    "evaluate",
     "export",
     "export_saved_model",
     "features",
     "finetune",
     "freeze",
+    "get_record",
+    "layers",
     "list_models",
     "list_weights",
+    "load",
     "load_image_folder",
+    "ops",
     "preprocess_input",
+    "reset_head",
+    "split_by_class",
 ]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name] or name}")
+    value = getattr(module, name) if _MODULES[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+# Keras loads a saved model only of layers that it knows.
+@wrapt.when_imported("keras")
+def _register_layers(_):
+    importlib.import_module("elu_zoo.layers")
+    importlib.import_module("elu_zoo._record_layer")
+    importlib.import_module("elu_zoo.optimizers")

@@ -1,13 +1,17 @@
 """The builder of the paper's networks: reads the tables of `architectures.py`."""
 
+import dataclasses
 import numbers
 import sys
 
 import keras
+import numpy as np
 
 from elu_zoo._fetching import resolve
+from elu_zoo._record_layer import ModelRecord
 from elu_zoo._weight_files import load_weights
 from elu_zoo.architectures import ARCHITECTURES, FC, dropout_rates
+from elu_zoo.errors import UserError
 from elu_zoo.layers import (
     ELU,
     GlobalContrastNormalization,
@@ -16,6 +20,7 @@ from elu_zoo.layers import (
     Standardization,
     ZCAWhitening,
 )
+from elu_zoo.records import Preprocessing, Record, attach_record
 
 ACTIVATIONS = {
     "elu": ELU,
@@ -77,59 +82,125 @@ def build(
     record, path = resolve(key, weights)
     if record:
         _check_arguments_of_weights(architecture, of_weights, record)
-        of_weights = of_weights | _known(record["arguments"])
-        classes = record["arguments"]["classes"] if classes is None else classes
+        of_weights = of_weights | _known(record.arguments)
         if input_shape is None and input_tensor is None:
-            input_shape = tuple(record["input_shape"])
-    model = _network(
-        architecture,
+            input_shape = record.input_shape
+    # Classes that are given are the user's own, though there may be as many.
+    new_head = record is not None and include_top and classes is not None
+    if classes is None:
+        classes = record.arguments["classes"] if record else architecture.classes
+    of_weights = {n: _default(architecture, n, of_weights.get(n)) for n in OF_WEIGHTS}
+    arguments = dict(
         include_top=include_top,
         input_tensor=input_tensor,
-        input_shape=input_shape,
+        input_shape=input_shape or architecture.input_shape,
         pooling=pooling,
-        classes=architecture.classes if classes is None else classes,
+        classes=classes,
         classifier_activation=classifier_activation,
         name=name,
         dropout=dropout,
         include_preprocessing=include_preprocessing,
         kernel_initializer=kernel_initializer,
-        **{n: _default(architecture, n, of_weights.get(n)) for n in OF_WEIGHTS},
+        **of_weights,
     )
+    skip = [HEAD] if new_head or not include_top else []
+    skip += [] if include_preprocessing else ["preprocessing"]
     if path is None:
-        return model
-    skip = []
-    if record and include_top:
-        pretrained_classes = record["arguments"]["classes"]
-        if classes != pretrained_classes:
-            skip.append(HEAD)
-            _say(
-                f"{model.name}: loaded without the output layer for "
-                f"{pretrained_classes} classes; the one for {classes} "
-                "classes starts from random weights."
-            )
-    if not include_top:
-        skip.append(HEAD)
-    if not include_preprocessing:
-        skip.append("preprocessing")
-    load_weights(model, path, skip=skip)
+        model = _network(architecture, **arguments)
+    else:
+        model = _pretrained(architecture, arguments, record, path, skip)
+    if new_head:
+        _say(
+            f"{model.name}: loaded without the output layer of "
+            f"{record.arguments['classes']} classes; the one for your {classes} "
+            "classes starts from random weights."
+        )
+    new = _new_record(architecture, model, arguments, record)
+    if skip[:1] == [HEAD]:
+        new = dataclasses.replace(new, class_names=(), temperature=1.0, metrics={})
+    attach_record(model, new)
     return model
+
+
+def _pretrained(architecture, arguments, record, path, skip):
+    """The network with its weights, for images of other channels than theirs, too."""
+    tensor = arguments["input_tensor"]
+    *size, channels = arguments["input_shape"] if tensor is None else tensor.shape[1:]
+    pretrained = record.input_shape[-1] if record else channels
+    if channels == pretrained or channels == 1 and pretrained == 3:
+        gray = channels != pretrained
+        model = _network(architecture, repeat_gray=gray, **arguments)
+        load_weights(model, path, skip=skip)
+        return model
+    if not channels or channels < pretrained or arguments["preprocessing"] == "gcn_zca":
+        raise UserError(
+            f"Expected images of 1, {pretrained} or more channels for the weights "
+            f"{record.name!r}. Received: {channels} channels"
+        )
+    model = _network(architecture, **arguments)
+    given = {"input_tensor": None, "input_shape": (*size, pretrained)}
+    narrow = _network(architecture, **arguments | given)
+    load_weights(narrow, path, skip=skip)
+    for layer in model.layers:
+        for target, source in (
+            zip(layer.weights, narrow.get_layer(layer.name).weights, strict=True)
+            if layer.weights
+            else ()
+        ):
+            target.assign(_widened(np.array(source), target.shape))
+    return model
+
+
+def _widened(array, shape):
+    """Weights for more channels, the first of which give the outputs that they gave.
+
+    The kernels of the others are 0, their statistics the mean of the first ones'.
+    """
+    for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True)):
+        if have != want:
+            filling = array.mean(axis, keepdims=True)
+            if axis != array.ndim - 1:
+                filling = np.zeros_like(filling)
+            more = np.repeat(filling, want - have, axis)
+            array = np.concatenate([array, more], axis)
+    return array
+
+
+def _new_record(architecture, model, arguments, record):
+    """The record of a built model: that of its weights where it has some."""
+    changed = {
+        name: arguments[name]
+        for name in OF_WEIGHTS
+        if arguments[name] != getattr(architecture, name)
+    }
+    classes = {"classes": int(arguments["classes"])}
+    height, width, _ = shape = tuple(model.input_shape[1:])
+    how = record and record.preprocessing
+    if height and height == width:
+        how = how.scaled(height) if how else Preprocessing(height, height)
+    return dataclasses.replace(
+        record or Record(model=architecture.model),
+        arguments=changed | (classes if arguments["include_top"] else {}),
+        input_shape=shape,
+        preprocessing=how if height == width else None,
+    )
 
 
 def _default(architecture, name, value):
     """The value of an argument in `OF_WEIGHTS`, or the architecture's if left out."""
-    return getattr(architecture, name) if value is None else value
+    return getattr(architecture, name) if value is None else _as_tuple(value)
 
 
 def _known(arguments):
-    return {n: _as_tuple(v) for n, v in arguments.items() if n in OF_WEIGHTS}
+    return {n: v for n, v in arguments.items() if n in OF_WEIGHTS}
 
 
 def _check_arguments_of_weights(architecture, of_weights, record):
     for name, value in of_weights.items():
-        made_with = _default(architecture, name, record["arguments"].get(name))
-        if value is not None and _as_tuple(value) != _as_tuple(made_with):
-            raise ValueError(
-                f"The weights {record['name']!r} were made with {name}={made_with!r}. "
+        made_with = _default(architecture, name, record.arguments.get(name))
+        if value is not None and _as_tuple(value) != made_with:
+            raise UserError(
+                f"The weights {record.name!r} were made with {name}={made_with!r}. "
                 f"Received: {name}={value!r}. Leave the argument out, or use "
                 "`weights=None`."
             )
@@ -163,22 +234,25 @@ def _network(
     kernel_initializer,
     stem_strides,
     pyramid_levels,
+    repeat_gray=False,
 ):
     _check_choice("activation", activation, ACTIVATIONS)
     _check_choice("preprocessing", preprocessing, PREPROCESSING)
     _check_choice("pooling", pooling, (None, "avg", "max"))
     if not isinstance(classes, numbers.Integral) or classes < 1:
-        raise ValueError(
+        raise UserError(
             "Expected classes to be an integer of 1 or more. "
             f"Received: classes={classes!r}"
         )
     if not width > 0:
-        raise ValueError(f"Expected width to be positive. Received: width={width!r}")
+        raise UserError(f"Expected width to be positive. Received: width={width!r}")
     *hidden_stacks, _ = architecture.stacks
     rates = dropout_rates(dropout, hidden_stacks)
 
-    inputs = _image_input(input_tensor, input_shape or architecture.input_shape)
-    x = inputs
+    inputs = _image_input(input_tensor, input_shape)
+    x = ModelRecord(Record(), name="record")(inputs)
+    if repeat_gray:
+        x = keras.layers.Concatenate(name="gray_to_rgb")([x] * 3)
     if include_preprocessing:
         for layer in PREPROCESSING[preprocessing]():
             x = layer(x)
@@ -286,13 +360,13 @@ def _fresh(initializer):
 def _image_input(input_tensor, input_shape):
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
-            raise ValueError(
+            raise UserError(
                 "Expected input_tensor to be a Keras tensor, such as `keras.Input()`. "
                 f"Received: input_tensor={input_tensor!r}"
             )
         return input_tensor
     if len(input_shape) != 3 or input_shape[-1] is None:
-        raise ValueError(
+        raise UserError(
             "Expected input_shape to be (height, width, channels); height and width "
             f"may be None. Received: input_shape={input_shape!r}"
         )
@@ -301,7 +375,7 @@ def _image_input(input_tensor, input_shape):
 
 def _check_choice(name, value, choices):
     if value not in choices:
-        raise ValueError(
+        raise UserError(
             f"Expected {name} to be one of {list(choices)}. Received: {name}={value!r}"
         )
 

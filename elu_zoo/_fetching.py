@@ -2,8 +2,8 @@
 
 Settings are environment variables:
 
-- `ELU_ZOO_MIRROR`: base URLs or folders, separated by spaces or commas, tried in order
-  before the record's own URLs.
+- `ELU_ZOO_MIRROR`: base URLs (`https:`, `http:`, `file:`) or folders, one per line,
+  tried in order before the record's own URLs.
 - `ELU_ZOO_OFFLINE`: with `1` no connection is ever opened.
 - `ELU_ZOO_MANIFEST`: a manifest to use in place of the package's.
 - `KERAS_HOME`: the cache is its folder `elu_zoo`; without it `~/.keras/elu_zoo`.
@@ -15,9 +15,19 @@ import os
 import pathlib
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 
-from elu_zoo.records import folders, get_record, list_weights, manifest
+from elu_zoo.errors import UserError
+from elu_zoo.records import (
+    did_you_mean,
+    find_weights,
+    folders,
+    get_record,
+    list_weights,
+    manifest,
+    matching_weights,
+)
 
 TIMEOUT = 30
 """Seconds without a byte after which a download counts as stalled."""
@@ -37,37 +47,38 @@ def resolve(model, weights):
         `(record, path)`, each `None` where there is none.
 
     Raises:
-        ValueError: If the weights are neither published nor a file.
+        UserError: If the weights are neither published nor a file.
         OSError: If published weights cannot be had.
     """
     if weights is None:
         return None, None
     if not isinstance(weights, str | os.PathLike):
-        raise ValueError(
+        raise UserError(
             "Expected weights to be None, a tag of published weights or the path of a "
             f"`.weights.h5` file. Received: weights={weights!r}"
         )
     text = os.fspath(weights)
     published = list_weights(model)
-    for name in published:
-        if text in (name, name.split(".", 1)[1]):
-            return get_record(name), fetch(name)
+    if matching_weights(text, model):
+        record = get_record(find_weights(text, model))
+        return record, fetch(record.name)
     path = pathlib.Path(text).expanduser()
     if path.is_file():
         return None, path
     if path.suffix == ".h5" or len(path.parts) > 1:
-        raise ValueError(f"Expected an existing file. Received: weights={text!r}")
+        raise UserError(f"Expected an existing file. Received: weights={text!r}")
     if text in list_weights():
-        raise ValueError(
+        raise UserError(
             f"Expected weights of this model, one of {published}. Received: "
-            f"weights={text!r}, which are of another"
+            f"weights={text!r}, which are of a different one"
         )
-    raise ValueError(
+    raise UserError(
         f"No weights {text!r} are published yet for this model. Published for it: "
         f"{published}; in all: {list_weights()}. To make them, write a recipe like "
         "those in training/recipes of a checkout, then `python -m training.train "
         "RECIPE --data DIR --out RUN` and `python -m training.publish RUN --name "
         f"{model}.{text} --data DIR`. Received: weights={text!r}"
+        + did_you_mean(text, published)
     )
 
 
@@ -84,12 +95,12 @@ def fetch(name):
         The `pathlib.Path` of a file with the record's SHA-256.
 
     Raises:
-        ValueError: If no such weights are published.
+        UserError: If no such weights are published.
         OSError: If they cannot be had; the error lists all that was tried.
     """
     record = get_record(name)
-    cached = _cache() / record["file"]
-    places = [cached, *(folder / record["file"] for folder in folders())]
+    cached = _cache() / record.file
+    places = [cached, *(folder / record.file for folder in folders())]
     sources = _sources(record)
     tried = []
     for place in places + sources:
@@ -103,25 +114,29 @@ def fetch(name):
     if not sources:
         tried.append("no URL: none is in the manifest, none in ELU_ZOO_MIRROR")
     raise OSError(
-        f"Expected to find the weights {name!r}: file {record['file']} of "
-        f"{record['bytes']} bytes with SHA-256 {record['sha256']}. Put it in one of "
-        "these places, or name a URL or folder that has it in ELU_ZOO_MIRROR. Tried:"
+        f"Expected to find the weights {name!r}: file {record.file} of "
+        f"{record.bytes} bytes with SHA-256 {record.sha256}. Put it in one of "
+        "these places, or name a URL or folder that has it in ELU_ZOO_MIRROR (one per "
+        f"line), then run `elu-zoo fetch {name}`. Tried:"
         + "".join(f"\n  {line}" for line in tried)
     )
 
 
 def _sources(record):
     """Where else to look: strings are URLs of the file, paths are local."""
-    bases = os.environ.get("ELU_ZOO_MIRROR", "").replace(",", " ").split()
-    mirrors = [_join(base, record["file"]) for base in bases]
+    lines = os.environ.get("ELU_ZOO_MIRROR", "").splitlines()
+    mirrors = [_join(line.strip(), record.file) for line in lines if line.strip()]
     base_url = manifest().get("base_url")
-    published = [_join(base_url, record["file"])] if base_url else []
-    return mirrors + list(record.get("urls", [])) + published
+    published = [_join(base_url, record.file)] if base_url else []
+    return mirrors + list(record.urls) + published
 
 
 def _join(base, file):
-    if base.startswith(("http://", "https://")):
+    parts = urllib.parse.urlsplit(base)
+    if parts.scheme in ("http", "https"):
         return f"{base.rstrip('/')}/{file}"
+    if parts.scheme == "file":
+        return pathlib.Path(urllib.request.url2pathname(parts.path)) / file
     return pathlib.Path(base).expanduser() / file
 
 
@@ -133,7 +148,11 @@ def _download_once(url, target, record):
         raise OSError("not tried, because ELU_ZOO_OFFLINE is set")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        locked = filelock.FileLock(f"{target}.lock").acquire()
+        try:
+            locked = filelock.FileLock(f"{target}.lock").acquire()
+        except NotImplementedError:
+            # Some network file systems have no locks: a file stands for one.
+            locked = filelock.SoftFileLock(f"{target}.lock").acquire()
     except OSError as error:
         raise OSError(
             f"not tried, because the cache cannot be written to ({error}); set "
@@ -154,7 +173,7 @@ def _download(url, target, record):
     SHA-256 tells whether they belong together; if not, the file is asked for anew.
     """
     part = target.with_name(target.name + ".part")
-    size = record["bytes"]
+    size = record.bytes
     resumed = part.stat().st_size if part.is_file() else 0
     if resumed < size:
         _receive(url, part, resumed, size)
@@ -229,15 +248,15 @@ def _verify(path, record):
     if not path.is_file():
         raise OSError("not there")
     status = path.stat()
-    key = (str(path), status.st_mtime_ns, status.st_size, record["sha256"])
+    key = (str(path), status.st_mtime_ns, status.st_size, record.sha256)
     if key in _verified:
         return
-    if status.st_size != record["bytes"]:
-        raise OSError(f"has {status.st_size} bytes, not {record['bytes']}")
+    if status.st_size != record.bytes:
+        raise OSError(f"has {status.st_size} bytes, not {record.bytes}")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    if digest.hexdigest() != record["sha256"]:
+    if digest.hexdigest() != record.sha256:
         raise OSError(f"has another SHA-256, {digest.hexdigest()}")
     _verified.add(key)

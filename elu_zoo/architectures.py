@@ -8,6 +8,8 @@ functions replace its units by `classes`. Sections 4.1 to 4.3 of arXiv 1511.0728
 import dataclasses
 import numbers
 
+from elu_zoo.errors import UserError
+
 FC = "FC"
 
 
@@ -16,6 +18,7 @@ class Architecture:
     """One row of the paper.
 
     Attributes:
+        model: Name of the model function.
         stacks: The stacks, input first.
         input_shape: Default `(height, width, channels)`.
         dropout: The paper's dropout rate after the last layer of each stack; for
@@ -30,6 +33,7 @@ class Architecture:
             does not state their sizes.
     """
 
+    model: str
     stacks: tuple
     input_shape: tuple
     dropout: tuple = ()
@@ -47,6 +51,7 @@ class Architecture:
 
 ARCHITECTURES = {
     "elunet11": Architecture(
+        model="ELUNet11",
         stacks=(
             ((1, 192, 5),),
             ((1, 192, 1), (1, 240, 3)),
@@ -60,6 +65,7 @@ ARCHITECTURES = {
         dropout=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0),
     ),
     "elunet18": Architecture(
+        model="ELUNet18",
         stacks=(
             ((1, 384, 3),),
             ((1, 384, 1), (1, 384, 2), (2, 640, 2)),
@@ -74,6 +80,7 @@ ARCHITECTURES = {
         dropout=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.0),
     ),
     "elunet15": Architecture(
+        model="ELUNet15",
         stacks=(
             ((1, 96, 6),),
             ((3, 512, 3),),
@@ -88,11 +95,13 @@ ARCHITECTURES = {
         pyramid_levels=(4, 2, 1),
     ),
     "mnist_classifier": Architecture(
+        model="MNISTClassifier",
         stacks=(((8, 128, FC),), ((1, 10, FC),)),
         input_shape=(28, 28, 1),
         preprocessing="rescale",
     ),
     "mnist_autoencoder": Architecture(
+        model="MNISTAutoencoder",
         stacks=(
             ((1, 1000, FC), (1, 500, FC), (1, 250, FC), (1, 30, FC)),
             ((1, 250, FC), (1, 500, FC), (1, 1000, FC)),
@@ -108,7 +117,7 @@ def dropout_rates(dropout, stacks):
     """One rate for each layer of each stack, from a model function's `dropout`."""
     rates = [dropout or 0.0] * len(stacks) if _is_rate(dropout) else list(dropout)
     if any(rates[len(stacks) :]):
-        raise ValueError(
+        raise UserError(
             f"Expected dropout to have at most {len(stacks)} rates above 0, one for "
             f"each hidden stack. Received: dropout={dropout!r}"
         )
@@ -121,7 +130,7 @@ def dropout_rates(dropout, stacks):
             rate = [rate] * count if all_layers else [0.0] * (count - 1) + [rate]
         valid = all(_is_rate(r) and 0 <= (r or 0) < 1 for r in rate)
         if len(rate) != count or not valid:
-            raise ValueError(
+            raise UserError(
                 "Expected dropout rates in [0, 1), one for each stack or for each of "
                 f"its {count} layers. Received: dropout={dropout!r}"
             )

@@ -267,14 +267,14 @@ def _image(preprocessing, channels, source):
 
 def _load(source, resize):
     from elu_zoo.cli.common import load_model
-    from elu_zoo.records import get_record, list_weights
+    from elu_zoo.records import record_of
 
     model, class_names = load_model(source)
+    record = record_of(model)
+    if record and record.preprocessing and not resize:
+        return model, class_names, dict(record.preprocessing)
     side = image_side(model, resize)
-    how = {"resize": side, "crop": side}
-    if source in list_weights():
-        how = get_record(source)["preprocessing"]
-    return model, class_names, how
+    return model, class_names, {"resize": side, "crop": side}
 
 
 def _vectors(model, stack):

@@ -4,15 +4,20 @@ import math
 
 import numpy as np
 
+from elu_zoo import predictions
+from elu_zoo.records import class_names_of
+
 
 def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0):
     """Classifies images once, at the size they have, and compares with their labels.
 
     Args:
-        model: Keras model that maps images to probabilities.
+        model: Keras model that maps images to probabilities or logits. They are
+            calibrated with the temperature of its record.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
         labels: Integer array of shape `(n,)`.
-        class_names: Optional names, one a class; default their numbers.
+        class_names: Optional names, one per class; default those of the model's record,
+            or their numbers.
         batch_size: Images at a time. Every image counts, the last, smaller batch too.
         verbose: As in `keras.Model.predict`.
 
@@ -35,8 +40,12 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
             "Expected as many labels as images, and at least one. "
             f"Received: {len(images)} images, {len(labels)} labels"
         )
-    probabilities = model.predict(images, batch_size=batch_size, verbose=verbose)
-    return measure(np.asarray(probabilities), np.asarray(labels), class_names)
+    outputs = model.predict(images, batch_size=batch_size, verbose=verbose)
+    if class_names is None:
+        class_names = class_names_of(model)
+    return measure(
+        predictions.probabilities(outputs, model), np.asarray(labels), class_names
+    )
 
 
 def measure(probabilities, labels, class_names=None, bins=15):

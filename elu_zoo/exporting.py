@@ -16,6 +16,7 @@ from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
 from elu_zoo.images import image_side
 from elu_zoo.predictions import gives_logits, output_layer
+from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
 
 SAVED_MODEL_DTYPES = ("float32", "bfloat16")
@@ -80,7 +81,8 @@ def export(
             of its versions.
         format: `"saved_model"`, `"onnx"`, `"openvino"` or `"litert"`. All but the first
             need the package's extra `export`.
-        class_names: Names of the classes in order; default their numbers.
+        class_names: Names of the classes in order; default those of the model's
+            record, or their numbers.
         dtype: Precision, see the table.
         top: Number of classes in the answers of `serve_bytes`.
         resize: Side in pixels of the images, for models that take any size; default the
@@ -168,7 +170,8 @@ def export_saved_model(
             no activation: they get a softmax. Needs the TensorFlow backend.
         path: Folder of the served model. The SavedModel becomes its subfolder `1`, or
             the number after the highest one there, and appears as a whole.
-        class_names: Names of the classes in order; default their numbers. Also written
+        class_names: Names of the classes in order; default those of the model's
+            record, or their numbers. Also written
             to `assets.extra/class_names.txt`.
         top: Number of classes in the answers of `serve_bytes`.
         dtype: `"float32"`, or `"bfloat16"` for weights and hidden layers of half the
@@ -255,7 +258,7 @@ def _check(model, class_names, dtype, dtypes):
             "format='litert' with dtype='int8' has weights of 8 bits."
         )
     classes = model.output_shape[-1]
-    names = range(classes) if class_names is None else class_names
+    names = class_names_of(model) if class_names is None else class_names
     names = [str(name) for name in names]
     if len(names) != classes:
         raise UserError(
@@ -299,14 +302,18 @@ def _run_saved_model(path, images):
 
 
 def _probabilities(model):
-    """The model as a function that ends in probabilities in float32."""
+    """The model as a function that ends in calibrated probabilities in float32."""
     import tensorflow as tf
 
-    logits = gives_logits(model)
+    logits, record = gives_logits(model), record_of(model)
+    temperature = record.temperature if record else 1.0
 
     def probabilities(images):
         outputs = tf.cast(model(images, training=False), tf.float32)
-        return tf.nn.softmax(outputs) if logits else outputs
+        if not logits and temperature == 1:
+            return outputs
+        scores = outputs if logits else tf.math.log(outputs)
+        return tf.nn.softmax(scores / temperature)
 
     return probabilities
 

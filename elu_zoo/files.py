@@ -1,13 +1,15 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Atomic file writes."""
 
 import contextlib
 import os
 import pathlib
+import secrets
 import tempfile
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A temporary path beside `path` that takes its place if the block succeeds.
 
     Args:
@@ -21,14 +23,11 @@ def replacing(path):
         OSError: If the folder cannot be written to.
     """
     path = pathlib.Path(path)
-    descriptor, name = tempfile.mkstemp(
-        prefix=".part.", suffix=f".{path.name}", dir=path.parent
-    )
-    os.close(descriptor)
-    part = pathlib.Path(name)
+    part = path.with_name(f".part.{secrets.token_hex(4)}.{path.name}")
+    # Not by tempfile, whose files are private: asking for the umask would change it.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield part
-        part.chmod(0o666 & ~_umask())
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -37,16 +36,10 @@ def replacing(path):
         part.unlink(missing_ok=True)
 
 
-def check_writable(folder):
+def check_writable(folder: str | os.PathLike) -> None:
     """Raises an OSError now, not after hours, if no file can be made in a folder."""
     with tempfile.TemporaryFile(dir=folder):
         pass
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder):

@@ -15,9 +15,7 @@ from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.image_files import Batches
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
-
-record_of = getattr(records, "record_of", lambda model: None)
-attach_record = getattr(records, "attach_record", lambda model, record: None)
+from elu_zoo.records import attach_record, record_of
 
 
 def freeze(model, stacks=None):

@@ -7,6 +7,7 @@ training), `training.data.decoding` (fast decoders), `training.prepare` (stored 
 """
 
 import concurrent.futures
+import dataclasses
 import functools
 import io
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elu_zoo.errors import ImageError, UserError
-from elu_zoo.predictions import of_weights
+from elu_zoo.records import Preprocessing, get_record, record_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,10 +47,10 @@ _ACCEPTED = "a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image"
 _ORIENTATION = 0x0112
 
 
-def preprocess_input(x: Any, weights: str = "cifar100") -> np.ndarray:
-    """Makes a batch of images of any sizes ready for pretrained weights.
+def preprocess_input(x: Any, model: Any = None) -> np.ndarray:
+    """Makes a batch of images of any sizes ready for a model.
 
-    Resizes the images and crops the center as the weights' record says. The values stay
+    Resizes the images and crops the center as the model's record says. The values stay
     from 0 to 255: what else they need is a layer of the model.
 
     Args:
@@ -59,30 +60,59 @@ def preprocess_input(x: Any, weights: str = "cifar100") -> np.ndarray:
             values from 0 to 255, which are rounded. It is not changed. Files and PIL
             images are turned upright as their EXIF orientation says. The alpha channel
             is ignored.
-        weights: Tag or name of published weights.
+        model: The model, or the name of its weights. Without one nothing is resized:
+            images of one size become a batch in RGB, which is all that networks with
+            their preprocessing inside need.
 
     Returns:
         A float32 array of shape `(n, side, side, channels)`, values from 0 to 255.
 
     Raises:
-        UserError: If there are no such weights, or if an array has another shape or
+        UserError: If there are no such weights, if images of different sizes come
+            without a model, or if an array has another shape or
             other values.
         ImageError: If a file or a PIL image is not one that `read_image` accepts.
 
     Example:
 
-    >>> batch = preprocess_input(np.zeros((48, 64, 3), "uint8"))
+    >>> batch = preprocess_input(np.zeros((48, 64, 3), "uint8"), "elunet11.cifar100")
     >>> batch.shape
     (1, 32, 32, 3)
     """
-    how, input_shape = of_weights(weights, "preprocessing", "input_shape")
+    how, channels = _input_of(model)
     single = _is_pil(x) or isinstance(x, str | bytes | os.PathLike)
     if single or (not isinstance(x, list | tuple) and np.ndim(x) != 4):
         x = [x]
-    images = [resize(_as_pil(image, input_shape[-1]), **how) for image in x]
+    images = [_resized(_as_pil(image, channels), how) for image in x]
     if not images:
         raise UserError("Expected at least one image. Received: none")
+    sizes = sorted({image.shape[:2] for image in images})
+    if len(sizes) > 1:
+        raise UserError(
+            "Expected the model for images of different sizes, to know theirs: "
+            f"preprocess_input(x, model). Received: images of {sizes}, model=None"
+        )
     return np.stack(images)
+
+
+def _resized(image: "Image.Image", how: Preprocessing | None) -> np.ndarray:
+    if how is None:
+        array = np.asarray(image, "float32")
+        return array[..., None] if array.ndim == 2 else array
+    return resize(image, **dataclasses.asdict(how))
+
+
+def _input_of(model: Any) -> tuple[Preprocessing | None, int]:
+    """The preprocessing and the number of channels of a model or weights name."""
+    if model is None:
+        return None, 3
+    record = get_record(model)
+    if record.preprocessing is None:
+        raise UserError(
+            "Expected a model of square images whose size its weights or its "
+            f"input_shape say. Received: a model of input_shape={record.input_shape}"
+        )
+    return record.preprocessing, record.input_shape[-1]
 
 
 def read_image(source: Any, channels: int = 3) -> "Image.Image":
@@ -230,10 +260,13 @@ def image_side(model: Any, resize: int | None = None) -> int:
     """Side in pixels of the square images that a model is to be given.
 
     Raises:
-        UserError: If it takes no square images, or any size and `resize` is missing.
+        UserError: If it takes no square images, or any size and neither `resize` nor
+            its record says which.
     """
     height, width = model.input_shape[1:3]
-    side = resize or height
+    record = record_of(model)
+    best = record.preprocessing.crop if record and record.preprocessing else None
+    side = resize or height or best
     if side is None or (height, width) not in ((None, None), (side, side)):
         raise UserError(
             "Expected square images: resize=SIDE for a model that takes any size, and "

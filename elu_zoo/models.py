@@ -1,13 +1,16 @@
 """The paper's networks as functions, with the arguments of `keras.applications`."""
 
 import os
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from elu_zoo._builder import HEAD, build
+from elu_zoo.errors import UserError
+from elu_zoo.records import did_you_mean, get_record, list_weights
 
 
 def ELUNet11(
@@ -41,13 +44,15 @@ def ELUNet11(
             `elu_zoo.list_weights()`), or the path of a `.weights.h5` file.
         input_tensor: Optional Keras tensor to use as the image input.
         input_shape: Optional `(height, width, channels)`; default `(32, 32, 3)`, or
-            that of the weights.
+            that of the weights. Weights of 3 channels also serve 1, whose images give
+            the answers of their RGB copies, and more than 3, of which the others
+            start without influence.
         pooling: With `include_top=False`: `None` for the output of the last hidden
             layer as it is, `"avg"` or `"max"` for global pooling over the image.
-        classes: Number of classes; default 100, or that of the weights. With
-            pretrained weights and a different number of classes everything but the
-            output layer is loaded, and the output layer starts anew; with the same
-            number it is loaded too.
+        classes: Number of your own classes: with a `weights` tag everything but the
+            output layer is loaded, and the output layer starts anew, whatever the
+            number. Default: the classes of the weights, with their output layer, or
+            100 without weights. Of a file it has to be what the file has.
         classifier_activation: Activation of the output layer, `None` for logits.
         name: Name of the model.
         activation: `"elu"` (default), `"relu"`, `"leaky_relu"` (slope 0.1) or
@@ -390,7 +395,84 @@ def get_model_function(name: str) -> Callable[..., keras.Model]:
     for key, function in MODELS.items():
         if str(name).lower() in (function.__name__.lower(), key):
             return function
-    raise ValueError(f"Expected one of the models {list_models()}. Received: {name!r}")
+    raise UserError(
+        f"Expected one of the models {list_models()}. Received: {name!r}"
+        + did_you_mean(str(name), list_models())
+    )
+
+
+def build_model(model: str, arguments: Mapping[str, Any], **more: Any) -> keras.Model:
+    """The model of settings, such as those of a record or a run.
+
+    Args:
+        model: Name of the model function.
+        arguments: Its arguments. `dropout` is left out: it has no weights.
+        **more: Arguments that come before those of the settings.
+
+    Returns:
+        A Keras model.
+
+    Example:
+
+    >>> build_model("ELUNet11", {"width": 0.1, "dropout": 0.5}, classes=3).output_shape
+    (None, 3)
+    """
+    kept = {name: value for name, value in arguments.items() if name != "dropout"}
+    return get_model_function(model)(**kept | more)
+
+
+def load(name_or_path: str | os.PathLike, **arguments: Any) -> keras.Model:
+    """A model with its weights and its record.
+
+    Args:
+        name_or_path: Name of published weights, such as `"elunet11.cifar100"`, or the
+            path of a `.keras` file, or of a folder with a `model.keras`.
+        **arguments: For published weights: arguments of the model function, such as
+            `classes`, `input_shape` or `classifier_activation`.
+
+    Returns:
+        A Keras model. `preprocess_input`, `decode_predictions`, `evaluate` and
+        `export_saved_model` take it and need to be told nothing else.
+
+    Raises:
+        UserError: If there are no such weights, or the file is no model of Keras's and
+            this package's layers.
+        OSError: If the file cannot be had.
+
+    Example:
+
+    >>> model = load("elunet11.cifar100")
+    >>> model.output_shape
+    (None, 100)
+    """
+    path = pathlib.Path(name_or_path).expanduser()
+    # A folder may have the name of weights, such as their results: it is "./NAME".
+    named = str(name_or_path) in list_weights()
+    if not named and path.is_dir():
+        path = path / "model.keras"
+    if path.suffix == ".keras" and not named:
+        if arguments:
+            raise UserError(
+                f"Expected no arguments beside a saved model, {path}, which has its "
+                f"own. Received: {arguments}"
+            )
+        return _load_saved(path)
+    record = get_record(str(name_or_path))
+    return get_model_function(record.model)(weights=record.name, **arguments)
+
+
+def _load_saved(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a saved model. There is no {path}")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (TypeError, ValueError) as error:
+        # Keras's message has the whole configuration of the model before the cause.
+        cause = str(error).rsplit("Exception encountered: ", 1)[-1] or repr(error)
+        raise UserError(
+            f"Expected a model of layers of Keras and elu_zoo. Received: {path}, which "
+            f"Keras cannot load: {cause.splitlines()[0][:200]}"
+        ) from error
 
 
 def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:

@@ -1,26 +1,44 @@
-"""From probabilities to names."""
+"""From the outputs of a model to probabilities and names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elu_zoo.records import get_record, list_weights
+from elu_zoo.errors import UserError
+from elu_zoo.records import class_names_of, get_record, list_weights, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import keras
 
 
-def decode_predictions(preds, top=5, weights="cifar100", class_names=None):
+def decode_predictions(
+    preds: Any,
+    top: int = 5,
+    model: keras.Model | str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> list[list[tuple[int, str, float]]]:
     """The names of the most probable classes.
 
     Args:
-        preds: Array of shape `(n, classes)`, the model's probabilities.
+        preds: Array of shape `(n, classes)`, what the model predicts.
         top: Number of classes to return for each image; of equally probable classes
             the first ones.
-        weights: Tag or name of the published weights whose classes these are.
-        class_names: Names to use instead, one a class.
+        model: The model, or the name of its weights: its record has the names of the
+            classes, and the temperature that the scores are calibrated with. Default:
+            the published weights with that many classes, if all of them have the same
+            names.
+        class_names: Names to use instead, one per class.
 
     Returns:
         A list with one list per image of tuples `(class number, class name, score)`,
         the most probable first.
 
     Raises:
-        ValueError: If there are no such weights, or if `preds` has another shape or is
+        UserError: If there are no such weights, or if `preds` has another shape or is
             not a number somewhere.
 
     Example:
@@ -29,17 +47,24 @@ def decode_predictions(preds, top=5, weights="cifar100", class_names=None):
     [[(1, 'dog', 0.9)]]
     """
     preds = np.asarray(preds, "float64")
+    if preds.ndim != 2:
+        raise UserError(
+            "Expected preds of shape (n, classes). "
+            f"Received: preds with shape {preds.shape}"
+        )
     if class_names is None:
-        (class_names,) = of_weights(weights, "class_names")
-    if preds.ndim != 2 or preds.shape[1] != len(class_names):
-        raise ValueError(
-            f"Expected preds of shape (n, {len(class_names)}), one column a class. "
+        class_names = _class_names(model, preds.shape[1])
+    if preds.shape[1] != len(class_names):
+        raise UserError(
+            f"Expected preds of shape (n, {len(class_names)}), one column per class. "
             f"Received: preds with shape {preds.shape}"
         )
     if np.isnan(preds).any():
-        raise ValueError("Expected numbers. Received: preds with NaN")
+        raise UserError("Expected numbers. Received: preds with NaN")
     if top < 1:
-        raise ValueError(f"Expected top to be 1 or more. Received: top={top!r}")
+        raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
+    if model is not None:
+        preds = probabilities(preds, model)
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
         [(int(i), class_names[i], float(row[i])) for i in order]
@@ -47,33 +72,78 @@ def decode_predictions(preds, top=5, weights="cifar100", class_names=None):
     ]
 
 
-def of_weights(weights, *fields):
-    """Fields of the record of a name, or of the records with a tag if they agree."""
-    names = list_weights()
-    matching = [n for n in names if weights in (n, n.split(".", 1)[1])]
-    if not matching:
-        raise ValueError(
-            f"Expected the tag or name of published weights, one of {names}. "
-            f"Received: weights={weights!r}"
-        )
-    values = [[get_record(name)[field] for field in fields] for name in matching]
-    if any(other != values[0] for other in values):
-        raise ValueError(
-            f"Expected one name of {matching}, whose {' and '.join(fields)} differ. "
-            f"Received: weights={weights!r}"
-        )
-    return values[0]
+def probabilities(outputs: Any, model: keras.Model | str) -> np.ndarray:
+    """Calibrated probabilities of a model's outputs: `softmax(logits / temperature)`.
+
+    Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2.
+
+    Args:
+        outputs: Array of shape `(n, classes)`, what the model predicts: probabilities,
+            or logits if its output layer has no activation.
+        model: The model, or the name of the published weights of probabilities.
+
+    Returns:
+        A float64 array of shape `(n, classes)`.
+
+    Example:
+
+    >>> probabilities([[0.2, 0.8]], "elunet11.cifar100").tolist()
+    [[0.2, 0.8]]
+    """
+    outputs = np.asarray(outputs, "float64")
+    named = isinstance(model, str)
+    record = get_record(model) if named else record_of(model)
+    temperature = record.temperature if record else 1.0
+    logits = not named and gives_logits(model)
+    if not logits and temperature == 1:
+        return outputs
+    if not logits:
+        outputs = np.log(np.maximum(outputs, np.finfo("float64").tiny))
+    scaled = outputs / temperature
+    powers = np.exp(scaled - scaled.max(-1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(-1, keepdims=True)
 
 
-def output_layer(model):
-    """The last layer of a model, or of the model that is its last layer."""
+def _class_names(model, classes):
+    if isinstance(model, str):
+        return get_record(model).class_names
+    if model is not None:
+        return class_names_of(model)
+    records = [get_record(name) for name in list_weights()]
+    found = [record for record in records if len(record.class_names) == classes]
+    if len({record.class_names for record in found}) != 1:
+        names = [record.name for record in found]
+        raise UserError(
+            f"Expected the model or class_names for {classes} classes: "
+            + (f"several weights have them, {names}" if found else "no weights do")
+            + ". Received: neither. Pass decode_predictions(preds, model=model)."
+        )
+    return found[0].class_names
+
+
+def output_layer(model: keras.Model) -> keras.layers.Layer:
+    """The last layer of a model, or of the model that is its last layer.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        A layer.
+    """
     while hasattr(model, "layers"):
         model = model.layers[-1]
     return model
 
 
-def gives_logits(model):
-    """Whether a model ends without an activation, so that softmax is still to come."""
+def gives_logits(model: keras.Model) -> bool:
+    """Whether a model ends without an activation, so that softmax is still to come.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        A boolean.
+    """
     activation = getattr(output_layer(model), "activation", None)
     return getattr(activation, "__name__", None) == "linear"
 

@@ -1,13 +1,191 @@
-"""The manifest's records of published weights."""
+"""Records: what weights were made with, what they answer, where their file is.
 
+The manifest has one for each published weights file. Every model of a model function
+carries one, which goes with it through saving, loading, cloning and export.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from elu_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
 
 _PACKAGE = pathlib.Path(__file__).parent
 
 
-def list_weights(model=None):
+class _Fields:
+    """Fields by their names, as long as callers take records for dicts."""
+
+    def __getitem__(self, name):
+        return getattr(self, name)
+
+    def keys(self):
+        return [n.name for n in dataclasses.fields(self) if self[n.name] != n.default]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing(_Fields):
+    """How a picture of any size becomes the square that a network is given.
+
+    Attributes:
+        resize: Side in pixels to resize to: the shorter one, or both with `"squash"`.
+        crop: Side in pixels of the square that is cropped from the center.
+        interpolation: Name of Pillow's, such as `"bilinear"`.
+        mode: `"crop"` keeps the aspect ratio, `"squash"` does not.
+
+    Example:
+
+    >>> Preprocessing(36, 32).mode
+    'crop'
+    """
+
+    resize: int
+    crop: int
+    interpolation: str = "bilinear"
+    mode: str = "crop"
+
+    def scaled(self, side: int) -> Preprocessing:
+        """The same for another side of the square.
+
+        Args:
+            side: New value of `crop`; `resize` changes by the same factor.
+
+        Returns:
+            A `Preprocessing`.
+
+        Example:
+
+        >>> Preprocessing(36, 32).scaled(64).resize
+        72
+        """
+        resize = round(self.resize * side / self.crop)
+        return dataclasses.replace(self, resize=resize, crop=side)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record(_Fields):
+    """What there is to know about the weights of a model.
+
+    Change one with `dataclasses.replace`, and give it to a model with `attach_record`.
+
+    Attributes:
+        name: Name of the published weights, `"<model>.<tag>"`; of a fine-tuned model
+            that of the weights it started from; empty for random weights.
+        model: Name of the model function, such as `"ELUNet11"`.
+        arguments: Arguments of the model function that give the network.
+        input_shape: `(height, width, channels)`; `None` for any height and width.
+        preprocessing: How pictures are resized; `None` for inputs that are no squares.
+        class_names: Names of the classes in the order of the outputs; empty if unknown.
+        temperature: Probabilities are `softmax(logits / temperature)`.
+        dataset: `name`, `terms` and `url` of the training data.
+        license: Of the weights.
+        metrics: Measured on the test set: `error` and others.
+        file: Name of the weights file.
+        sha256: Of the file.
+        bytes: Size of the file.
+        packaged: Whether the file is part of the installed package. Files over 20 MB
+            are not: `elu-zoo fetch NAME` gets them.
+        urls: Where the file is published.
+        parameters: Number of parameters.
+        multiply_adds: For one image of the size of `preprocessing`.
+        resized_from: Side in pixels of the test set's images, if it is another one.
+        recipe: Path of the recipe in a checkout.
+        recipe_changes: Fields of the recipe that the run changed.
+        commit: Git commit of the run.
+        training: Seed, epochs, time, operations, machine.
+        published: Date.
+        limited_by: What keeps the error from being lower.
+        other_seeds: Errors of the same recipe with other seeds.
+
+    Example:
+
+    >>> record = Record("elunet11.pets", "ELUNet11", class_names=("cat", "dog"))
+    >>> dataclasses.replace(record, temperature=1.5).class_names
+    ('cat', 'dog')
+    """
+
+    name: str = ""
+    model: str = ""
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    input_shape: tuple[int | None, ...] = ()
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    temperature: float = 1.0
+    dataset: dict[str, str] = dataclasses.field(default_factory=dict)
+    license: str = ""
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    file: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    packaged: bool = True
+    urls: tuple[str, ...] = ()
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    resized_from: int | None = None
+    recipe: str = ""
+    recipe_changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    commit: str = ""
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    published: str = ""
+    limited_by: str = ""
+    other_seeds: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self):
+        for name in ("input_shape", "class_names", "urls", "other_seeds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if isinstance(self.preprocessing, Mapping):
+            how = Preprocessing(**self.preprocessing)
+            object.__setattr__(self, "preprocessing", how)
+        if not self.temperature > 0:
+            raise UserError(
+                "Expected temperature to be positive. "
+                f"Received: temperature={self.temperature!r}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """The record of a JSON-plain dict, such as the manifest's.
+
+        Args:
+            values: Fields by name. Those of a newer version are passed over.
+
+        Returns:
+            A `Record`.
+
+        Example:
+
+        >>> Record.from_dict({"name": "net.a", "class_names": ["cat"]}).class_names
+        ('cat',)
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, JSON-plain.
+
+        Returns:
+            A dict that `from_dict` takes.
+
+        Example:
+
+        >>> Record("net.a", class_names=("cat",)).to_dict()
+        {'name': 'net.a', 'class_names': ['cat']}
+        """
+        plain = json.loads(json.dumps(dataclasses.asdict(self), default=float))
+        default = json.loads(json.dumps(dataclasses.asdict(Record())))
+        return {key: value for key, value in plain.items() if value != default[key]}
+
+
+def list_weights(model: str | None = None) -> list[str]:
     """Names of the published weights.
 
     Args:
@@ -25,48 +203,241 @@ def list_weights(model=None):
     names = sorted(manifest()["weights"])
     if model is None:
         return names
-    return [name for name in names if _lowered(name.split(".")[0]) == _lowered(model)]
+    return [name for name in names if _plain(name.split(".")[0]) == _plain(model)]
 
 
-def get_record(name):
-    """The manifest's record of published weights.
+def find_weights(text: str, model: str | None = None) -> str:
+    """The name of published weights that a user means.
 
     Args:
-        name: Name as in `list_weights()`.
+        text: A name, a tag or a model's name, of which there is only one; capitals do
+            not matter: `"elunet11.cifar100"`, `"cifar100"`, `"ELUNet11"`.
+        model: Optional name of the model that the weights have to be of.
 
     Returns:
-        A dict: file, SHA-256, size, arguments of the model, preprocessing, class names,
-        data and terms, recipe, measured metrics.
+        A name as in `list_weights()`.
 
     Raises:
-        ValueError: If no such weights are published.
+        UserError: If there are no such weights, or several. The message says which
+            name comes nearest.
+
+    Example:
+
+    >>> find_weights("CIFAR100", model="ELUNet11")
+    'elunet11.cifar100'
     """
-    weights = manifest()["weights"]
-    if name not in weights:
-        raise ValueError(
-            f"Expected the name of published weights, one of {sorted(weights)}. "
-            f"Received: {name!r}"
-        )
-    return {"name": name} | weights[name]
-
-
-def manifest():
-    override = os.environ.get("ELU_ZOO_MANIFEST")
-    if override:
-        return json.loads(pathlib.Path(override).read_text())
-    for folder in folders():
-        if (folder / "manifest.json").is_file():
-            return json.loads((folder / "manifest.json").read_text())
-    raise FileNotFoundError(
-        "Expected a manifest of the weights in one of "
-        f"{[str(folder) for folder in folders()]}. Install elu_zoo again."
+    names, matching = list_weights(model), matching_weights(text, model)
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise UserError(f"Expected one name of {matching}. Received: {text!r}")
+    raise UserError(
+        f"Expected the name of published weights, one of {names}. Received: {text!r}"
+        + did_you_mean(text, names)
     )
 
 
-def folders():
-    """Where the package keeps weights, installed or in a checkout."""
-    return [_PACKAGE / "pretrained", _PACKAGE.parent / "pretrained"]
+def did_you_mean(text: str, names: list[str]) -> str:
+    """The end of an error message that names what comes nearest.
+
+    Args:
+        text: What the user wrote.
+        names: What would have been right; of `"<model>.<tag>"` a part may be near.
+
+    Returns:
+        A string such as `". Did you mean elunet11.cifar100?"`, or an empty one.
+
+    Example:
+
+    >>> did_you_mean("elunet11.cifar10", ["elunet11.cifar100"])
+    '. Did you mean elunet11.cifar100?'
+    """
+    candidates = {}
+    for name in names:
+        for part in (*name.split("."), name):
+            candidates[_plain(part)] = name
+    near = difflib.get_close_matches(_plain(text), candidates, n=1, cutoff=0.7)
+    return f". Did you mean {candidates[near[0]]}?" if near else ""
 
 
-def _lowered(model):
-    return str(model).lower().replace("_", "")
+def matching_weights(text: str, model: str | None = None) -> list[str]:
+    """The names of published weights that a user may mean.
+
+    Args:
+        text: As for `find_weights`.
+        model: As for `find_weights`.
+
+    Returns:
+        A list, empty if there are none.
+
+    Example:
+
+    >>> matching_weights("cifar100")
+    ['elunet11.cifar100']
+    """
+    wanted, names = _plain(text), list_weights(model)
+    exact = [name for name in names if _plain(name) == wanted]
+    return exact or [n for n in names if wanted in map(_plain, n.split(".", 1))]
+
+
+def get_record(model: keras.Model | str) -> Record:
+    """The record of a model, or of published weights.
+
+    Args:
+        model: A model of `elu_zoo`, or a name as in `list_weights()`.
+
+    Returns:
+        A `Record`.
+
+    Raises:
+        UserError: If no such weights are published, or the model has no record.
+
+    Example:
+
+    >>> get_record("elunet11.cifar100").class_names[:2]
+    ('apple', 'aquarium_fish')
+    """
+    if isinstance(model, str):
+        name = find_weights(model)
+        return Record.from_dict(manifest()["weights"][name] | {"name": name})
+    record = record_of(model)
+    if record is None:
+        raise UserError(
+            "Expected a model of elu_zoo, or the name of published weights, one of "
+            f"{list_weights()}. Received: {model!r}, which has no record."
+        )
+    return record
+
+
+def record_of(model: keras.Model) -> Record | None:
+    """The record that a model carries.
+
+    Args:
+        model: Any Keras model.
+
+    Returns:
+        A `Record`, or `None` if the model is not of `elu_zoo`.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> record_of(elu_zoo.ELUNet11(width=0.1)).model
+    'ELUNet11'
+    """
+    layer = _record_layer(model)
+    return layer and layer.record
+
+
+def attach_record(model: keras.Model, record: Record) -> None:
+    """Replaces the record of a model, in place.
+
+    Args:
+        model: A model of `elu_zoo`.
+        record: Its new record.
+
+    Raises:
+        UserError: If the model is not of `elu_zoo`, or its outputs are not as many as
+            the class names.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(width=0.1, classes=2)
+    >>> names = ("cat", "dog")
+    >>> attach_record(model, dataclasses.replace(record_of(model), class_names=names))
+    >>> get_record(model).class_names
+    ('cat', 'dog')
+    """
+    layer = _record_layer(model)
+    if layer is None:
+        raise UserError(
+            "Expected a model made by a function of elu_zoo, such as ELUNet11. "
+            f"Received: {model!r}"
+        )
+    if record.class_names and len(record.class_names) != model.output_shape[-1]:
+        raise UserError(
+            f"Expected {model.output_shape[-1]} class names, one for each output of "
+            f"the model. Received: {len(record.class_names)}"
+        )
+    layer.record = record
+
+
+def class_names_of(model: keras.Model) -> tuple[str, ...]:
+    """The names of the classes of a model's outputs.
+
+    Args:
+        model: Any Keras model with one output of shape `(n, classes)`.
+
+    Returns:
+        A tuple: those of the model's record, or their numbers if it has none that fit.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> class_names_of(elu_zoo.ELUNet11(width=0.1, classes=2))
+    ('0', '1')
+    """
+    record, classes = record_of(model), model.output_shape[-1]
+    if record and len(record.class_names) == classes:
+        return record.class_names
+    return tuple(map(str, range(classes)))
+
+
+def _record_layer(model):
+    for layer in getattr(model, "layers", ()):
+        if hasattr(layer, "layers"):
+            layer = _record_layer(layer)
+        if isinstance(getattr(layer, "record", None), Record):
+            return layer
+    return None
+
+
+def manifest() -> dict[str, Any]:
+    """The manifest, from `ELU_ZOO_MANIFEST` or the package.
+
+    Returns:
+        Its content: `weights` has the records by name, `base_url` is the place of
+        publication.
+
+    Raises:
+        OSError: If it is not there.
+        UserError: If it is no manifest.
+    """
+    override = os.environ.get("ELU_ZOO_MANIFEST")
+    places = [pathlib.Path(override)] if override else _manifests()
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"Expected a manifest of the weights in one of {[*map(str, places)]}. "
+            + ("Set ELU_ZOO_MANIFEST anew." if override else "Install elu_zoo again.")
+        )
+    try:
+        # Editors on Windows begin a file with a byte-order mark.
+        content = json.loads(path.read_text("utf-8-sig"))
+        if not isinstance(content["weights"], dict):
+            raise TypeError("its 'weights' are no object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"Expected {path} to be a manifest of weights. It is not: {error}"
+        ) from error
+    return content
+
+
+def folders() -> list[pathlib.Path]:
+    """Where the package keeps weights: installed, or in a checkout.
+
+    Returns:
+        A list of one or two paths.
+    """
+    checkout = _PACKAGE.parent
+    # Beside an installed package another one may have a folder of this name.
+    in_checkout = (checkout / "setup.py").is_file()
+    return [_PACKAGE / "pretrained"] + [checkout / "pretrained"] * in_checkout
+
+
+def _manifests():
+    return [folder / "manifest.json" for folder in folders()]
+
+
+def _plain(name):
+    return str(name).lower().replace("_", "").replace("-", "")

@@ -31,6 +31,8 @@ class Zoo:
         self.cache = folder / "home/elu_zoo"
         self.package = folder / "site/elu_zoo/pretrained"
         self.checkout = folder / "site/pretrained"
+        self.checkout.parent.mkdir()
+        (self.checkout.parent / "setup.py").touch()
         self.environ = monkeypatch.setenv
         self.publish({"net.small": record_of(CONTENT)})
         monkeypatch.setenv("ELU_ZOO_MANIFEST", str(folder / "manifest.json"))
@@ -44,7 +46,7 @@ class Zoo:
         (self.folder / "manifest.json").write_text(json.dumps(manifest))
 
     def mirrors(self, *bases):
-        self.environ("ELU_ZOO_MIRROR", " ".join(map(str, bases)))
+        self.environ("ELU_ZOO_MIRROR", "\n".join(map(str, bases)))
 
     def put(self, folder, content=CONTENT):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import io
 import json
@@ -16,6 +17,7 @@ from PIL import Image
 import elu_zoo
 import elu_zoo.errors
 import elu_zoo.exporting
+from elu_zoo.records import attach_record, get_record
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
@@ -495,3 +497,23 @@ def test_numbers_as_class_names(tmp_path):
     net = elu_zoo.ELUNet11(width=0.05, classes=2)
     path = elu_zoo.export_saved_model(net, tmp_path, class_names=[3, 5])
     assert (path / "assets.extra/class_names.txt").read_text() == "3\n5\n"
+
+
+def test_the_record_names_and_calibrates(tmp_path):
+    import tensorflow as tf
+
+    net = elu_zoo.ELUNet11(width=0.05, classes=2)
+    record = dataclasses.replace(
+        get_record(net), class_names=("cat", "dog"), temperature=2.0
+    )
+    attach_record(net, record)
+    path = elu_zoo.export_saved_model(net, tmp_path)
+    assert (path / "assets.extra/class_names.txt").read_text() == "cat\ndog\n"
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("float32")
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    roots = np.sqrt(np.asarray(net(images), "float64"))
+    np.testing.assert_allclose(
+        serve(image=images)["probabilities"],
+        roots / roots.sum(-1, keepdims=True),
+        rtol=1e-5,
+    )

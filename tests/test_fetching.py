@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import filelock
 import keras
 import pytest
 from publishing import CONTENT, FILE, OTHER, Zoo, record_of
@@ -299,3 +300,19 @@ def test_default_cache(zoo, server, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(zoo.folder / "user"))
     zoo.mirrors(f"{server.url}/good")
     assert _fetching.fetch("net.small") == zoo.folder / "user/.keras/elu_zoo" / FILE
+
+
+@pytest.mark.parametrize("how", ["my mirror", "file"])
+def test_folders_as_mirrors(zoo, tmp_path, how):
+    file = zoo.put(tmp_path / "my mirror, of mine")
+    zoo.mirrors("", file.parent.as_uri() if how == "file" else file.parent)
+    assert _fetching.fetch("net.small") == file
+
+
+def test_file_systems_without_locks(zoo, server, monkeypatch):
+    def refuse(self, *arguments, **keywords):
+        raise NotImplementedError("flock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    zoo.mirrors(f"{server.url}/good")
+    assert _fetching.fetch("net.small").read_bytes() == CONTENT

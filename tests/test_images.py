@@ -76,7 +76,7 @@ def test_against_keras(shape, form):
         "list": [array],
     }[form]
     before = array.copy()
-    batch = preprocess_input(x, weights="net.animals")
+    batch = preprocess_input(x, model="net.animals")
     assert batch.dtype == np.float32 and batch.shape == (1, 8, 8, 3)
     assert_close(batch[0], directly(Image.fromarray(array)))
     np.testing.assert_array_equal(array, before)
@@ -88,11 +88,11 @@ def test_batches_and_lists_of_different_sizes():
     array = pixels(3, 20, 30, 3)
     expected = [directly(Image.fromarray(image)) for image in array]
     for x in (array, list(array), keras.ops.convert_to_tensor(array)):
-        assert_close(preprocess_input(x, "animals"), expected)
+        assert_close(preprocess_input(x, "net.animals"), expected)
     image = keras.ops.convert_to_tensor(array[0])
-    assert_close(preprocess_input(image, "animals"), expected[:1])
+    assert_close(preprocess_input(image, "net.animals"), expected[:1])
     mixed = [array[0], Image.fromarray(pixels(9, 9)), pixels(8, 10, 1)]
-    batch = preprocess_input(mixed, "animals")
+    batch = preprocess_input(mixed, "net.animals")
     assert_close(batch[0], expected[0])
     assert_close(batch[1], directly(mixed[1]))
     assert_close(batch[2], directly(Image.fromarray(mixed[2][..., 0])))
@@ -108,7 +108,7 @@ def test_gray(shape):
 
 def test_values_are_rounded():
     array = np.full((8, 8, 3), 99.6)
-    np.testing.assert_array_equal(preprocess_input(array, "animals"), 100)
+    np.testing.assert_array_equal(preprocess_input(array, "net.animals"), 100)
 
 
 def test_deep_images():
@@ -116,9 +116,9 @@ def test_deep_images():
     deep = preprocess_input(Image.fromarray(values), "digits")
     assert_close(deep, preprocess_input(values >> 8, "digits"))
     wide = Image.fromarray(np.full((8, 8), 200, "int32"))
-    np.testing.assert_array_equal(preprocess_input(wide, "animals"), 200)
+    np.testing.assert_array_equal(preprocess_input(wide, "net.animals"), 200)
     with pytest.raises(ValueError, match="to 2000"):
-        preprocess_input(Image.fromarray(np.full((8, 8), 2000, "int32")), "animals")
+        preprocess_input(Image.fromarray(np.full((8, 8), 2000, "int32")), "net.animals")
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
@@ -156,13 +156,13 @@ def test_interpolation(interpolation):
 )
 def test_images_that_are_none(x, message):
     with pytest.raises(ValueError, match=message):
-        preprocess_input(x, "animals")
+        preprocess_input(x, "net.animals")
 
 
 def test_names_of_weights():
-    with pytest.raises(ValueError, match="animals.*weights='plants'"):
+    with pytest.raises(ValueError, match="animals.*'plants'"):
         preprocess_input(pixels(8, 8, 3), "plants")
-    with pytest.raises(ValueError, match="one name of.*big.mixed.*preprocessing"):
+    with pytest.raises(ValueError, match="one name of.*big.mixed"):
         preprocess_input(pixels(8, 8, 3), "mixed")
     assert preprocess_input(pixels(8, 8, 3), "big.mixed").shape == (1, 16, 16, 3)
 
@@ -206,7 +206,7 @@ def test_every_format_and_orientation_by_every_path(name, tmp_path):
     opened = Image.open(file)
     forms = [str(file), file, [str(file), file], content, opened, [opened.copy()]]
     for form in forms[: 5 if "16" in name or opened.format == "GIF" else 6]:
-        for found in preprocess_input(form, "animals"):
+        for found in preprocess_input(form, "net.animals"):
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
     assert opened.mode == Image.open(file).mode
     write_class_folders(tmp_path / "folder", count=1)
@@ -256,13 +256,13 @@ def test_limits(tmp_path):
         encode(Image.new("1", size), "PNG")
         for size in ((1, 100), (1, 101), (9460, 9460))
     )
-    assert preprocess_input(good, "animals").shape == (1, 8, 8, 3)
+    assert preprocess_input(good, "net.animals").shape == (1, 8, 8, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for content, message in ((strip, "100 times"), (large, "89,478,485 pixels")):
             for x in (content, Image.open(io.BytesIO(content))):
                 with pytest.raises(ImageError, match=message):
-                    preprocess_input(x, "animals")
+                    preprocess_input(x, "net.animals")
 
 
 def test_damaged_exif_data_leave_an_image_as_it_is():
@@ -270,7 +270,7 @@ def test_damaged_exif_data_leave_an_image_as_it_is():
     content = encode(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert_close(preprocess_input(content, "animals")[0], directly(image))
+        assert_close(preprocess_input(content, "net.animals")[0], directly(image))
 
 
 def test_check_pixels():
@@ -324,7 +324,7 @@ def test_pixels_are_rounded_to_those_of_prediction(tmp_path):
         (tmp_path / name).mkdir()
         Image.fromarray(pixels(75, 100, 3)).save(tmp_path / name / "1.png")
     images, _, _ = load_image_folder(tmp_path, 12)
-    exact = preprocess_input(tmp_path / "a/1.png", "animals")
+    exact = preprocess_input(tmp_path / "a/1.png", "net.animals")
     assert abs(images[:1, 2:10, 2:10] - exact).max() <= 0.5
 
 
@@ -359,3 +359,10 @@ def test_a_folder_needs_little_more_memory_than_its_images(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.2 * images.nbytes + 3e6
+
+
+def test_without_a_model_nothing_is_resized():
+    array = pixels(2, 9, 7, 3)
+    np.testing.assert_array_equal(preprocess_input(array), array)
+    with pytest.raises(ValueError, match="different sizes.*preprocess_input"):
+        preprocess_input([array[0], array[0, :5]])

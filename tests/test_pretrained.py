@@ -51,7 +51,7 @@ def outputs(model):
     return keras.ops.convert_to_numpy(model(IMAGES))
 
 
-@pytest.mark.parametrize("tag", ["tiny", "elunet11.tiny", "path"])
+@pytest.mark.parametrize("tag", ["tiny", "elunet11.tiny", "ELUNet11.Tiny", "path"])
 def test_model_with_weights(zoo, tiny, capsys, tag):
     if tag == "path":
         model = elu_zoo.ELUNet11(weights=zoo.folder / "tiny.weights.h5", **TINY)
@@ -67,7 +67,7 @@ def test_other_classes(tiny, capsys):
     assert model.output_shape == (None, 5)
     captured = capsys.readouterr()
     assert len((captured.out + captured.err).splitlines()) == 1
-    assert "5 classes" in captured.out + captured.err
+    assert "your 5 classes" in captured.out + captured.err
     trunk = {k: v for k, v in values(tiny).items() if k[0] != "predictions"}
     found = values(model)
     assert found.pop(("predictions", 0)).std() > 0
@@ -108,7 +108,10 @@ def test_preprocessing_with_statistics_can_be_left_out(zoo):
         ({"weights": "elu", "batch_normalization": True}, "batch_normalization=False"),
         ({"weights": "elu", "preprocessing": "rescale"}, "'standardize'.*'rescale'"),
         ({"weights": "imagenet"}, r"published yet.*elunet11\.tiny.*training\.publish"),
-        ({"weights": "elunet18.other"}, "of another"),
+        ({"weights": "elunet18.other"}, "of a different one"),
+        ({"weights": "tinny"}, "Did you mean elunet11.tiny"),
+        ({"weights": "elunet11"}, "one name of"),
+        ({"weights": "tiny", "input_shape": (32, 32, 2)}, "2 channels"),
         ({"weights": "none.weights.h5"}, "existing file"),
         ({"weights": "folder/none"}, "existing file"),
         ({"weights": 3}, "weights=3"),
@@ -129,3 +132,44 @@ def test_arguments_that_leave_the_weights_as_they_are(tiny):
         weights="tiny", dropout=0.1, kernel_initializer="he_normal", width=0.04
     )
     assert_equal(values(model), values(tiny))
+
+
+def test_classes_that_are_given_start_anew_though_they_are_as_many(tiny):
+    model = elu_zoo.ELUNet11(weights="tiny", classes=7)
+    trunk = {k: v for k, v in values(tiny).items() if k[0] != "predictions"}
+    found = values(model)
+    assert not found.pop(("predictions", 1)).any()
+    kernel = found.pop(("predictions", 0))
+    assert not np.allclose(kernel, values(tiny)["predictions", 0])
+    assert_equal(found, trunk)
+    assert elu_zoo.get_record(model).class_names == ()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("preprocessing", ["rescale", "standardize", "pixel_mean"])
+def test_gray_images_give_what_their_rgb_copies_do(zoo, channels, preprocessing):
+    arguments = {"width": 0.05, "classes": 7, "preprocessing": preprocessing}
+    model = elu_zoo.ELUNet11(**arguments)
+    rng = np.random.default_rng(0)
+    elu_zoo.adapt_preprocessing(model, IMAGES * np.array([1, 0.7, 0.4]))
+    model.get_layer("predictions").bias.assign(rng.normal(size=7))
+    path = zoo.folder / "a.weights.h5"
+    _weight_files.save_weights(model, path)
+    _weight_files.load_weights(model, path)
+    record = record_of(
+        path.read_bytes(),
+        model="ELUNet11",
+        arguments=arguments,
+        input_shape=[32, 32, 3],
+        class_names=list("abcdefg"),
+    )
+    zoo.publish({"elunet11.a": record})
+    zoo.put(zoo.package, path.read_bytes())
+    other = elu_zoo.ELUNet11(weights="a", input_shape=(32, 32, channels))
+    gray = IMAGES[..., :1]
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(other(np.repeat(gray, channels, -1))),
+        keras.ops.convert_to_numpy(model(np.repeat(gray, 3, -1))),
+        rtol=1e-5,
+    )
+    assert elu_zoo.get_record(other).input_shape == (32, 32, channels)

@@ -1,7 +1,15 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import keras
 import pytest
 from publishing import CONTENT, Zoo, record_of
 
+import elu_zoo
 from elu_zoo import records
+from elu_zoo.errors import UserError
 
 
 @pytest.fixture
@@ -15,7 +23,7 @@ def test_names(zoo, monkeypatch):
     assert records.list_weights() == sorted(names)
     assert records.list_weights("ELUNet11") == ["elunet11.a", "elunet11.b"]
     assert records.list_weights("MNISTClassifier") == ["mnist_classifier.mnist"]
-    assert records.get_record("elunet11.a")["name"] == "elunet11.a"
+    assert records.get_record("elunet11.a").name == "elunet11.a"
     with pytest.raises(ValueError, match="elunet11.a.*Received: 'elunet11.c'"):
         records.get_record("elunet11.c")
     monkeypatch.setenv("ELU_ZOO_MANIFEST", str(zoo.folder / "none.json"))
@@ -27,5 +35,135 @@ def test_the_manifest_of_this_repository(monkeypatch):
     monkeypatch.delenv("ELU_ZOO_MANIFEST", raising=False)
     for name in records.list_weights():
         record = records.get_record(name)
-        assert record["file"] == f"{name}-{record['sha256'][:8]}.weights.h5"
-        assert len(record["class_names"]) == record["arguments"]["classes"]
+        assert record.file == f"{name}-{record.sha256[:8]}.weights.h5"
+        assert len(record.class_names) == record.arguments["classes"]
+        assert record.packaged == (record.bytes <= 20e6)
+        assert record.temperature > 0
+
+
+@pytest.mark.parametrize(
+    "text, meant",
+    [
+        ("elunet11.cifar100", "elunet11.cifar100"),
+        ("cifar100", "elunet11.cifar100"),
+        ("ELUNet11.CIFAR100", "elunet11.cifar100"),
+        ("elunet15", "elunet15.tiny_imagenet"),
+        ("TinyImageNet", "elunet15.tiny_imagenet"),
+    ],
+)
+def test_names_that_are_understood(zoo, text, meant):
+    names = ["elunet11.cifar100", "elunet15.tiny_imagenet", "elunet11.other"]
+    zoo.publish({name: record_of(CONTENT) for name in names})
+    assert records.find_weights(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("elunet11.cifar10", "Did you mean elunet11.cifar100"),
+        ("tiny_imagnet", "Did you mean elunet15.tiny_imagenet"),
+        ("elunet11", "one name of .*elunet11.cifar100.*elunet11.other"),
+        ("resnet50", "one of .*elunet11.cifar100"),
+    ],
+)
+def test_names_that_are_not(zoo, text, message):
+    names = ["elunet11.cifar100", "elunet15.tiny_imagenet", "elunet11.other"]
+    zoo.publish({name: record_of(CONTENT) for name in names})
+    with pytest.raises(UserError, match=message):
+        records.find_weights(text)
+
+
+def test_a_manifest_that_begins_with_a_byte_order_mark(zoo):
+    path = zoo.folder / "manifest.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert records.list_weights() == ["net.small"]
+    for content in ("{", "[]", '{"weights": []}'):
+        path.write_text(content)
+        with pytest.raises(UserError, match="manifest.json to be a manifest"):
+            records.list_weights()
+
+
+def test_no_other_package_is_taken_for_the_checkout(tmp_path, monkeypatch):
+    """`site-packages/pretrained` is nobody's."""
+    monkeypatch.setattr(records, "_PACKAGE", tmp_path / "elu_zoo")
+    assert records.folders() == [tmp_path / "elu_zoo/pretrained"]
+
+
+RECORD = records.Record(
+    "elunet11.pets",
+    "ELUNet11",
+    arguments={"classes": 2, "width": 0.05},
+    input_shape=(32, 32, 3),
+    preprocessing=records.Preprocessing(40, 32, "bicubic"),
+    class_names=("cat", "dog"),
+    temperature=1.5,
+    dataset={"name": "pets", "terms": "none", "url": "none"},
+)
+
+
+def test_json_gives_the_same_record():
+    plain = json.loads(json.dumps(RECORD.to_dict()))
+    assert records.Record.from_dict(plain | {"of a newer version": 1}) == RECORD
+    with pytest.raises(UserError, match="temperature=0"):
+        dataclasses.replace(RECORD, temperature=0)
+
+
+@pytest.fixture
+def pets():
+    model = elu_zoo.ELUNet11(width=0.05, classes=2)
+    records.attach_record(model, RECORD)
+    return model
+
+
+def _without_softmax(model):
+    return keras.Model(model.input, model.get_layer("predictions").output)
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        keras.models.clone_model,
+        lambda model: keras.models.clone_model(
+            model,
+            clone_function=lambda layer: type(layer).from_config(layer.get_config()),
+        ),
+        lambda model: keras.Sequential([model]),
+        _without_softmax,
+        elu_zoo.features,
+    ],
+)
+def test_models_made_of_a_model_have_its_record(pets, derive):
+    assert records.get_record(derive(pets)) == RECORD
+
+
+@pytest.mark.parametrize("first", ["elu_zoo, keras", "keras, elu_zoo", "elu_zoo"])
+def test_a_new_process_has_the_record(pets, tmp_path, first):
+    path = tmp_path / "model.keras"
+    pets.save(path)
+    code = (
+        f"import {first}, sys, json\n"
+        "if len(sys.argv) > 2: model = elu_zoo.load(sys.argv[1])\n"
+        "else: model = keras.saving.load_model(sys.argv[1])\n"
+        "print(json.dumps(elu_zoo.get_record(model).to_dict()))\n"
+    )
+    load = ["load"] if first == "elu_zoo" else []
+    result = subprocess.run(
+        [sys.executable, "-c", code, path, *load], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert records.Record.from_dict(found) == RECORD
+
+
+def test_the_record_of_what_was_built():
+    model = elu_zoo.ELUNet15(
+        width=0.05, stem_strides=1, input_shape=(None, None, 3), classes=3
+    )
+    record = elu_zoo.get_record(model)
+    assert record.model == "ELUNet15" and record.input_shape == (None, None, 3)
+    assert record.arguments == {"width": 0.05, "stem_strides": 1, "classes": 3}
+    assert records.Record.from_dict(record.to_dict()) == record
+    with pytest.raises(UserError, match="3 class names.*Received: 2"):
+        records.attach_record(model, RECORD)
+    with pytest.raises(UserError, match="no record"):
+        records.get_record(keras.Sequential([keras.layers.Dense(1)]))

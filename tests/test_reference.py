@@ -13,8 +13,7 @@ from environment import on_backend
 from PIL import Image
 
 import elu_zoo
-from elu_zoo.models import get_model_function
-from elu_zoo.records import get_record, list_weights
+from elu_zoo.records import list_weights
 from elu_zoo.reference import reference_images
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -24,17 +23,15 @@ PREDICT = """
 import json, sys
 import keras
 import numpy as np
-from elu_zoo.models import get_model_function
+import elu_zoo
 from elu_zoo.reference import reference_images
-from elu_zoo.records import get_record
 
 answers = {"keras": keras.__version__, "backend": keras.backend.backend()}
 for name in sys.argv[1:]:
-    record = get_record(name)
-    model = get_model_function(record["model"])(
-        weights=name.split(".", 1)[1], classifier_activation=None
-    )
-    images = reference_images(record["input_shape"])
+    record = elu_zoo.get_record(name)
+    model = elu_zoo.load(name, classifier_activation=None)
+    side = record.preprocessing.crop
+    images = reference_images((side, side, record.input_shape[-1]))
     answers[name] = np.asarray(model.predict(images, verbose=0)).tolist()
 print(json.dumps(answers))
 """
@@ -104,9 +101,9 @@ def test_the_images_are_the_same_everywhere():
 def test_names_are_those_of_what_is_seen(weights, pattern, right):
     files = sorted((ROOT / "training/demo/images").glob(pattern))
     images = [Image.open(file) for file in files]
-    model = get_model_function(get_record(weights)["model"])(weights=weights)
-    predictions = model.predict(elu_zoo.preprocess_input(images, weights), verbose=0)
-    answers = elu_zoo.decode_predictions(predictions, top=1, weights=weights)
+    model = elu_zoo.load(weights)
+    predictions = model.predict(elu_zoo.preprocess_input(images, model), verbose=0)
+    answers = elu_zoo.decode_predictions(predictions, top=1, model=model)
     seen = [
         (file.stem if file.suffix == ".png" else file.parent.name).startswith(name)
         for file, [(_, name, _)] in zip(files, answers, strict=True)

@@ -60,7 +60,7 @@ def main(argv=None):
 def _load(arguments):
     """The model, the name of its data set and the split."""
     from elu_zoo.cli.common import known_model
-    from elu_zoo.models import get_model_function
+    from elu_zoo.models import load
     from elu_zoo.records import get_record, list_weights
     from training.data import sources
     from training.engine.run import load_run
@@ -73,10 +73,9 @@ def _load(arguments):
         return run.build_model(arguments.weights), run.settings["dataset"], data
     record = get_record(source)
     data = sources.load(
-        record["dataset"]["name"], split, arguments.data, record["class_names"]
+        record.dataset["name"], split, arguments.data, list(record.class_names)
     )
-    model = get_model_function(record["model"])(weights=source)
-    return model, record["dataset"]["name"], data
+    return load(source), record.dataset["name"], data
 
 
 if __name__ == "__main__":

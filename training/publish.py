@@ -121,6 +121,7 @@ def publish(
             `"best"` would choose by the test set.
     """
     from elu_zoo import datasets
+    from elu_zoo.architectures import ARCHITECTURES
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
     from training.engine.cost import multiply_adds, training_flop
@@ -136,6 +137,7 @@ def publish(
     test = run.load_data("test", data)
     side, _, channels = run.facts["input_shape"]
     shape = [image_size or side, image_size or side, channels]
+    any_size = bool(ARCHITECTURES[model_name].pyramid_levels)
     model, content, figures = _evaluated(run, name, weights, test, shape)
 
     digest = hashlib.sha256(content).hexdigest()
@@ -149,7 +151,7 @@ def publish(
         # Without the statistics of the preprocessing; a ZCA matrix has nine million.
         "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
         "multiply_adds": multiply_adds(model),
-        "input_shape": shape,
+        "input_shape": [None, None, channels] if any_size else shape,
         # Side of the data set's images, if those for the weights have another.
         "resized_from": side if image_size not in (None, side) else None,
         "preprocessing": _preprocessing(test, shape[0]),
@@ -245,7 +247,9 @@ def add_seed(
             f"{over_seeds(record)[2]}. Received: {differing | {'seed': seed}}"
         )
     test = run.load_data("test", data)
-    _, _, figures = _evaluated(run, name, weights, test, record["input_shape"])
+    side = record["preprocessing"]["crop"]
+    shape = (side, side, record["input_shape"][-1])
+    _, _, figures = _evaluated(run, name, weights, test, shape)
     _write_results(run, figures, results / name / f"seed-{seed}")
     others = record.get("other_seeds", [])
     record["other_seeds"] = sorted(

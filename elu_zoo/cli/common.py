@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import difflib
 import faulthandler
 import json
 import os
-import pathlib
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -76,25 +74,13 @@ def known_model(source: str) -> str:
     Raises:
         UserError: If there is no such model, or several may be meant.
     """
-    from elu_zoo.records import list_weights
+    from elu_zoo.records import find_weights, list_weights
 
-    names = list_weights()
-    if source in names or os.path.exists(source):
+    if source in list_weights() or os.path.exists(source):
         return source
-    lowered = source.lower()
-    meant = [n for n in names if lowered == n] or [
-        n for n in names if lowered in n.split(".", 1)
-    ]
-    if len(meant) == 1:
-        return meant[0]
     if os.path.splitext(source)[1] == ".keras":
         raise UserError(f"Expected a saved model. There is no {source}")
-    meant = meant or difflib.get_close_matches(lowered, names, cutoff=0.5)
-    hint = f". Did you mean {' or '.join(meant)}?" if meant else ""
-    raise UserError(
-        f"Expected the name of published weights, one of {names}, or a saved model. "
-        f"Received: {source!r}{hint}"
-    )
+    return find_weights(source)
 
 
 def print_json(value):
@@ -119,35 +105,11 @@ def print_table(rows):
 
 def load_model(source):
     """The model of a weights name or of a `.keras` file, and its class names."""
-    import keras
+    from elu_zoo.models import load
+    from elu_zoo.records import class_names_of
 
-    from elu_zoo.models import get_model_function
-    from elu_zoo.records import get_record, list_weights
-
-    path = pathlib.Path(source)
-    # A folder that has the name of weights, such as their results, is "./NAME".
-    named = str(source) in list_weights()
-    if path.is_dir() and not named:
-        path = path / "model.keras"
-    if named or path.suffix != ".keras":
-        record = get_record(str(source))
-        model = get_model_function(record["model"])(weights=record["name"])
-        return model, record["class_names"]
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a saved model. There is no {path}")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except TypeError as error:
-        # Keras's message has the whole configuration of the model before the cause.
-        cause = str(error).rsplit("Exception encountered: ", 1)[-1]
-        raise ValueError(
-            f"Expected a model of layers of Keras and elu_zoo. Received: {path}, which "
-            f"Keras cannot load: {cause.splitlines()[0][:200]}"
-        ) from error
-    names = path.with_name("class_names.json")
-    if names.is_file():
-        return model, json.loads(names.read_text())
-    return model, [str(i) for i in range(model.output_shape[-1])]
+    model = load(source)
+    return model, list(class_names_of(model))
 
 
 def add_model_argument(parser: argparse.ArgumentParser, name: str, **how) -> None:

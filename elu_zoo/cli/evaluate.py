@@ -46,14 +46,14 @@ def run(arguments):
     if out:
         check_writable(out.parent)
     record = get_record(arguments.name)
-    data = datasets.load(record["dataset"]["name"], arguments.split, arguments.data)
-    if list(data.class_names) != record["class_names"]:
+    data = datasets.load(record.dataset["name"], arguments.split, arguments.data)
+    if tuple(data.class_names) != record.class_names:
         raise ValueError(
-            f"Expected {arguments.data} to hold the {len(record['class_names'])} "
-            f"classes of {record['name']}. Received others, or in another order: "
+            f"Expected {arguments.data} to hold the {len(record.class_names)} "
+            f"classes of {record.name}. Received others, or in another order: "
             f"{len(data.class_names)} classes"
         )
-    data = data.resized(record["preprocessing"]["crop"])
+    data = data.resized(record.preprocessing.crop)
     model, class_names = load_model(arguments.name)
     figures = evaluate(
         model,
@@ -63,8 +63,8 @@ def run(arguments):
         verbose="auto" if sys.stdout.isatty() and not arguments.json else 0,
     )
     result = {
-        "weights": record["name"],
-        "dataset": record["dataset"]["name"],
+        "weights": record.name,
+        "dataset": record.dataset["name"],
         "split": arguments.split,
         "input_shape": list(data.images.shape[1:]),
         "dtype": keras.config.dtype_policy().compute_dtype,
@@ -77,7 +77,7 @@ def run(arguments):
     if out:
         with replacing(out) as part:
             part.write_text(json.dumps(result, indent=1) + "\n")
-    card = record["metrics"]["error"]
+    card = record.metrics["error"]
     # Another processor may round a few images to the other side.
     differs = arguments.split == "test" and abs(figures["error"] - card) > 0.0005
     if arguments.json:
@@ -95,9 +95,9 @@ def run(arguments):
 
 def _run_on_folder(arguments):
     start_backend()
-    from elu_zoo.finetuning import record_of
     from elu_zoo.image_files import open_image_folder
     from elu_zoo.images import image_side
+    from elu_zoo.records import record_of
     from elu_zoo.reports import measure_held_out
 
     model, class_names = load_model(arguments.name)
@@ -125,7 +125,7 @@ def _print(arguments, record, result):
     low, high = result["error_interval"]
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     print(
-        f"{record['name']} on {result['n']} {arguments.split} images of "
+        f"{record.name} on {result['n']} {arguments.split} images of "
         f"{result['dataset']}, {'x'.join(map(str, result['input_shape']))}, one view, "
         f"{result['dtype']}, {versions}\n"
         f"  error              {result['error']:7.2%}  "

@@ -21,19 +21,23 @@ def run(arguments):
         get_model_function(arguments.model)
     records = [get_record(name) for name in list_weights(arguments.model)]
     if arguments.json:
-        print_json(records)
+        print_json([record.to_dict() for record in records])
         return
     rows = [("weights", "data", "classes", "input", "error", "parameters", "file")]
     for record in records:
         rows.append(
             (
-                record["name"],
-                record["dataset"]["name"],
-                len(record["class_names"]),
-                "x".join(map(str, record["input_shape"])),
-                f"{record['metrics']['error']:.2%}",
-                f"{record['parameters'] / 1e6:.2f} M",
-                f"{record['bytes'] / 1e6:.1f} MB",
+                record.name,
+                record.dataset["name"],
+                len(record.class_names),
+                _size(record.input_shape),
+                f"{record.metrics['error']:.2%}",
+                f"{record.parameters / 1e6:.2f} M",
+                f"{record.bytes / 1e6:.1f} MB",
             )
         )
     print_table(rows)
+
+
+def _size(input_shape):
+    return "any" if None in input_shape else "x".join(map(str, input_shape))

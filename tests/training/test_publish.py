@@ -108,7 +108,7 @@ def test_a_stranger_loads_them_from_a_server(published, tmp_path):
         "test = load('image_folder', 'test', sys.argv[1])\n"
         "p = model.predict(test.images, verbose=0)\n"
         "print(float(np.mean(p.argmax(-1) != test.labels)))\n"
-        "print(elu_zoo.decode_predictions(p, top=1, weights='elunet15.imagenet')[0])\n"
+        "print(elu_zoo.decode_predictions(p, top=1, model='elunet15.imagenet')[0])\n"
         "new = elu_zoo.ELUNet15(weights='imagenet', classes=5)\n"
         "print(new.output_shape)\n"
     )

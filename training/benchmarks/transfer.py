@@ -117,7 +117,7 @@ def main(argv=None):
     if arguments.csv.is_file():
         with arguments.csv.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    files = {trunk: get_record(trunk)["file"] for trunk, _, _ in study}
+    files = {trunk: get_record(trunk).file for trunk, _, _ in study}
     rows = [row for row in rows if row["weights"] in files.values()]
     for (trunk, data, images), seed in itertools.product(study, methods):
         part = None
@@ -208,19 +208,18 @@ def measure(trunk, part, chosen, seed, augment):
 
     import elu_zoo
     from elu_zoo.finetuning import split_by_class
-    from elu_zoo.models import adapt_preprocessing, get_model_function
+    from elu_zoo.models import adapt_preprocessing, build_model
     from elu_zoo.records import get_record
 
     pretrained, stages, arguments = chosen
     (images, labels), held_out = part
     record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
-    function = get_model_function(record["model"])
     changes = {"classes": classes, "input_shape": (SIZE, SIZE, 3)}
     if pretrained:
-        model = function(weights=trunk, **changes)
+        model = elu_zoo.load(trunk, **changes)
     else:
-        model = function(**{**record["arguments"], **changes})
+        model = build_model(record.model, record.arguments, **changes)
         adapt_preprocessing(model, images)
     train, chosen_by = split_by_class(labels, 0.2, seed)
     validation = images[chosen_by], labels[chosen_by]

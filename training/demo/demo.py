@@ -42,10 +42,10 @@ def main():
     heading(1, 'ELUNet11(weights="cifar100"): top-5 in % of images it has not seen')
     model = elu_zoo.ELUNet11(weights="cifar100")
     files = sorted((IMAGES / "cifar100").glob("*.png"))
-    batch = elu_zoo.preprocess_input([Image.open(file) for file in files])
-    for file, names in zip(
-        files, elu_zoo.decode_predictions(model.predict(batch, verbose=0)), strict=True
-    ):
+    batch = elu_zoo.preprocess_input([Image.open(file) for file in files], model)
+    predictions = model.predict(batch, verbose=0)
+    answer_lists = elu_zoo.decode_predictions(predictions, model=model)
+    for file, names in zip(files, answer_lists, strict=True):
         answers = ", ".join(f"{name} {score * 100:.0f}" for _, name, score in names)
         print(f"  {file.stem:<12}{answers}")
 
@@ -93,7 +93,7 @@ def load(files):
     """Images and labels of one list of files a class."""
     images = [Image.open(file) for group in files for file in group]
     labels = np.repeat(np.arange(len(files)), [len(group) for group in files])
-    return elu_zoo.preprocess_input(images), labels
+    return elu_zoo.preprocess_input(images, "elunet11.cifar100"), labels
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from elu_zoo.models import get_model_function
+from elu_zoo.models import build_model
 from training.engine.recipe import counted_from_start, phase_at
 
 
@@ -72,9 +72,5 @@ def image_flop(settings, input_shape, classes):
 
 
 def _model(settings, size, channels, classes):
-    arguments = dict(settings["model_arguments"])
-    arguments.pop("dropout", None)
-    function = get_model_function(settings["model"])
-    return function(
-        **{"classes": classes, "input_shape": (size, size, channels)} | arguments
-    )
+    given = {"classes": classes, "input_shape": (size, size, channels)}
+    return build_model(settings["model"], given | settings["model_arguments"])

@@ -6,7 +6,8 @@ import pathlib
 
 from elu_zoo._weight_files import load_weights
 from elu_zoo.errors import UserError
-from elu_zoo.models import get_model_function
+from elu_zoo.models import build_model
+from elu_zoo.records import attach_record, get_record
 from training.data import sources
 from training.engine import runlog
 
@@ -46,11 +47,14 @@ class Run:
             which: `"last"` or `"best"`.
             input_shape: Another shape of images than that of the data set.
         """
-        model = get_model_function(self.settings["model"])(
-            **{"input_shape": tuple(input_shape or self.facts["input_shape"])}
-            | self.arguments
+        model = build_model(
+            self.settings["model"],
+            {"input_shape": tuple(input_shape or self.facts["input_shape"])}
+            | self.arguments,
         )
         load_weights(model, self.folder / f"{which}.weights.h5")
+        names = self.facts["class_names"]
+        attach_record(model, dataclasses.replace(get_record(model), class_names=names))
         return model
 
     def load_data(self, split, data_dir):
