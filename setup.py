@@ -48,7 +48,7 @@ setup(
         "pillow>=10.1",
         "tensorflow>=2.20",
         "tqdm>=4.66",
-        "wrapt>=1.14",
+        "wrapt>=1.15",
     ],
     extras_require={
         "export": EXPORT,
