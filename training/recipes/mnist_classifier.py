@@ -1,0 +1,29 @@
+"""MNISTClassifier on MNIST: the paper's network of 8 × 128 units, in minutes of CPU.
+
+    python -m training.train training/recipes/mnist_classifier.py --data DIR --out RUN
+
+Muon instead of SGD, and images shifted by up to two pixels, without which so small a
+network knows its training images by heart after a few epochs. The paper's own training
+is `python -m training.paper figure2`.
+
+Cost: 0.0013 GFLOP an image and training step at 28 pixels, 0.0023 PFLOP in all.
+"""
+
+from training.data.augmentation import random_crop
+from training.engine.optimizers import ConvMuon
+from training.engine.recipe import Recipe
+from training.engine.schedules import WarmupLinear
+
+recipe = Recipe(
+    model="MNISTClassifier",
+    model_arguments={},
+    dataset="mnist",
+    batch_size=256,
+    epochs=30,
+    augmentation=[random_crop(2)],
+    label_smoothing=0.1,
+    learning_rate=lambda steps: WarmupLinear(0.02, steps, warmup=0.15),
+    optimizer=lambda schedule: ConvMuon(
+        schedule, momentum=0.95, weight_decay=0.1, use_ema=True, ema_momentum=0.99
+    ),
+)
