@@ -23,13 +23,16 @@ EXAMPLES = {
     "cifar10": 50_000,
     "cifar100": 50_000,
     "imagenet2012_256": 1_281_167,
+    "mnist": 60_000,
     "tiny_imagenet": 100_000,
 }
-SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64}
+KEYS = {"MNISTClassifier": "mnist_classifier"}
+SIZES = {"cifar10": 32, "cifar100": 32, "mnist": 28, "tiny_imagenet": 64}
 CLASSES = {
     "cifar10": 10,
     "cifar100": 100,
     "imagenet2012_256": 1000,
+    "mnist": 10,
     "tiny_imagenet": 200,
 }
 
@@ -44,12 +47,17 @@ from training.engine.loop import train
 from training.engine.recipe import load_recipe, smoke
 
 out, *paths = map(pathlib.Path, sys.argv[1:])
-sides = {"cifar10": 16, "cifar100": 16, "tiny_imagenet": 64, "imagenet2012_256": 224}
+shapes = {
+    "cifar10": (16, 16, 3),
+    "cifar100": (16, 16, 3),
+    "imagenet2012_256": (224, 224, 3),
+    "mnist": (28, 28, 1),
+    "tiny_imagenet": (64, 64, 3),
+}
 for path in paths:
     recipe = smoke(load_recipe(path))
     rng = np.random.default_rng(0)
-    side = sides[recipe.dataset]
-    images = rng.integers(0, 256, (40, side, side, 3), "uint8")
+    images = rng.integers(0, 256, (40, *shapes[recipe.dataset]), "uint8")
     data = datasets.Dataset(images, np.arange(40) % 5, tuple("abcde"))
     sources.load = lambda name, split, folder, data=data: data
     train(path, recipe, out, out / path.stem, precision="float32", log_every=1,
@@ -71,7 +79,8 @@ def multiply_adds(architecture, size, classes, width=1.0, strides=None):
             units = classes if output else max(1, round(units * width))
             for _ in range(count):
                 if field == FC and vector is None:
-                    vector = channels * sum(n * n for n in (4, 2, 1))
+                    cells = sum(n * n for n in (4, 2, 1))
+                    vector = channels * cells if total else size**2
                 if field == FC or output:
                     total += (vector or channels) * units
                     vector = units
@@ -90,7 +99,7 @@ def image_flop(recipe, size):
     """Of a training step, an image: forward, and twice as much backward."""
     arguments = recipe.model_arguments
     return 6 * multiply_adds(
-        ARCHITECTURES[recipe.model.lower()],
+        ARCHITECTURES[KEYS.get(recipe.model, recipe.model.lower())],
         size,
         CLASSES[recipe.dataset],
         arguments.get("width", 1.0),
