@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: demo test clean
+.PHONY: demo test test-lowest clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python training/demo/demo.py
@@ -11,7 +11,14 @@ test: .venv-test/installed
 	.venv-test/bin/ruff format --check
 	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-# The pip of Python 3.10 takes more than ten minutes to resolve the extras.
+# With the lowest versions that setup.py allows.
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest tests/layers tests/test_fetching.py \
+		tests/test_images.py tests/test_models.py tests/test_ops.py \
+		tests/test_predictions.py tests/test_records.py tests/test_weight_files.py \
+		tests/training/test_optimizers.py
+
+# An old pip takes more than ten minutes to resolve the extras.
 .venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/* elu_zoo/*.py \
 		elu_zoo/*/*.py)
 	$(PYTHON) -m venv .venv-demo
@@ -29,5 +36,12 @@ test: .venv-test/installed
 		"mlserver>=1.7; python_version < '3.13'"
 	touch $@
 
+.venv-lowest/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct --editable '.[training,test]'
+	touch $@
+
 clean:
-	rm -rf .venv-demo .venv-test
+	rm -rf .venv-demo .venv-lowest .venv-test

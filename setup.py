@@ -25,7 +25,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=[*find_packages(include=["elu_zoo", "elu_zoo.*"]), "elu_zoo.pretrained"],
     package_dir={"elu_zoo.pretrained": "pretrained"},
     package_data={
@@ -41,7 +41,7 @@ setup(
         "argcomplete>=3.1",
         "filelock>=3.12",
         "h5py>=3.10",
-        "keras>=3.10",
+        "keras>=3.13.2",
         "matplotlib>=3.8",
         "ml-dtypes>=0.4",
         "numpy>=1.26",

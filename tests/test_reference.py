@@ -17,7 +17,7 @@ from elu_zoo.records import list_weights
 from elu_zoo.reference import reference_images
 
 ROOT = pathlib.Path(__file__).parents[1]
-OLDEST_KERAS = "3.10.0"
+OLDEST_KERAS = "3.13.2"
 
 PREDICT = """
 import json, sys
