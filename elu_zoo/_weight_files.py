@@ -5,6 +5,7 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
+from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
 
@@ -22,7 +23,7 @@ def load_weights(model, path, skip=()):
         skip: Beginnings of names of layers to leave as they are.
 
     Raises:
-        ValueError: If the file does not fit the model.
+        UserError: If the file does not fit the model.
     """
     import h5py
 
@@ -31,7 +32,7 @@ def load_weights(model, path, skip=()):
             assignments = _match(model, _layers(file, path), tuple(skip), path)
             arrays = [_array(item) for _, item in assignments]
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected {path} to be a `.weights.h5` file. It cannot be read: {error}"
         ) from error
     for (variable, _), array in zip(assignments, arrays, strict=True):
@@ -54,7 +55,7 @@ def _match(model, stored, skip, path):
         if shapes != found:
             problems.append(f"{name}: {found} in the file, {shapes} in the model")
     if problems:
-        raise ValueError(
+        raise UserError(
             f"Expected {path} to hold the weights of {model.name}. "
             f"{len(problems)} layers differ: " + "; ".join(sorted(problems)[:5]) + ". "
             "Build the model with the arguments (classes, width, ...) that the file "
@@ -78,13 +79,13 @@ def save_weights(model, path):
         path: Path of the `.weights.h5` file to write or replace.
 
     Raises:
-        ValueError: If the path does not end in `.weights.h5`.
+        UserError: If the path does not end in `.weights.h5`.
     """
     import h5py
 
     path = pathlib.Path(path)
     if not path.name.endswith(".weights.h5"):
-        raise ValueError(f"Expected a path that ends in .weights.h5. Received: {path}")
+        raise UserError(f"Expected a path that ends in .weights.h5. Received: {path}")
     with replacing(path) as part:
         model.save_weights(part)
         with h5py.File(part) as file:
@@ -129,7 +130,7 @@ def _layers(file, path):
         layer = layers.setdefault(item.parent.attrs.get("name"), {})
         layer[int(item.name.rsplit("/", 1)[1])] = item
     if None in layers:
-        raise ValueError(
+        raise UserError(
             f"Expected {path} to name its layers, as Keras 3.6 and later do. Load it "
             "with the model's own `load_weights`, and save it again."
         )
@@ -146,7 +147,7 @@ def _variables(file):
         # Links are not visited either, so a file cannot pull in another.
         if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
             if item.external or item.is_virtual:
-                raise ValueError(f"Expected no links. Received: {file.filename}:{name}")
+                raise UserError(f"Expected no links. Received: {file.filename}:{name}")
             found.append(item)
 
     file.visititems(visit)

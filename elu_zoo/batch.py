@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elu_zoo.errors import ImageError, UserError
-from elu_zoo.images import find_images, image_side, load_image
+from elu_zoo.images import find_images, load_image, preprocessing_of
 
 _AHEAD = 3
 """Batches that are decoded while the network computes one."""
@@ -119,8 +119,6 @@ class Predictor:
 
     @functools.cached_property
     def _loaded(self):
-        from elu_zoo.predictions import gives_logits
-
         model, class_names, preprocessing = _load(self.model, self.resize)
         network = model
         if self.embeddings:
@@ -129,7 +127,7 @@ class Predictor:
             network,
             np.array(class_names, object),
             functools.partial(_image, preprocessing, model.input_shape[-1]),
-            gives_logits(model),
+            model,
         )
 
     def _read(self, source):
@@ -151,14 +149,14 @@ class Predictor:
         return columns | {"error": np.array(errors, object)}
 
     def _best(self, values, valid):
-        if self._loaded.logits:
-            values = np.exp(values - values.max(-1, keepdims=True))
-            values /= values.sum(-1, keepdims=True)
+        from elu_zoo.predictions import probabilities
+
+        values = probabilities(values, self._loaded.model).astype("float32")
         best = np.argsort(-values, axis=1, kind="stable")[:, : self.top]
-        probabilities = np.take_along_axis(values, best, axis=1)
+        scores = np.take_along_axis(values, best, axis=1)
         return {
             "classes": np.where(valid[:, None], self._loaded.class_names[best], ""),
-            "probabilities": np.where(valid[:, None], probabilities, np.float32(0)),
+            "probabilities": np.where(valid[:, None], scores, np.float32(0)),
         }
 
 
@@ -258,7 +256,7 @@ class _Loaded:
     network: Any
     class_names: np.ndarray
     read: Callable
-    logits: bool
+    model: Any
 
 
 def _image(preprocessing, channels, source):
@@ -267,14 +265,9 @@ def _image(preprocessing, channels, source):
 
 def _load(source, resize):
     from elu_zoo.cli.common import load_model
-    from elu_zoo.records import record_of
 
     model, class_names = load_model(source)
-    record = record_of(model)
-    if record and record.preprocessing and not resize:
-        return model, class_names, dict(record.preprocessing)
-    side = image_side(model, resize)
-    return model, class_names, {"resize": side, "crop": side}
+    return model, class_names, preprocessing_of(model, resize)
 
 
 def _vectors(model, stack):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from elu_zoo import predictions
+from elu_zoo.errors import UserError
 from elu_zoo.records import class_names_of
 
 
@@ -25,7 +26,7 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
         A JSON-plain dict, see `measure`.
 
     Raises:
-        ValueError: If images, labels and classes do not fit each other.
+        UserError: If images, labels and classes do not fit each other.
 
     Example:
 
@@ -36,7 +37,7 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
     4
     """
     if len(images) != len(labels) or len(images) == 0:
-        raise ValueError(
+        raise UserError(
             "Expected as many labels as images, and at least one. "
             f"Received: {len(images)} images, {len(labels)} labels"
         )
@@ -67,7 +68,7 @@ def measure(probabilities, labels, class_names=None, bins=15):
         (true class by predicted class, counts).
 
     Raises:
-        ValueError: If the shapes do not fit, or a row is no distribution.
+        UserError: If the shapes do not fit, or a row is no distribution.
 
     Example:
 
@@ -77,7 +78,7 @@ def measure(probabilities, labels, class_names=None, bins=15):
     """
     probabilities = np.asarray(probabilities, "float64")
     if probabilities.ndim != 2 or not len(probabilities):
-        raise ValueError(
+        raise UserError(
             "Expected probabilities of shape (n, classes) with n of 1 or more. "
             f"Received: probabilities of shape {probabilities.shape}"
         )
@@ -87,22 +88,22 @@ def measure(probabilities, labels, class_names=None, bins=15):
         class_names = range(classes)
     names = [str(name) for name in class_names]
     if labels.shape != (n,) or len(names) != classes:
-        raise ValueError(
+        raise UserError(
             f"Expected labels of shape ({n},) and {classes} class names for "
             f"probabilities of shape {probabilities.shape}. Received: labels of shape "
             f"{labels.shape}, {len(names)} names"
         )
     if labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise UserError(
             f"Expected integer labels, the classes' numbers. Received: {labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
+        raise UserError(
             f"Expected labels from 0 to {classes - 1}. Received: {labels.min()} to "
             f"{labels.max()}"
         )
     if not np.allclose(probabilities.sum(-1), 1, atol=1e-2):
-        raise ValueError(
+        raise UserError(
             "Expected rows of probabilities that sum to 1. Received rows that sum to "
             f"{probabilities.sum(-1).min():.3g} to {probabilities.sum(-1).max():.3g}. "
             "A model that gives logits needs a softmax."

@@ -14,7 +14,7 @@ import numpy as np
 from elu_zoo._graph_images import decode
 from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
-from elu_zoo.images import image_side
+from elu_zoo.images import preprocessing_of
 from elu_zoo.predictions import gives_logits, output_layer
 from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
@@ -120,8 +120,7 @@ def export(
         )
     metadata = {"class_names": json.dumps(class_names, ensure_ascii=False)}
     if resize or model.input_shape[1]:
-        side = image_side(model, resize)
-        how = {"resize": side, "crop": side, "interpolation": "bilinear"}
+        how = {"interpolation": "bilinear"} | preprocessing_of(model, resize)
         metadata["preprocessing"] = json.dumps(how)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path.parent))
@@ -202,11 +201,11 @@ def _export_saved_model(model, path, class_names, top, dtype, resize):
     class_names = _check(model, class_names, dtype, SAVED_MODEL_DTYPES)
     if top < 1:
         raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
-    side = image_side(model, resize)
+    how = preprocessing_of(model, resize)
     import tensorflow as tf
 
     served = _with_dtype(model, dtype)
-    module = _module(served, class_names, min(top, len(class_names)), side)
+    module = _module(served, class_names, min(top, len(class_names)), how)
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path))
@@ -335,7 +334,7 @@ def _plain_module(model):
     return module
 
 
-def _module(model, class_names, top, side):
+def _module(model, class_names, top, preprocessing):
     import tensorflow as tf
 
     channels = model.input_shape[-1]
@@ -361,7 +360,7 @@ def _module(model, class_names, top, side):
     )
     def serve_bytes(image_bytes):
         count = tf.shape(image_bytes)[0]
-        images, valid = decode(image_bytes, channels, side, side)
+        images, valid = decode(image_bytes, channels, **preprocessing)
         images, valid = images[: tf.maximum(count, 1)], valid[:count]
         scores, indices = tf.math.top_k(probabilities(images)[:count], top)
         return {

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import keras
 
+from elu_zoo.errors import UserError
+
 
 def features(model: keras.Model, stacks: Sequence[str] | None = None) -> keras.Model:
     """The outputs of the stacks of a network, as a model.
@@ -22,7 +24,7 @@ def features(model: keras.Model, stacks: Sequence[str] | None = None) -> keras.M
         before or of the same, or vectors `(n, units)`.
 
     Raises:
-        ValueError: If the model has no such stacks.
+        UserError: If the model has no such stacks.
 
     Example:
 
@@ -34,7 +36,7 @@ def features(model: keras.Model, stacks: Sequence[str] | None = None) -> keras.M
     layers = stack_layers(model)
     wanted = list(layers) if stacks is None else stacks
     if isinstance(wanted, str) or not wanted or any(s not in layers for s in wanted):
-        raise ValueError(
+        raise UserError(
             f"Expected stacks to be a list of some of {list(layers)}. "
             f"Received: stacks={stacks!r}"
         )
@@ -52,7 +54,7 @@ def stack_layers(model: keras.Model) -> dict[str, list[keras.Layer]]:
         A dict from `"stack1"`, `"stack2"`, ... to the stack's layers, in their order.
 
     Raises:
-        ValueError: If the model has no layers that are named after stacks.
+        UserError: If the model has no layers that are named after stacks.
     """
     stacks = {}
     for layer in getattr(model, "layers", []):
@@ -69,7 +71,7 @@ def stack_layers(model: keras.Model) -> dict[str, list[keras.Layer]]:
             if inner
             else ""
         )
-        raise ValueError(
+        raise UserError(
             "Expected a model of elu_zoo, with layers named 'stack1_conv1' and so on. "
             f"Received: {model!r}, which has none.{hint}"
         )

@@ -35,7 +35,7 @@ def freeze(model, stacks=None):
         The number of parameters that are left to train.
 
     Raises:
-        ValueError: If the model has no stacks, or not so many.
+        UserError: If the model has no stacks, or not so many.
 
     Example:
 
@@ -50,7 +50,7 @@ def freeze(model, stacks=None):
     if stacks is None:
         stacks = len(named)
     if stacks not in range(len(named) + 1):
-        raise ValueError(
+        raise UserError(
             f"Expected the number of stacks to freeze, from 0 to {len(named)}. "
             f"Received: stacks={stacks!r}"
         )

@@ -276,6 +276,27 @@ def image_side(model: Any, resize: int | None = None) -> int:
     return side
 
 
+def preprocessing_of(model: Any, resize: int | None = None) -> dict:
+    """How images are brought to the size that a model is to be given.
+
+    Args:
+        model: Keras model of square images.
+        resize: Side in pixels to use in place of what its record says.
+
+    Returns:
+        Arguments of `load_image`: those of the model's record, if it has one and takes
+        images of that size; else its side.
+
+    Raises:
+        UserError: As of `image_side`.
+    """
+    side, record = image_side(model, resize), record_of(model)
+    if record and record.preprocessing and not resize:
+        if record.preprocessing.crop == side:
+            return dict(record.preprocessing)
+    return {"resize": side, "crop": side}
+
+
 def load_image_folder(
     folder: str | os.PathLike,
     size: int = 32,

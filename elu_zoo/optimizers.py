@@ -4,6 +4,7 @@ import re
 
 import keras
 
+from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 
 
@@ -37,7 +38,7 @@ class LayerwiseAdam(keras.optimizers.Adam):
         self.rate_factors = dict(rate_factors or {})
         for pattern, factor in self.rate_factors.items():
             if not factor >= 0:
-                raise ValueError(
+                raise UserError(
                     "Expected factors of 0 or more for the learning rate. Received: "
                     f"rate_factors={{{pattern!r}: {factor!r}}}"
                 )
@@ -81,10 +82,10 @@ def stack_factors(model, decay):
         before it, and so on.
 
     Raises:
-        ValueError: If the model has no stacks or the decay is out of range.
+        UserError: If the model has no stacks or the decay is out of range.
     """
     if not 0 < decay <= 1:
-        raise ValueError(f"Expected decay in (0, 1]. Received: decay={decay!r}")
+        raise UserError(f"Expected decay in (0, 1]. Received: decay={decay!r}")
     names = list(stack_layers(find_trunk(model)))
     return {
         f"^{name}_": decay ** (len(names) - number) for number, name in enumerate(names)

@@ -313,4 +313,5 @@ def test_public_functions_are_documented():
     for name in elu_zoo.__all__:
         doc = getattr(elu_zoo, name).__doc__
         assert doc and "{arguments}" not in doc, name
-        assert "Example:" in doc and ">>>" in doc or name == "load_image_folder"
+        without = ("layers", "load_image_folder", "ops")  # Modules, and a folder's.
+        assert "Example:" in doc and ">>>" in doc or name in without, name

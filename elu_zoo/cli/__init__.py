@@ -22,6 +22,7 @@ from elu_zoo.cli import (
     predict,
     similar,
 )
+from elu_zoo.errors import UserError
 
 COMMANDS = {
     "list": list_,
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has had enough; Python must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ import pathlib
 import sys
 
 from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
+from elu_zoo.errors import UserError
 
 
 def add_arguments(parser):
@@ -48,7 +49,7 @@ def run(arguments):
     record = get_record(arguments.name)
     data = datasets.load(record.dataset["name"], arguments.split, arguments.data)
     if tuple(data.class_names) != record.class_names:
-        raise ValueError(
+        raise UserError(
             f"Expected {arguments.data} to hold the {len(record.class_names)} "
             f"classes of {record.name}. Received others, or in another order: "
             f"{len(data.class_names)} classes"
@@ -88,7 +89,7 @@ def run(arguments):
             verdict = "IT DIFFERS" if differs else "it agrees"
             print(f"The card says {card:.2%}: {verdict}.")
     if differs:
-        raise ValueError(
+        raise UserError(
             f"measured {figures['error']:.2%} where the card says {card:.2%}"
         )
 

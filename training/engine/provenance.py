@@ -232,9 +232,7 @@ def placement_facts(run) -> dict:
         "batch_size": recipe.batch_size,
         "batch_size_per_replica": recipe.batch_size // placement.replicas,
         "learning_rate_factor": run.settings["rate_factor"],
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(
-            "T", "seconds"
-        ),
+        "started": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
         **_version(),
         "changed_code": run.changed_code,
         "machine": device.description(),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
 
@@ -55,7 +56,7 @@ def train_together(
         `train_loss`.
 
     Raises:
-        ValueError: If the checkpoint is of a run with other settings.
+        UserError: If the checkpoint is of a run with other settings.
     """
     import jax
 
@@ -140,7 +141,7 @@ def _restored(path, settings, values):
         facts = json.loads(file["facts"].tobytes())
         saved = [file[f"value{i}"] for i in range(len(values))]
     if facts["settings"] != settings:
-        raise ValueError(
+        raise UserError(
             f"Expected {path} to be of a run with the settings {settings}. Received: "
             f"{facts['settings']}. Move it away to start anew."
         )
