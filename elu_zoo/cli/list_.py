@@ -14,10 +14,11 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    from elu_zoo.models import get_model_function
     from elu_zoo.records import get_record, list_weights
 
     if arguments.model:
+        from elu_zoo.models import get_model_function
+
         get_model_function(arguments.model)
     records = [get_record(name) for name in list_weights(arguments.model)]
     if arguments.json:
