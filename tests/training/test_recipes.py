@@ -248,18 +248,26 @@ def test_the_papers_imagenet():
     assert flop / seconds_an_iteration == pytest.approx(3.6e12, rel=0.01)
 
 
-@pytest.fixture(scope="module")
-def smoke_runs(tmp_path_factory):
-    """The runs of the smoke variants of all recipes, in one process."""
-    out = tmp_path_factory.mktemp("runs")
+def run_small(paths, out):
+    """Runs recipes in small; returns the folder of their runs and what they said."""
     result = subprocess.run(
-        [sys.executable, "-c", SMOKE, out, *PATHS],
+        [sys.executable, "-c", SMOKE, out, *paths],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     return out, result.stderr
+
+
+# Theirs are large networks, compiled for many image sizes.
+QUICK = [path for path in PATHS if not path.stem.endswith("_gpu")]
+SLOW = [path for path in PATHS if path not in QUICK]
+
+
+@pytest.fixture(scope="module")
+def smoke_runs(tmp_path_factory):
+    return run_small(QUICK, tmp_path_factory.mktemp("smoke"))
 
 
 def test_a_smoke_run_takes_another_batch_size():
@@ -267,9 +275,18 @@ def test_a_smoke_run_takes_another_batch_size():
     assert (recipe.batch_size, recipe.examples) == (32, 64)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+@pytest.mark.parametrize("path", QUICK, ids=[path.stem for path in QUICK])
 def test_the_smoke_variant_runs_to_its_end(smoke_runs, path):
-    out, errors = smoke_runs
+    check_smoke(path, *smoke_runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SLOW, ids=[path.stem for path in SLOW])
+def test_the_smoke_variant_of_a_large_recipe_runs_to_its_end(tmp_path, path):
+    check_smoke(path, *run_small([path], tmp_path))
+
+
+def check_smoke(path, out, errors):
     assert (out / path.stem / "last.weights.h5").is_file(), errors
     recipe = load_recipe(path)
     settings = json.loads((out / path.stem / "run.json").read_text())["settings"]
