@@ -10,7 +10,6 @@ import numpy as np
 from elu_zoo._inspection import logits_of, pullback, tapped, to_numpy
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import features, stack_layers
-from elu_zoo.predictions import gives_logits
 
 # Anchors of matplotlib's inferno, which stays legible to the colour-blind.
 COLORS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
@@ -231,22 +230,6 @@ def check_method(method: str) -> None:
         raise UserError(
             f"Expected method to be one of {list(METHODS)}. Received: method={method!r}"
         )
-
-
-def probabilities(model: keras.Model, images: Any) -> np.ndarray:
-    """A classifier's probabilities, also if its last layer gives logits.
-
-    Args:
-        model: Keras model of images with one output per class.
-        images: Array of shape `(n, height, width, channels)`, as the model takes it.
-
-    Returns:
-        A float64 array of shape `(n, classes)`.
-    """
-    outputs = model(np.asarray(images, "float32"), training=False)
-    if gives_logits(model):
-        outputs = keras.ops.softmax(outputs)
-    return to_numpy(outputs)
 
 
 def deletion_curve(

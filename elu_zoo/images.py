@@ -293,7 +293,7 @@ def preprocessing_of(model: Any, resize: int | None = None) -> dict:
     side, record = image_side(model, resize), record_of(model)
     if record and record.preprocessing and not resize:
         if record.preprocessing.crop == side:
-            return dict(record.preprocessing)
+            return dataclasses.asdict(record.preprocessing)
     return {"resize": side, "crop": side}
 
 

@@ -95,12 +95,13 @@ def probabilities(outputs: Any, model: keras.Model | str) -> np.ndarray:
     record = get_record(model) if named else record_of(model)
     temperature = record.temperature if record else 1.0
     logits = not named and gives_logits(model)
-    if not logits and temperature == 1:
-        return outputs
     if not logits:
-        outputs = np.log(np.maximum(outputs, np.finfo("float64").tiny))
-    scaled = outputs / temperature
-    powers = np.exp(scaled - scaled.max(-1, keepdims=True, initial=-np.inf))
+        return outputs if temperature == 1 else with_temperature(outputs, temperature)
+    return _softmax(outputs / temperature)
+
+
+def _softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
     return powers / powers.sum(-1, keepdims=True)
 
 
@@ -164,9 +165,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
     array([[0.667, 0.333]])
     """
     logits = np.log(np.maximum(np.asarray(probabilities, "float64"), 1e-300))
-    logits = (logits - logits.max(-1, keepdims=True)) / temperature
-    scaled = np.exp(logits)
-    return scaled / scaled.sum(-1, keepdims=True)
+    return _softmax(logits / temperature)
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

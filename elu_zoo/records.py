@@ -22,18 +22,8 @@ if TYPE_CHECKING:
 _PACKAGE = pathlib.Path(__file__).parent
 
 
-class _Fields:
-    """Fields by their names, as long as callers take records for dicts."""
-
-    def __getitem__(self, name):
-        return getattr(self, name)
-
-    def keys(self):
-        return [n.name for n in dataclasses.fields(self) if self[n.name] != n.default]
-
-
 @dataclasses.dataclass(frozen=True)
-class Preprocessing(_Fields):
+class Preprocessing:
     """How a picture of any size becomes the square that a network is given.
 
     Attributes:
@@ -72,7 +62,7 @@ class Preprocessing(_Fields):
 
 
 @dataclasses.dataclass(frozen=True)
-class Record(_Fields):
+class Record:
     """What there is to know about the weights of a model.
 
     Change one with `dataclasses.replace`, and give it to a model with `attach_record`.

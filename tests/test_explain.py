@@ -114,7 +114,7 @@ def photos():
     model = elu_zoo.ELUNet11(weights="cifar100")
     files = sorted(PHOTOS.glob("*.png"))
     x = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    names = get_record("elunet11.cifar100")["class_names"]
+    names = get_record("elunet11.cifar100").class_names
     return model, x.astype("float32"), [names.index(file.stem) for file in files]
 
 

@@ -7,22 +7,12 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from made_up import encoded_images, mutated, write_class_folders
+from made_up import encoded_images, mutated, record, write_class_folders
 from PIL import Image
 
 from elu_zoo import images as reader
 from elu_zoo.errors import ImageError, UserError
 from elu_zoo.images import check_pixels, load_image_folder, preprocess_input, resize
-
-NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
-
-
-def record(**changes):
-    return {
-        "preprocessing": {"resize": 12, "crop": 8, "interpolation": "bilinear"},
-        "input_shape": [8, 8, 3],
-        "class_names": NAMES,
-    } | changes
 
 
 @pytest.fixture(autouse=True)

@@ -4,20 +4,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from made_up import CLASS_NAMES, record
 
 import elu_zoo
 from elu_zoo.predictions import decode_predictions
 from elu_zoo.records import attach_record, get_record
-
-NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
-
-
-def record(**changes):
-    return {
-        "preprocessing": {"resize": 12, "crop": 8, "interpolation": "bilinear"},
-        "input_shape": [8, 8, 3],
-        "class_names": NAMES,
-    } | changes
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +59,9 @@ def test_names_and_temperature_of_a_model(activation):
             size=model.get_layer("predictions").kernel.shape
         )
     )
-    named = dataclasses.replace(get_record(model), class_names=NAMES, temperature=2)
+    named = dataclasses.replace(
+        get_record(model), class_names=CLASS_NAMES, temperature=2
+    )
     attach_record(model, named)
     images = pixels(2, 32, 32, 3)
     found = decode_predictions(model.predict(images, verbose=0), 6, model)
@@ -79,7 +72,9 @@ def test_names_and_temperature_of_a_model(activation):
         np.testing.assert_allclose(
             [row[i] for i, _, _ in answer], [p for *_, p in answer], rtol=1e-4
         )
-        assert [name for _, name, _ in answer] == [NAMES[i] for i in np.argsort(-row)]
+        assert [name for _, name, _ in answer] == [
+            CLASS_NAMES[i] for i in np.argsort(-row)
+        ]
 
 
 @pytest.mark.parametrize("top", [1, 3, 5, 6, 100])
@@ -87,7 +82,10 @@ def test_names_and_temperature_of_a_model(activation):
 def test_decode_against_sorting(top, dtype):
     preds = np.random.default_rng(0).dirichlet(np.ones(6), 4).astype(dtype)
     expected = [
-        sorted(zip(range(6), NAMES, map(float, row), strict=True), key=lambda t: -t[2])
+        sorted(
+            zip(range(6), CLASS_NAMES, map(float, row), strict=True),
+            key=lambda t: -t[2],
+        )
         for row in preds
     ]
     found = decode_predictions(preds, top, "net.animals")

@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     from elu_zoo.records import get_record
 
     record = get_record(arguments.name)
-    data = datasets.load(record["dataset"]["name"], arguments.split, arguments.data)
-    images = data.resized(record["preprocessing"]["crop"]).images[: arguments.images]
+    data = datasets.load(record.dataset["name"], arguments.split, arguments.data)
+    images = data.resized(record.preprocessing.crop).images[: arguments.images]
     model, _ = load_model(arguments.name)
     page = draw(model, np.asarray(images), arguments.units, arguments.columns)
     with replacing(arguments.out) as part:

@@ -34,14 +34,16 @@ def add_arguments(parser):
 def run(arguments):
     name = known_model(arguments.model)
     start_backend()
-    from elu_zoo import explain
+    from elu_zoo import explain, predictions
     from elu_zoo.errors import UserError
     from elu_zoo.files import replacing
+    from elu_zoo.images import load_image, preprocessing_of
 
     explain.check_method(arguments.method)
     model, class_names = load_model(name)
-    image = _read(arguments, name, model)
-    probabilities = explain.probabilities(model, image)[0]
+    how = preprocessing_of(model, arguments.resize)
+    image = load_image(arguments.image, model.input_shape[-1], **how)[None]
+    (probabilities,) = predictions.probabilities(model.predict_on_batch(image), model)
     number = int(probabilities.argmax())
     if arguments.class_name is not None:
         if arguments.class_name not in class_names:
@@ -61,15 +63,3 @@ def run(arguments):
     for answer, probability in answers:
         print(f"  {probability:6.1%}  {answer}")
     print(f"{arguments.out}: {arguments.method} for {class_names[number]}")
-
-
-def _read(arguments, name, model):
-    """The image as a batch of one."""
-    from elu_zoo.images import image_side, load_image
-    from elu_zoo.records import get_record, list_weights
-
-    side = image_side(model, arguments.resize)
-    how = {"resize": side, "crop": side}
-    if name in list_weights() and arguments.resize is None:
-        how = get_record(name)["preprocessing"]
-    return load_image(arguments.image, **how, channels=model.input_shape[-1])[None]

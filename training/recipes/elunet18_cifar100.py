@@ -4,8 +4,8 @@
 
 As `elunet11_cifar100.py`: no normalization, a first convolution that starts by
 whitening, Muon instead of SGD, mild dropout, and images that grow, from 16 pixels over
-24 to 32. One triangle of the learning rate. The batch is 512, because Muon's
-orthogonalization of 39 M weights costs as much as 110 images at 32 pixels.
+24 to 32. One triangle of the learning rate. The batch is 512, so that Muon's
+orthogonalization of 39 M weights, once per step, is a small part of it.
 
 Cost: 8.98 GFLOP an image and training step at 32 pixels, 4.7 PFLOP in all, without
 Muon. Result: not run to its end yet.
