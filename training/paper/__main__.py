@@ -13,9 +13,6 @@ import importlib
 import os
 import pathlib
 
-# Small networks are trained for all seeds at once, by JAX.
-os.environ.setdefault("KERAS_BACKEND", "jax")
-
 FIGURES = ("figure2", "figure3")
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
 
@@ -40,6 +37,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--draw", action="store_true", help="draw the figure, run none")
     arguments = parser.parse_args(argv)
+    if not arguments.draw:
+        # It trains small networks for all seeds at once.
+        os.environ.setdefault("KERAS_BACKEND", "jax")
     module = importlib.import_module(f"training.paper.{arguments.figure}")
     experiment = module.experiment
     name = f"{experiment.name}_quick" if arguments.quick else experiment.name

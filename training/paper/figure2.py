@@ -14,6 +14,7 @@ from keras import ops
 
 import elu_zoo
 from elu_zoo import datasets
+from training.figures import INK, drawing
 from training.paper import plots
 from training.paper.ensemble import train_together
 from training.paper.experiment import Experiment
@@ -106,16 +107,16 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
         "train_loss": "training cross-entropy",
         "activation_variance": "median over units of the variance",
     }
-    figure, axes = plots.panels(len(panels))
-    for axis, (field, label) in zip(axes, panels.items(), strict=True):
-        for activation in ACTIVATIONS:
-            plots.band(axis, rows, activation, UNITS[activation], "epoch", field)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
-    axes[0].axhline(0, color=plots.GRAY, linewidth=0.8)
-    axes[1].set_yscale("log")
-    axes[0].legend(frameon=False)
-    plots.save(figure, path)
+    with drawing(path, len(panels)) as axes:
+        for axis, (field, label) in zip(axes, panels.items(), strict=True):
+            for activation in ACTIVATIONS:
+                unit = UNITS[activation]
+                plots.band(axis, rows, activation, unit, "epoch", field)
+            axis.set_xlabel("epoch")
+            axis.set_ylabel(label)
+        axes[0].axhline(0, color=INK, linewidth=0.8)
+        axes[1].set_yscale("log")
+        axes[0].legend()
 
 
 experiment = Experiment("figure2", ACTIVATIONS, run, draw)

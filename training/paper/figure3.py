@@ -14,6 +14,7 @@ from keras import ops
 
 import elu_zoo
 from elu_zoo import datasets
+from training.figures import drawing
 from training.paper import plots
 from training.paper.ensemble import train_together
 from training.paper.experiment import Experiment
@@ -90,16 +91,16 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
         rows: Rows of the CSV.
         path: SVG file to write.
     """
-    figure, axes = plots.panels(len(RATES))
-    for axis, rate in zip(axes, RATES, strict=True):
-        for activation, unit in UNITS.items():
-            plots.band(axis, rows, f"{activation} {rate}", unit, "epoch", "test_error")
-        axis.set_title(f"learning rate {rate}")
-        axis.set_xlabel("epoch")
-        axis.set_yscale("log")
-    axes[0].set_ylabel("squared error per test image")
-    axes[0].legend(frameon=False)
-    plots.save(figure, path)
+    with drawing(path, len(RATES)) as axes:
+        for axis, rate in zip(axes, RATES, strict=True):
+            for activation, unit in UNITS.items():
+                variant = f"{activation} {rate}"
+                plots.band(axis, rows, variant, unit, "epoch", "test_error")
+            axis.set_title(f"learning rate {rate}")
+            axis.set_xlabel("epoch")
+            axis.set_yscale("log")
+        axes[0].set_ylabel("squared error per test image")
+        axes[0].legend()
 
 
 experiment = Experiment("figure3", VARIANTS, run, draw)

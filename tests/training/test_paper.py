@@ -1,0 +1,114 @@
+"""The paper's experiments: training of all seeds at once against plain NumPy."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from environment import on_backend
+
+from training.paper.__main__ import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+pytest.importorskip("jax", reason="needs jax")
+
+# A linear network of two classes, so that NumPy's gradient is one line.
+TRAIN = """
+import json, pathlib, sys
+import keras
+import numpy as np
+from keras import ops
+from training.paper.ensemble import train_together
+
+rng = np.random.default_rng(0)
+images, labels = rng.normal(size=(22, 3)).astype("float32"), np.arange(22) % 2
+
+def build():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, keras.layers.Dense(2)(inputs))
+
+def loss(outputs, images, labels):
+    return ops.mean(keras.losses.sparse_categorical_crossentropy(
+        labels, outputs, from_logits=True))
+
+def run(name, epochs, seeds=(3, 5)):
+    return train_together(
+        build, loss, lambda forward, values: {"norm": ops.sum(values[0] ** 2)},
+        images, labels, seeds=seeds, epochs=epochs, learning_rate=0.5, batch_size=4,
+        checkpoint=pathlib.Path(sys.argv[1]) / name, checkpoint_every=1)
+
+starts = []
+for seed in (3, 5):
+    keras.utils.set_random_seed(seed)
+    starts.append(np.asarray(build().trainable_variables[0]).tolist())
+whole = run("whole.npz", 3)
+run("parts.npz", 1)
+try:
+    run("parts.npz", 3, seeds=(4, 5))
+except ValueError as error:
+    refused = str(error)
+print(json.dumps({"starts": starts, "whole": whole, "resumed": run("parts.npz", 3),
+                  "refused": refused}))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    result = subprocess.run(
+        [sys.executable, "-c", TRAIN, tmp_path_factory.mktemp("runs")],
+        cwd=ROOT,
+        env=on_backend("jax"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("place, seed", enumerate([3, 5]))
+def test_seeds_together_train_as_each_alone(results, place, seed):
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(22, 3)).astype("float32"), np.arange(22) % 2
+    kernel, bias = np.array(results["starts"][place]), np.zeros(2)
+    for epoch in range(1, 4):
+        order = np.random.default_rng([seed, epoch]).permutation(22)[:20]
+        losses = []
+        for numbers in order.reshape(5, 4):
+            x, y = images[numbers].astype("float64"), np.eye(2)[labels[numbers]]
+            scores = np.exp(x @ kernel + bias)
+            p = scores / scores.sum(-1, keepdims=True)
+            losses.append(-np.log((p * y).sum(-1)).mean())
+            kernel = kernel - 0.5 * x.T @ (p - y) / 4
+            bias = bias - 0.5 * (p - y).mean(0)
+        (row,) = [
+            row
+            for row in results["whole"]
+            if (row["seed"], row["epoch"]) == (seed, epoch)
+        ]
+        assert row["train_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        assert row["norm"] == pytest.approx((kernel**2).sum(), rel=1e-5)
+
+
+def test_a_resumed_run_is_the_same(results):
+    assert results["resumed"] == results["whole"]
+    assert "'seeds': [4, 5]" in results["refused"]
+
+
+def test_a_figure_is_drawn_from_its_table(tmp_path):
+    fields = ["variant", "seed", "epoch", "train_loss"]
+    fields += ["activation_variance", "mean_activation", "test_error"]
+    rows = [
+        (unit, seed, epoch, epoch and 1 / epoch, 1 + seed, 0.5, 0.1)
+        for unit in ("elu", "relu")
+        for seed in (0, 1)
+        for epoch in range(3)
+    ]
+    with (tmp_path / "figure2.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([fields, *rows])
+    main(["figure2", "--draw", "--out", str(tmp_path)])
+    text = (tmp_path / "figure2.svg").read_text()
+    assert ">ELU<" in text and ">ReLU<" in text and ">LReLU<" not in text
