@@ -103,9 +103,9 @@ def draw(rows: list[dict], path: pathlib.Path) -> None:
         path: SVG file to write.
     """
     panels = {
-        "mean_activation": "median over units of the mean activation",
+        "mean_activation": "median of the units' means",
         "train_loss": "training cross-entropy",
-        "activation_variance": "median over units of the variance",
+        "activation_variance": "median of the units' variances",
     }
     with drawing(path, len(panels)) as axes:
         for axis, (field, label) in zip(axes, panels.items(), strict=True):
