@@ -6,6 +6,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from keras.src import backend
 
 from elu_zoo.datasets import Dataset
 from training.data import sources
@@ -16,6 +17,12 @@ from training.engine.strategy import Placement
 ROOT = pathlib.Path(__file__).parents[2]
 PATHS = sorted((ROOT / "docs/results").glob("**/recipe.txt"))
 NAMES = [str(path.parent.relative_to(ROOT / "docs/results")) for path in PATHS]
+
+
+@pytest.fixture(autouse=True)
+def convolution(monkeypatch):
+    """Keras's convolution, back after the recipe that replaces it by its own."""
+    monkeypatch.setattr(backend.nn, "conv", backend.nn.conv)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=NAMES)

@@ -234,8 +234,8 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("epochs=4", "epoch=4", "line 6, TypeError: .*'epoch'"),
-        ("recipe = Recipe(", "recipe = = Recipe(", "line 6, SyntaxError"),
+        ("epochs=4", "epoch=4", "line 7, TypeError: .*'epoch'"),
+        ("recipe = Recipe(", "recipe = = Recipe(", "line 7, SyntaxError"),
         ("epochs=4", "epochs=0", "epochs to be an integer of 1 or more.*epochs=0"),
         ("batch_size=20", "batch_size='20'", "Received: batch_size='20'"),
         ('"width"', '"widht"', "model_arguments to fit.*'widht'"),
@@ -458,7 +458,7 @@ def test_a_folder_that_cannot_be_written(
     assert limited.returncode == 2, limited.stderr
     last_line = limited.stderr.splitlines()[-1]
     assert last_line.startswith("training.train: ")
-    assert f"The last checkpoint in {out} is whole" in last_line
+    assert f"of step {int(before.stem[11:])} in {out} is whole" in last_line
     assert find(out) == [before]
     result = run(recipe_path, data_dir, out)
     assert result.returncode == 0, result.stderr

@@ -10,8 +10,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 1.0
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """The run was asked to stop, and did.
+
+    Like `KeyboardInterrupt` it is no `Exception`, which code on the way might catch.
 
     Args:
         number: Number of the signal.
@@ -81,7 +83,12 @@ class Stopping:
         number = self._next(None)
         if number is None:
             return
-        if self._next(None if self._in_loop else GRACE) is not None:
+        second = self._next(None if self._in_loop else GRACE)
+        if second == 0 and self.requested is not None:
+            # The main thread is at it, if slowly.
+            second = self._next(5 * GRACE)
+        if second is not None:
+            os.write(2, f"Stopped by {signal.Signals(number).name}.\n".encode())
             os._exit(128 + number)
 
     def _next(self, timeout):
