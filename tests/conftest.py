@@ -1,9 +1,21 @@
 import hashlib
 import json
+import os
 
 import pytest
 
 WIDTH = 0.1
+BACKEND = os.environ.get("KERAS_BACKEND")
+
+
+def pytest_collection_finish():
+    """Modules that change the backend change that of all processes of the tests."""
+    if os.environ.get("KERAS_BACKEND") != BACKEND:
+        raise pytest.UsageError(
+            f"Expected the modules to leave KERAS_BACKEND alone when they are "
+            f"imported. Received: {os.environ['KERAS_BACKEND']!r} after them, "
+            f"{BACKEND!r} before."
+        )
 
 
 @pytest.fixture(scope="session")

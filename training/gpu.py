@@ -23,8 +23,6 @@ import shutil
 import statistics
 import time
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
-
 RESERVE = 30  # Seconds for the end of a run.
 PART = 15 << 20  # Bytes.
 TRIED = 20  # Steps to measure the speed of.
@@ -219,4 +217,5 @@ def join(folder, path):
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("KERAS_BACKEND", "jax")
     main()

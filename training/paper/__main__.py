@@ -37,9 +37,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--draw", action="store_true", help="draw the figure, run none")
     arguments = parser.parse_args(argv)
-    if not arguments.draw:
-        # It trains small networks for all seeds at once.
-        os.environ.setdefault("KERAS_BACKEND", "jax")
     module = importlib.import_module(f"training.paper.{arguments.figure}")
     experiment = module.experiment
     name = f"{experiment.name}_quick" if arguments.quick else experiment.name
@@ -90,4 +87,6 @@ def _short(value):
 
 
 if __name__ == "__main__":
+    # It trains small networks for all seeds at once.
+    os.environ.setdefault("KERAS_BACKEND", "jax")
     main()
