@@ -9,9 +9,10 @@ demo: .venv-demo/installed
 test: .venv-test/installed
 	.venv-test/bin/ruff check
 	.venv-test/bin/ruff format --check
+	.venv-test/bin/python -m mypy --no-error-summary
 	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-# With the lowest versions that setup.py allows.
+# With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest tests/layers tests/test_fetching.py \
 		tests/test_images.py tests/test_models.py tests/test_ops.py \

@@ -1,8 +1,8 @@
 """The builder of the paper's networks: reads the tables of `architectures.py`."""
 
 import dataclasses
+import logging
 import numbers
-import sys
 
 import keras
 import numpy as np
@@ -21,6 +21,8 @@ from elu_zoo.layers import (
     ZCAWhitening,
 )
 from elu_zoo.records import Preprocessing, Record, attach_record
+
+_log = logging.getLogger(__name__)
 
 ACTIVATIONS = {
     "elu": ELU,
@@ -110,10 +112,12 @@ def build(
     else:
         model = _pretrained(architecture, arguments, record, path, skip)
     if new_head:
-        _say(
-            f"{model.name}: loaded without the output layer of "
-            f"{record.arguments['classes']} classes; the one for your {classes} "
-            "classes starts from random weights."
+        _log.warning(
+            "%s: loaded without the output layer of %s classes; the one for your %s "
+            "classes starts from random weights.",
+            model.name,
+            record.arguments["classes"],
+            classes,
         )
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
@@ -208,11 +212,6 @@ def _check_arguments_of_weights(architecture, of_weights, record):
 
 def _as_tuple(value):
     return tuple(value) if isinstance(value, list) else value
-
-
-def _say(message):
-    if keras.config.is_interactive_logging_enabled():
-        print(message, file=sys.stderr)
 
 
 def _network(

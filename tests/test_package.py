@@ -33,6 +33,7 @@ def test_contents(unpacked):
     assert {p.name for p in unpacked.iterdir() if "dist-info" not in p.name} == {
         "elu_zoo"
     }
+    assert (unpacked / "elu_zoo/py.typed").is_file()
     names = {p.name for p in (unpacked / "elu_zoo/pretrained").iterdir()}
     assert "manifest.json" in names
     manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())

@@ -50,8 +50,8 @@ def oldest_keras(tmp_path_factory):
     return str(folder)
 
 
-def test_the_oldest_keras_is_the_one_that_setup_names():
-    assert f'"keras>={OLDEST_KERAS}"' in (ROOT / "setup.py").read_text()
+def test_the_oldest_keras_is_the_one_that_pyproject_names():
+    assert f'"keras>={OLDEST_KERAS}"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
