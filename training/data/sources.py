@@ -12,9 +12,9 @@ from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from training.data.batch import evaluation_batch
 from training.data.encoded import EncodedStream, eval_batches
+from training.data.phases import counted_from_start
 from training.data.records import RecordDataset
 from training.data.stream import Stream
-from training.engine.recipe import counted_from_start
 
 # Data sets on disk: the folder that training.prepare makes.
 RECORDS = {"imagenet2012": "imagenet", "imagenet2012_256": "imagenet-256"}

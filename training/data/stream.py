@@ -7,7 +7,7 @@ import numpy as np
 from elu_zoo.errors import UserError
 from training.data.augmentation import Context, augment_on_host, draw_all
 from training.data.batch import Batch, made_ahead, one_hot, worker_rows
-from training.engine.recipe import phase_at
+from training.data.phases import phase_at
 
 
 class Stream:

@@ -5,7 +5,7 @@ import math
 import keras
 
 from elu_zoo.models import build_model
-from training.engine.recipe import counted_from_start, phase_at
+from training.data.phases import counted_from_start, phase_at
 
 
 def multiply_adds(model):

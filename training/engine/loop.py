@@ -19,8 +19,9 @@ from elu_zoo.models import (
     get_model_function,
 )
 from training.data import sources
+from training.data.phases import phase_at
 from training.engine import checkpoint, dependencies, device, provenance, runlog
-from training.engine.recipe import dropout_steps, phase_at
+from training.engine.recipe import dropout_steps
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement

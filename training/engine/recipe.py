@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from elu_zoo.errors import UserError
 from elu_zoo.models import get_model_function
+from training.data.phases import counted_from_start
 
 # Fields that `training.train` has an option for.
 OPTIONS = ("seed", "epochs", "holdout", "batch_size")
@@ -144,48 +145,6 @@ def _check_model(model, arguments):
             f"JSON has. Received: model={model!r}, model_arguments={arguments!r}: "
             f"{error}"
         ) from error
-
-
-def counted_from_start(image_sizes, epochs):
-    """Replaces epochs that count from the end by epochs from the start.
-
-    Args:
-        image_sizes: Field of a `Recipe`.
-        epochs: Epochs of the run.
-
-    Returns:
-        A dict of sizes, ordered by epoch. In a run too short for all of them, the sizes
-        that count from the end take precedence.
-
-    Example:
-
-    >>> counted_from_start({0: 24, 4: 32, -2: 48}, epochs=10)
-    {0: 24, 4: 32, 8: 48}
-    >>> counted_from_start({0: 24, 4: 32, -2: 48}, epochs=5)
-    {0: 24, 3: 48}
-    """
-    ends = {max(0, epochs + k): v for k, v in image_sizes.items() if k < 0}
-    last = min(ends, default=epochs)
-    begins = {k: v for k, v in image_sizes.items() if 0 <= k < last}
-    return dict(sorted((begins | ends).items()))
-
-
-def phase_at(phases, position):
-    """The value that holds at an epoch or step.
-
-    Args:
-        phases: Dict of values by the first epoch or step that has them.
-        position: Integer, not before the first.
-
-    Returns:
-        One of the values.
-
-    Example:
-
-    >>> phase_at({0: 24, 8: 32}, 9)
-    32
-    """
-    return phases[max(first for first in phases if first <= position)]
 
 
 def dropout_steps(dropout, total):
