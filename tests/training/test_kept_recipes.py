@@ -10,7 +10,8 @@ from keras.src import backend
 
 from elu_zoo.datasets import Dataset
 from training.data import sources
-from training.engine import loop, provenance
+from training.engine import provenance
+from training.engine.model import build_model
 from training.engine.recipe import OPTIONS, dropout_steps, load_recipe, smoke
 from training.engine.strategy import Placement
 
@@ -43,7 +44,7 @@ def test_all_its_parts_are_made(path):
     images = rng.integers(0, 256, (recipe.examples, 32, 32, 3), "uint8")
     data = Dataset(images, np.arange(recipe.examples) % 4, tuple("abcd"))
     shape = sources.image_shape(data, recipe.image_sizes)
-    model = loop.build_model(recipe, 4, shape)
+    model = build_model(recipe, 4, shape)
     optimizer = recipe.optimizer(recipe.learning_rate(10))
     assert isinstance(optimizer, keras.optimizers.Optimizer)
     json.dumps(provenance.resolved(recipe, optimizer))

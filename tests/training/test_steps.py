@@ -6,7 +6,7 @@ import pytest
 
 from elu_zoo.datasets import Dataset
 from training.data.stream import Stream
-from training.engine.loop import build_model, layered_dropout, set_dropout
+from training.engine.model import build_model, layered_dropout, set_dropout
 from training.engine.recipe import Recipe
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement

@@ -45,9 +45,9 @@ def main(argv: list[str] | None = None) -> None:
 def fits(name: str, steps: int, batch_size: int = 64) -> dict:
     """Calls that train a model for some steps, with the callback and without."""
     from elu_zoo.diagnostics import ActivationStatistics
-    from elu_zoo.models import get_model_function
+    from elu_zoo.models import build_model
 
-    model = get_model_function(name)(classes=10)
+    model = build_model(name, {}, classes=10)
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (batch_size, *model.input_shape[1:])).astype("uint8")

@@ -73,7 +73,7 @@ def steps(name, side, size, arguments):
     from elu_zoo.datasets import Dataset
     from training.data.stream import Stream
     from training.engine import device
-    from training.engine.loop import build_model
+    from training.engine.model import build_model
     from training.engine.recipe import load_recipe
     from training.engine.steps import Steps
     from training.engine.strategy import make_placement

@@ -29,7 +29,7 @@ from training.engine import device
 import keras, numpy as np
 from elu_zoo.datasets import Dataset
 from training.data.stream import Stream
-from training.engine.loop import build_model
+from training.engine.model import build_model
 from training.engine.recipe import load_recipe
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement

@@ -10,17 +10,18 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from elu_zoo.architectures import ARCHITECTURES, dropout_rates
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
-from elu_zoo.models import (
-    MODELS,
-    adapt_preprocessing,
-    get_model_function,
-)
+from elu_zoo.models import adapt_preprocessing
 from training.data import sources
 from training.data.phases import phase_at
 from training.engine import checkpoint, dependencies, device, provenance, runlog
+from training.engine.model import (
+    averaged,
+    build_model,
+    layered_dropout,
+    set_dropout,
+)
 from training.engine.recipe import dropout_steps
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
@@ -372,27 +373,6 @@ class _Run:
         runlog.write_events(self.log.rows, self.out)
 
 
-def build_model(recipe, classes, image_shape):
-    """The recipe's model, giving logits."""
-    sizes = {*image_shape[:2], *recipe.image_sizes.values()}
-    shape = image_shape if len(sizes) == 1 else (None, None, image_shape[-1])
-    arguments = dict(recipe.model_arguments)
-    if recipe.dropout:
-        # A dropout layer wherever one of the phases has a rate.
-        phases = [layered_dropout(recipe, rates) for rates in recipe.dropout.values()]
-        arguments["dropout"] = keras.tree.map_structure(lambda *r: max(r), *phases)
-    arguments = {"classes": classes, "input_shape": shape} | arguments
-    try:
-        return get_model_function(recipe.model)(
-            **arguments | {"classifier_activation": None}
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"Expected a model that can be built. Received: {recipe.model} with "
-            f"{arguments}: {error}"
-        ) from error
-
-
 def load_data(recipe, data_dir):
     """The recipe's images to train on and to evaluate on."""
     train_set = sources.load(recipe.dataset, "train", data_dir)
@@ -439,18 +419,6 @@ def _some(dataset, count):
     return dataset[np.linspace(0, len(dataset) - 1, count).astype(int)]
 
 
-@contextlib.contextmanager
-def averaged(model, optimizer):
-    """Has the model use the optimizer's averaged weights, if it keeps any."""
-    values = [np.asarray(variable) for variable in model.trainable_variables]
-    optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        for variable, value in zip(model.trainable_variables, values, strict=True):
-            variable.assign(value)
-
-
 class _Clock:
     """Seconds of training, without those between a kill and the restart."""
 
@@ -474,26 +442,6 @@ def _check_batch(recipe, placement):
             f"accumulation={recipe.accumulation} can share evenly. Received: "
             f"batch_size={recipe.batch_size}"
         )
-
-
-def layered_dropout(recipe, rates):
-    """Dropout rates of a phase of the recipe, one for each layer of each stack."""
-    function = get_model_function(recipe.model)
-    key = next(key for key, other in MODELS.items() if other is function)
-    return dropout_rates(rates, ARCHITECTURES[key].stacks[:-1])
-
-
-def set_dropout(model, rates):
-    """Gives the model's dropout layers other rates.
-
-    Args:
-        model: Model of `build_model`.
-        rates: Result of `layered_dropout`.
-    """
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            stack, number = layer.name.removeprefix("stack").split("_dropout")
-            layer.rate = rates[int(stack) - 1][int(number) - 1]
 
 
 def _title(recipe):
