@@ -5,7 +5,8 @@ import dataclasses
 import gzip
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,35 @@ class Dataset:
         )
 
 
-def load(name, split, data_dir):
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What there is to know about a data set besides its examples.
+
+    Attributes:
+        load: Called with the folder of the data sets and `"train"` or `"test"`; returns
+            that split.
+        terms: Terms of use, as sentences of a model card.
+        url: Where the terms are stated.
+        tfds: Whether TensorFlow Datasets prepares it, under the same name.
+        archives: File names of the official archives by split, for data sets that
+            `training.prepare` reads itself.
+        examples: Number of images in these archives.
+    """
+
+    load: Callable[[pathlib.Path, str], Any]
+    terms: str
+    url: str
+    tfds: bool = False
+    archives: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def load(
+    name: str,
+    split: str,
+    data_dir: str | pathlib.Path,
+    catalogue: Mapping[str, Entry] | None = None,
+) -> Any:
     """Loads a split of a data set.
 
     Args:
@@ -79,6 +108,7 @@ def load(name, split, data_dir):
             `*-ubyte.gz`, `tiny-imagenet-200/`; for an image folder
             `<split>/<class>/*.jpg`. Without them CIFAR and MNIST come from TensorFlow
             Datasets with this as its data folder.
+        catalogue: Data sets to choose from; default `CATALOGUE`.
 
     Returns:
         A `Dataset`.
@@ -87,8 +117,11 @@ def load(name, split, data_dir):
         UserError: If there is no such data set or split.
         FileNotFoundError: If the files are not there.
     """
-    if name not in SOURCES:
-        raise UserError(f"Expected a data set of {sorted(SOURCES)}. Received: {name!r}")
+    catalogue = CATALOGUE if catalogue is None else catalogue
+    if name not in catalogue:
+        raise UserError(
+            f"Expected a data set of {sorted(catalogue)}. Received: {name!r}"
+        )
     if split not in ("train", "test"):
         raise UserError(f"Expected the split 'train' or 'test'. Received: {split!r}")
     data_dir = pathlib.Path(data_dir)
@@ -96,7 +129,7 @@ def load(name, split, data_dir):
         raise FileNotFoundError(
             f"Expected the folder of the data sets. There is no folder {data_dir}"
         )
-    return SOURCES[name](data_dir, split)
+    return catalogue[name].load(data_dir, split)
 
 
 def _folder(data_dir, name, file):
@@ -276,45 +309,40 @@ def _tfds(name, data_dir, split, expected):
     )
 
 
-SOURCES = {
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
-    "mnist": _mnist,
-    "tiny_imagenet": _tiny_imagenet,
-    "image_folder": _image_folder,
-}
-
-TERMS = {
-    "cifar10": {
-        "terms": "CIFAR-10 (Krizhevsky, 2009) was collected for research; its images "
+# Data sets by name.
+CATALOGUE: dict[str, Entry] = {
+    "cifar10": Entry(
+        load=_cifar10,
+        terms="CIFAR-10 (Krizhevsky, 2009) was collected for research; its images come "
+        "from the web and belong to their owners.",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        tfds=True,
+    ),
+    "cifar100": Entry(
+        load=_cifar100,
+        terms="CIFAR-100 (Krizhevsky, 2009) was collected for research; its images "
         "come from the web and belong to their owners.",
-        "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
-    },
-    "cifar100": {
-        "terms": "CIFAR-100 (Krizhevsky, 2009) was collected for research; its images "
-        "come from the web and belong to their owners.",
-        "url": "https://www.cs.toronto.edu/~kriz/cifar.html",
-    },
-    "mnist": {
-        "terms": "MNIST (LeCun, Cortes, Burges) is derived from NIST's Special "
-        "Databases 1 and 3; Creative Commons Attribution-Share Alike 3.0.",
-        "url": "http://yann.lecun.com/exdb/mnist/",
-    },
-    "tiny_imagenet": {
-        "terms": "Tiny ImageNet is 200 of ImageNet's 1,000 classes, 100,000 images "
-        "shrunk to 64×64; here it stands in for ImageNet. Its labelled val images are "
-        "the test split. ImageNet's terms allow non-commercial research and "
-        "educational use.",
-        "url": "https://www.image-net.org/download.php",
-    },
-    "imagenet2012": {
-        "terms": "ImageNet's terms of access allow non-commercial research and "
-        "educational use.",
-        "url": "https://www.image-net.org/download.php",
-    },
-    "image_folder": {
-        "terms": "A folder of images; its terms are its owner's to state.",
-        "url": "none",
-    },
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        tfds=True,
+    ),
+    "mnist": Entry(
+        load=_mnist,
+        terms="MNIST (LeCun, Cortes, Burges) is derived from NIST's Special Databases "
+        "1 and 3; Creative Commons Attribution-Share Alike 3.0.",
+        url="http://yann.lecun.com/exdb/mnist/",
+        tfds=True,
+    ),
+    "tiny_imagenet": Entry(
+        load=_tiny_imagenet,
+        terms="Tiny ImageNet is 200 of ImageNet's 1,000 classes, 100,000 images shrunk "
+        "to 64×64; here it stands in for ImageNet. Its labelled val images are the "
+        "test split. ImageNet's terms allow non-commercial research and educational "
+        "use.",
+        url="https://www.image-net.org/download.php",
+    ),
+    "image_folder": Entry(
+        load=_image_folder,
+        terms="A folder of images; its terms are its owner's to state.",
+        url="none",
+    ),
 }
-TERMS["imagenet2012_256"] = TERMS["imagenet2012"]

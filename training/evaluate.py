@@ -27,13 +27,12 @@ def main(argv=None):
 
     from elu_zoo.errors import UserError
     from elu_zoo.files import check_writable, replacing
-    from training.data import sources
 
     try:
         if arguments.out:
             check_writable(pathlib.Path(arguments.out).parent)
         model, dataset, data = _load(arguments)
-        metrics = sources.evaluate(model, data)
+        metrics = data.evaluate(model)
     except (UserError, OSError) as error:
         sys.exit(f"training.evaluate: {error}")
     result = {

@@ -27,12 +27,9 @@ from elu_zoo.errors import UserError
 from training.commands import parse, parser
 from training.data.decoding import RATIOS, decode_jpeg, sides_of
 from training.data.records import RecordDataset, write_index, write_shard
+from training.data.sources import CATALOGUE, IMAGENET
 
-ARCHIVES = {
-    "train": "ILSVRC2012_img_train.tar",
-    "validation": "ILSVRC2012_img_val.tar",
-}
-IMAGES = {"train": 1_281_167, "validation": 50_000}
+ARCHIVES, IMAGES = IMAGENET.archives, IMAGENET.examples
 # Share of them that can be decoded for certain.
 ENOUGH = 0.99
 VALIDATION_SHARD = 1000
@@ -42,12 +39,16 @@ def main(argv=None):
     """Runs the command."""
     options = parser("training.prepare", __doc__)
     options.add_argument(
-        "dataset", choices=["imagenet", "cifar10", "cifar100", "mnist"]
+        "dataset",
+        choices=["imagenet", *(name for name, x in CATALOGUE.items() if x.tfds)],
     )
     options.add_argument("--manual-dir", required=True, help="folder of the archives")
     options.add_argument("--data-dir", required=True, help="folder to prepare them in")
     options.add_argument(
-        "--splits", nargs="+", choices=list(ARCHIVES), default=list(ARCHIVES)
+        "--splits",
+        nargs="+",
+        choices=list(IMAGENET.archives),
+        default=list(IMAGENET.archives),
     )
     options.add_argument(
         "--allow-missing",

@@ -120,10 +120,10 @@ def publish(
         UserError: If the run is not finished, the name is not one of its model, or
             `"best"` would choose by the test set.
     """
-    from elu_zoo import datasets
     from elu_zoo.architectures import ARCHITECTURES
     from elu_zoo.files import replacing
     from elu_zoo.models import get_model_function
+    from training.data.sources import CATALOGUE
     from training.engine.cost import multiply_adds, training_flop
 
     run = _finished(run)
@@ -140,6 +140,7 @@ def publish(
     any_size = bool(ARCHITECTURES[model_name].pyramid_levels)
     model, content, figures = _evaluated(run, name, weights, test, shape)
 
+    entry = CATALOGUE[settings["dataset"]]
     digest = hashlib.sha256(content).hexdigest()
     record = {
         "file": f"{name}-{digest[:8]}.weights.h5",
@@ -154,9 +155,13 @@ def publish(
         "input_shape": [None, None, channels] if any_size else shape,
         # Side of the data set's images, if those for the weights have another.
         "resized_from": side if image_size not in (None, side) else None,
-        "preprocessing": _preprocessing(test, shape[0]),
+        "preprocessing": test.preprocessing(shape[0]),
         "class_names": list(test.class_names),
-        "dataset": {"name": settings["dataset"]} | datasets.TERMS[settings["dataset"]],
+        "dataset": {
+            "name": settings["dataset"],
+            "terms": entry.terms,
+            "url": entry.url,
+        },
         "license": "Apache-2.0; see the terms of the training data",
         "recipe": f"docs/results/{name}/recipe.txt",
         "recipe_changes": _changes(run),
@@ -290,20 +295,9 @@ def _changes(run):
     )
 
 
-def _preprocessing(dataset, side):
-    """As in the evaluation: images on disk are cropped, others taken as a whole."""
-    from training.data import sources
-    from training.data.crops import evaluation_crop
-
-    if sources.on_disk(dataset):
-        return evaluation_crop(side).preprocessing(side)
-    return {"resize": side, "crop": side, "interpolation": "bilinear"}
-
-
 def _evaluated(run, name, weights, test, shape):
     """The model with rounded weights, their file's content, and their figures."""
     from elu_zoo._weight_files import load_weights, save_weights
-    from training.data import sources
 
     if weights == "best" and not run.settings["holdout"]:
         raise UserError(
@@ -316,7 +310,7 @@ def _evaluated(run, name, weights, test, shape):
         save_weights(model, file)
         load_weights(model, file)
         content = file.read_bytes()
-    figures = sources.evaluate(model, test)
+    figures = test.evaluate(model)
     facts = {"name": name, "split": "test", "machine": device.description()}
     return model, content, facts | figures
 

@@ -14,6 +14,7 @@ import statistics
 import textwrap
 from collections.abc import Mapping
 
+from elu_zoo import datasets
 from training.commands import parse, parser
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -111,8 +112,6 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
     Returns:
         A string of Markdown.
     """
-    from training.data.sources import RECORDS
-
     mean, deviation, seeds = over_seeds(record)
     ranked = sorted(figures["class_error"].items(), key=lambda item: item[1])
     arguments = record["arguments"].items()
@@ -127,7 +126,7 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
         training=record["training"],
         machine=record["training"]["machine"],
         hardware=hardware(record),
-        on_disk=record["dataset"]["name"] in RECORDS,
+        on_disk=record["dataset"]["name"] not in datasets.CATALOGUE,
         side=record["preprocessing"]["crop"],
         resized_from=record.get("resized_from"),
         made_with=[f"{k}={v!r}" for k, v in arguments if k != "classes"],

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from elu_zoo.datasets import Dataset
 from training.data.augmentation import random_flip
 from training.data.crops import CenterCrop, RandomResizedCrop, ResizedRandomCrop
 from training.data.decoding import decode, decode_jpeg, decode_ops
 from training.data.encoded import EncodedStream, eval_batches, in_order
+from training.data.memory import MemoryDataset
 from training.data.records import RecordDataset, write_index, write_shard
-from training.data.sources import make_stream
-from training.engine.recipe import load_recipe
-from training.engine.strategy import make_placement
 
 SIZES = [(80, 120), (128, 128), (180, 100), (260, 400), (600, 560)]
 COUNT = 23
@@ -442,11 +439,10 @@ def test_arguments_that_cannot_be():
 
 
 def test_a_service_is_for_images_on_disk():
-    recipe = load_recipe(ROOT / "training/recipes/elunet11_cifar100.py")
     images = np.zeros((4, 8, 8, 3), "uint8")
-    in_memory = Dataset(images, np.arange(4), tuple("abcd"))
+    in_memory = MemoryDataset(images, np.arange(4), tuple("abcd"))
     with pytest.raises(ValueError, match="in memory"):
-        make_stream(in_memory, recipe, make_placement("none"), service="grpc://x:1")
+        in_memory.stream(2, service="grpc://x:1")
 
 
 def test_batches_that_arrive_early_wait_and_lost_ones_are_an_error():

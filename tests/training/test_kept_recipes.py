@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from keras.src import backend
 
-from elu_zoo.datasets import Dataset
-from training.data import sources
+from training.data.memory import MemoryDataset
 from training.engine import provenance
+from training.engine.inputs import image_shape, make_stream
 from training.engine.model import build_model
 from training.engine.recipe import OPTIONS, dropout_steps, load_recipe, smoke
 from training.engine.strategy import Placement
@@ -42,15 +42,15 @@ def test_all_its_parts_are_made(path):
     recipe = smoke(load_recipe(path))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (recipe.examples, 32, 32, 3), "uint8")
-    data = Dataset(images, np.arange(recipe.examples) % 4, tuple("abcd"))
-    shape = sources.image_shape(data, recipe.image_sizes)
+    data = MemoryDataset(images, np.arange(recipe.examples) % 4, tuple("abcd"))
+    shape = image_shape(data, recipe)
     model = build_model(recipe, 4, shape)
     optimizer = recipe.optimizer(recipe.learning_rate(10))
     assert isinstance(optimizer, keras.optimizers.Optimizer)
     json.dumps(provenance.resolved(recipe, optimizer))
     if recipe.initialize:
         recipe.initialize(model, images)
-    stream = sources.make_stream(data, recipe, Placement("none"))
+    stream = make_stream(data, recipe, Placement("none"))
     assert next(iter(stream.batches(0, 1))) is not None
 
 

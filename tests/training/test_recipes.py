@@ -40,8 +40,8 @@ CLASSES = {
 SMOKE = """
 import pathlib, sys
 import numpy as np
-from elu_zoo import datasets
 from training.data import sources
+from training.data.memory import MemoryDataset
 from training.engine import device
 from training.engine.loop import train
 from training.engine.recipe import load_recipe, smoke
@@ -58,7 +58,7 @@ for path in paths:
     recipe = smoke(load_recipe(path))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, *shapes[recipe.dataset]), "uint8")
-    data = datasets.Dataset(images, np.arange(40) % 5, tuple("abcde"))
+    data = MemoryDataset(images, np.arange(40) % 5, tuple("abcde"))
     sources.load = lambda name, split, folder, data=data: data
     train(path, recipe, out, out / path.stem, precision="float32", log_every=1,
           checkpoint_every=2, progress=False)

@@ -18,7 +18,14 @@ from launch import command
 from PIL import Image
 
 from elu_zoo.errors import UserError
-from training.engine import checkpoint, dependencies, loop, provenance, runlog
+from training.engine import (
+    checkpoint,
+    dependencies,
+    inputs,
+    loop,
+    provenance,
+    runlog,
+)
 from training.engine.checkpoint import find
 from training.engine.recipe import Recipe, load_recipe
 from training.train import main
@@ -394,11 +401,11 @@ def test_splits_that_do_not_fit_each_other(tmp_path):
     write("train", ("apple", "grass", "sky"))
     write("test", ("Sky", "apple", "grass"))
     with pytest.raises(ValueError, match=r"differ in \['Sky', 'sky'\]"):
-        loop.load_data(recipe, tmp_path)
+        inputs.load_data(recipe, tmp_path)
     shutil.rmtree(tmp_path / "test")
     write("test", ("apple", "grass", "sky"), (8, 6))
     with pytest.raises(ValueError, match=r"\(6, 8, 3\) to evaluate on"):
-        loop.load_data(recipe, tmp_path)
+        inputs.load_data(recipe, tmp_path)
 
 
 def test_a_checkpoint_with_a_damaged_directory_is_damaged(tmp_path):

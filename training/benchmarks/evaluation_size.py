@@ -28,7 +28,7 @@ def main():
 
     facts = machine()  # Sets the environment before Keras is loaded.
     from elu_zoo.evaluation import evaluate
-    from training.engine.loop import split_holdout
+    from training.engine.inputs import split_holdout
     from training.engine.run import load_run
 
     run = load_run(arguments.run)

@@ -8,11 +8,19 @@ TensorFlow Datasets: `image` (the JPEG file), `label` and `file_name`.
 import copy
 import pathlib
 import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.data.batch import Batch
+    from training.data.encoded import EncodedStream
 
 # Before the data of a record, its length and the checksum of that; behind, its own.
 HEAD, TAIL = struct.Struct("<QI"), struct.Struct("<I")
@@ -108,7 +116,7 @@ def _index(folder, split):
 
 
 class RecordDataset:
-    """A split on disk.
+    """A split on disk that fulfils `training.data.protocol.Examples`.
 
     Args:
         folder: Folder of the index and the shards.
@@ -116,11 +124,14 @@ class RecordDataset:
 
     Attributes:
         labels: int64 array of shape `(examples,)`.
-        class_names: One name a class.
+        class_names: One name per class.
+        shape: `(None, None, 3)`, since each image has its own size.
 
     Raises:
         FileNotFoundError: If the index or a shard is not there.
     """
+
+    shape = (None, None, 3)
 
     def __init__(self, folder, split):
         folder = pathlib.Path(folder)
@@ -152,6 +163,69 @@ class RecordDataset:
         part.labels = self.labels[index]
         part._shard, part._offset = self._shard[index], self._offset[index]
         return part
+
+    def stream(
+        self,
+        batch_size: int,
+        augmentation: Sequence[Any] = (),
+        image_sizes: Mapping[int, int] | None = None,
+        seed: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+        *,
+        on_corrupt: str = "skip",
+        decoder: str = "simplejpeg",
+        service: str | None = None,
+    ) -> "EncodedStream":
+        """See `Examples.stream`."""
+        from training.data.encoded import EncodedStream
+
+        return EncodedStream(
+            self,
+            batch_size,
+            augmentation,
+            image_sizes or {},
+            seed,
+            worker,
+            workers,
+            on_corrupt=on_corrupt,
+            decoder=decoder,
+            service=service,
+        )
+
+    def sample(self, size: int, count: int = 2000) -> np.ndarray:
+        """See `Examples.sample`; the images are spread evenly over the data set."""
+        from training.data.encoded import eval_batches
+
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
+        batches = list(eval_batches(self[chosen], 250, size, on_corrupt="skip"))
+        good = np.concatenate([batch.weights for batch in batches]) > 0
+        return np.concatenate([batch.images for batch in batches])[good]
+
+    def evaluation_batches(
+        self, size: int, worker: int = 0, workers: int = 1, rows: int = 250
+    ) -> Iterator["Batch"]:
+        """See `Examples.evaluation_batches`; the images are center crops."""
+        from training.data.encoded import eval_batches
+
+        return eval_batches(self, rows * workers, size, worker=worker, workers=workers)
+
+    def evaluate(self, model: "keras.Model") -> dict[str, Any]:
+        """See `Examples.evaluate`; the images are center crops."""
+        from elu_zoo import evaluation, predictions
+
+        outputs = [
+            np.asarray(model.predict_on_batch(batch.images))[batch.indices >= 0]
+            for batch in self.evaluation_batches(model.input_shape[1])
+        ]
+        probabilities = predictions.probabilities(np.concatenate(outputs), model)
+        return evaluation.measure(probabilities, self.labels, self.class_names)
+
+    def preprocessing(self, side: int) -> dict[str, Any]:
+        """See `Examples.preprocessing`."""
+        from training.data.crops import evaluation_crop
+
+        return evaluation_crop(side).preprocessing(side)
 
     def image(self, number):
         """The JPEG file of an example, bytes.

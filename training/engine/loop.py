@@ -13,9 +13,9 @@ from tqdm import tqdm
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from elu_zoo.models import adapt_preprocessing
-from training.data import sources
 from training.data.phases import phase_at
 from training.engine import checkpoint, dependencies, device, provenance, runlog
+from training.engine.inputs import image_shape, load_data, make_stream
 from training.engine.model import (
     averaged,
     build_model,
@@ -99,7 +99,7 @@ def train(
     else:
         device.keep_compiled(out / "compiled")
     train_set, eval_set = load_data(recipe, data_dir)
-    stream = sources.make_stream(
+    stream = make_stream(
         train_set,
         recipe,
         placement,
@@ -140,7 +140,7 @@ class _Run:
         self.recipe, self.placement, self.out = recipe, placement, out
         self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
         self.settings, self.dropout = settings, dropout
-        self.image_shape = sources.image_shape(self.train_set, recipe.image_sizes)
+        self.image_shape = image_shape(self.train_set, recipe)
         self.total = recipe.epochs * self.stream.steps_per_epoch
         with placement.scope():
             self.model = build_model(
@@ -190,7 +190,7 @@ class _Run:
         if found:
             self.state |= found
         else:
-            images = sources.sample_images(self.train_set, self.image_shape[0])
+            images = self.train_set.sample(self.image_shape[0])
             adapt_preprocessing(self.model, images)
             if self.recipe.initialize:
                 self.recipe.initialize(self.model, images)
@@ -330,8 +330,7 @@ class _Run:
         state = self.state
         self.steps.sync()
         with averaged(self.model, self.optimizer):
-            batches = sources.evaluation_batches(
-                self.eval_set,
+            batches = self.eval_set.evaluation_batches(
                 self.image_shape[0],
                 self.placement.worker,
                 self.placement.workers,
@@ -371,52 +370,6 @@ class _Run:
     def _draw(self):
         runlog.plot(self.log.rows, self.out / "curve.svg", _title(self.recipe))
         runlog.write_events(self.log.rows, self.out)
-
-
-def load_data(recipe, data_dir):
-    """The recipe's images to train on and to evaluate on."""
-    train_set = sources.load(recipe.dataset, "train", data_dir)
-    if recipe.holdout:
-        train_set, eval_set = split_holdout(train_set, recipe.holdout)
-    else:
-        eval_set = sources.load(recipe.dataset, "test", data_dir)
-    _check_data(recipe, train_set, eval_set)
-    if recipe.examples:
-        train_set = _some(train_set, recipe.examples)
-        eval_set = _some(eval_set, recipe.examples)
-    return train_set, eval_set
-
-
-def _check_data(recipe, train_set, eval_set):
-    names = [tuple(dataset.class_names) for dataset in (train_set, eval_set)]
-    if names[0] != names[1]:
-        differing = sorted(set(names[0]) ^ set(names[1])) or "their order"
-        raise UserError(
-            f"Expected the same classes in both splits of {recipe.dataset}. Received: "
-            f"{len(names[0])} to train on and {len(names[1])} to evaluate on, which "
-            f"differ in {differing}"
-        )
-    if sources.on_disk(train_set):
-        return
-    shapes = [dataset.images.shape[1:] for dataset in (train_set, eval_set)]
-    if shapes[0] != shapes[1] or shapes[0][0] != shapes[0][1]:
-        raise UserError(
-            "Expected square images, of the same size in both splits of "
-            f"{recipe.dataset}. Received: images of shape {shapes[0]} to train on and "
-            f"{shapes[1]} to evaluate on"
-        )
-
-
-def split_holdout(dataset, count):
-    """Splits off the same `count` examples in every run, whatever its seed."""
-    order = np.random.default_rng(20160210).permutation(len(dataset))
-    return dataset[np.sort(order[count:])], dataset[np.sort(order[:count])]
-
-
-def _some(dataset, count):
-    """So many examples, evenly spread: data sets can be sorted by class."""
-    count = min(count, len(dataset))
-    return dataset[np.linspace(0, len(dataset) - 1, count).astype(int)]
 
 
 class _Clock:

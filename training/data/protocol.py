@@ -1,0 +1,119 @@
+"""What training and evaluation ask of a data set, be it in memory or on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.data.batch import Batch
+    from training.data.stream import Stream
+
+
+class Examples(Protocol):
+    """A split of a data set, or some of its examples.
+
+    Attributes:
+        labels: int64 array of shape `(examples,)`.
+        class_names: One name per class.
+        shape: `(height, width, channels)` of the images; height and width are `None`
+            where each image has its own.
+    """
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int]:
+        """Shape of the images."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def __getitem__(self, index: Any) -> Self:
+        """Returns the examples that an index of NumPy chooses."""
+
+    def stream(
+        self,
+        batch_size: int,
+        augmentation: Sequence[Any] = (),
+        image_sizes: Mapping[int, int] | None = None,
+        seed: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+        *,
+        on_corrupt: str = "skip",
+        decoder: str = "simplejpeg",
+        service: str | None = None,
+    ) -> Stream:
+        """Returns the training batches of a worker.
+
+        Args:
+            batch_size: Examples per global batch.
+            augmentation: Augmentations of `training.data.augmentation`.
+            image_sizes: Side of the training images in pixels, by the first epoch that
+                has it.
+            seed: Seed of the order and the augmentation.
+            worker: Number of the worker, from 0.
+            workers: Number of workers.
+            on_corrupt: What to do with images on disk that cannot be decoded: `"skip"`
+                or `"fail"`.
+            decoder: Decoder of images on disk: `"simplejpeg"` or `"tensorflow"`.
+            service: Address of a tf.data service that decodes images on disk.
+
+        Returns:
+            The batches.
+
+        Raises:
+            UserError: If the arguments do not fit the data set.
+        """
+
+    def sample(self, size: int, count: int = 2000) -> np.ndarray:
+        """Returns images to compute statistics from.
+
+        Args:
+            size: Side in pixels of images on disk.
+            count: Number of images read from disk; all images in memory are returned.
+
+        Returns:
+            uint8 array of shape `(n, height, width, channels)`.
+        """
+
+    def evaluation_batches(
+        self, size: int, worker: int = 0, workers: int = 1, rows: int = 250
+    ) -> Iterator[Batch]:
+        """Yields a worker's share of all examples, each example to one worker only.
+
+        Args:
+            size: Side in pixels of images on disk.
+            worker: Number of the worker, from 0.
+            workers: Number of workers. Each gets the same number of batches.
+            rows: Images per batch of a worker.
+
+        Yields:
+            Batches of `rows` images; missing images are zeros with weight 0.
+        """
+
+    def evaluate(self, model: keras.Model) -> dict[str, Any]:
+        """Evaluates a model on all examples, at the image size that it takes.
+
+        Args:
+            model: Keras model that gives probabilities of shape `(n, classes)`.
+
+        Returns:
+            The metrics of `elu_zoo.evaluation.measure`.
+        """
+
+    def preprocessing(self, side: int) -> dict[str, Any]:
+        """Returns how `evaluate` turns a picture into the square that a model takes.
+
+        Args:
+            side: Side of the square in pixels.
+
+        Returns:
+            Fields of an `elu_zoo.records.Preprocessing`.
+        """
