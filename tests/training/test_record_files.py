@@ -62,7 +62,7 @@ def test_what_is_missing_is_said(folder, tmp_path):
         RecordDataset(tmp_path, "train")
     index = folder / "train.index.npz"
     (tmp_path / index.name).write_bytes(index.read_bytes())
-    with pytest.raises(FileNotFoundError, match="3 are not there"):
+    with pytest.raises(FileNotFoundError, match="3 are missing"):
         RecordDataset(tmp_path, "train")
 
 

@@ -3,10 +3,25 @@
 import collections
 import concurrent.futures
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from elu_zoo.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Labelled(Protocol):
+    """What of a data set its targets are made from."""
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of examples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,14 +31,15 @@ class Batch:
     Attributes:
         images: Array of shape `(rows, height, width, channels)`, values 0 to 255; uint8
             until an augmentation makes it float32. `None` if the images of the data set
-            are on the device: the step then gathers them and their targets there.
+            are on the device, where the step gathers them and their targets.
         targets: float32 array of shape `(rows, classes)`, or `None`, likewise.
         weights: float32 array of shape `(rows,)`: 1, or 0 for an image that could not
             be decoded and must not be trained on.
-        indices: Position of each example in the data set.
+        indices: int64 array of shape `(rows,)`: position of each example in the data
+            set, -1 for a filler.
         image_size: Side in pixels to train at; `None` for evaluation.
-        draws: What the augmentations that are still to be applied have drawn, a dict of
-            arrays each; see `training.data.augmentation`.
+        draws: Random values of the augmentations still to be applied, a dict of arrays
+            for each; see `training.data.augmentation`.
     """
 
     images: np.ndarray | None
@@ -33,16 +49,16 @@ class Batch:
     image_size: int | None = None
     draws: tuple[dict[str, np.ndarray], ...] = ()
 
-    def replace(self, **changes) -> "Batch":
-        """A batch with other values in some attributes."""
+    def replace(self, **changes: Any) -> "Batch":
+        """Returns a copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
 
-def worker_rows(batch_size, worker, workers):
-    """The rows of every global batch that a worker computes.
+def worker_rows(batch_size: int, worker: int, workers: int) -> slice:
+    """Returns the rows of every global batch that a worker computes.
 
     Args:
-        batch_size: Examples of a global batch.
+        batch_size: Number of examples in a global batch.
         worker: Number of the worker, from 0.
         workers: Number of workers.
 
@@ -61,23 +77,37 @@ def worker_rows(batch_size, worker, workers):
     return slice(worker * rows, (worker + 1) * rows)
 
 
-def one_hot(dataset, numbers):
-    """Targets of the examples with these numbers, float32 `(numbers, classes)`."""
+def one_hot(dataset: Labelled, numbers: np.ndarray) -> np.ndarray:
+    """Returns the targets of some examples.
+
+    Args:
+        dataset: Data set.
+        numbers: Integer array of shape `(n,)`: positions of the examples.
+
+    Returns:
+        A float32 array of shape `(n, classes)`.
+    """
     return np.eye(len(dataset.class_names), dtype="float32")[dataset.labels[numbers]]
 
 
-def evaluation_batch(dataset, numbers, images, good=True):
-    """A batch of examples in their order, filled up behind the last one.
+def evaluation_batch(
+    dataset: Labelled,
+    numbers: np.ndarray,
+    images: np.ndarray,
+    good: np.ndarray | bool = True,
+) -> Batch:
+    """Makes a batch of examples in order, with fillers after the last one.
 
     Args:
-        dataset: Data set with `labels` and `class_names`.
-        numbers: Positions of the examples; those behind the end stand for none.
-        images: Their images, of any content where there is no example.
-        good: Whether each image could be decoded.
+        dataset: Data set.
+        numbers: Integer array of shape `(rows,)`: positions of the examples. Those
+            beyond the end of the data set become fillers.
+        images: uint8 array of shape `(rows, height, width, channels)`; the content of
+            fillers does not matter.
+        good: Whether each image could be decoded, a bool array of shape `(rows,)`.
 
     Returns:
-        A `Batch`. Where there is no example the image is all zeros, the weight 0 and
-        the index -1.
+        A `Batch`. The image of a filler is all zeros, its weight 0 and its index -1.
     """
     present = numbers < len(dataset)
     return Batch(
@@ -88,19 +118,24 @@ def evaluation_batch(dataset, numbers, images, good=True):
     )
 
 
-def made_ahead(make, items, threads=1, ahead=4):
+def made_ahead(
+    make: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int = 1,
+    ahead: int = 4,
+) -> Iterator[Result]:
     """Makes batches ahead of their use, in threads.
 
     Args:
-        make: Function of an item.
-        items: Iterable.
+        make: Makes the batch of an item.
+        items: The items, in order.
         threads: Number of threads.
-        ahead: Number of results to have ready or in the making.
+        ahead: Number of results that are ready or being made at any time.
 
     Yields:
-        `make(item)` of each item, in order.
+        `make(item)` for each item, in order.
     """
-    pending = collections.deque()
+    pending: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:

@@ -1,55 +1,118 @@
 """Crops of images of any size: which window to take and how to resize it.
 
-Each crop is an augmentation of images in memory, and tells `training.data.encoded` the
-window of a JPEG file to decode. Windows are whole pixels of the original image.
+Each crop is an augmentation of images in memory, and tells `training.data.encoded`
+which window of a JPEG file to decode. Windows are whole pixels of the original image.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
 
 from elu_zoo.errors import UserError
+from training.data.augmentation import Context
 
+# `(top, left, height, width)` of some windows, each an array or tensor.
+Windows = tuple[Any, Any, Any, Any]
+
+# Windows that `RandomResizedCrop` draws before it gives up.
 TRIES = 10
 
 
 class Crop:
-    """An augmentation, see `training.data.augmentation`.
+    """A crop, an augmentation as in `training.data.augmentation`.
 
     Attributes:
         draws: Number of random values that a window depends on.
+        on_host: As of an `Augmentation`.
     """
 
-    on_host = False
+    draws: ClassVar[int]
+    on_host: ClassVar[bool] = False
 
-    def draw(self, rng, count, context):
-        """The windows of a global batch."""
+    def draw(
+        self, rng: np.random.Generator, count: int, context: Context
+    ) -> dict[str, np.ndarray]:
+        """Draws the windows of a global batch.
+
+        Args:
+            rng: Generator of the step.
+            count: Number of examples in the global batch.
+            context: Shape of the images and side of the crops.
+
+        Returns:
+            `"windows"`: float32 array of shape `(count, 4)`, see `resize`.
+        """
         self.check(context.image_size)
         draws = rng.random((count, self.draws)).T
         sides = (np.full(count, float(side)) for side in context.shape[:2])
         windows = self.windows(draws, *sides, float(context.image_size))
         return {"windows": np.stack(windows, -1).astype("float32")}
 
-    def apply(self, images, labels, draws, size):
-        """The windows of the images, resized to `size`."""
+    def apply(
+        self, images: Any, labels: Any, draws: Mapping[str, Any], size: int
+    ) -> tuple[Any, Any]:
+        """Resizes the windows of images in memory.
+
+        Args:
+            images: uint8 tensor of shape `(rows, height, width, channels)`.
+            labels: Targets of the images, returned as they are.
+            draws: The rows of the result of `draw` that belong to the images.
+            size: Side of the crops in pixels.
+
+        Returns:
+            uint8 images of shape `(rows, size, size, channels)` and the labels.
+        """
         return resize(images, draws["windows"], size), labels
 
-    def crop_shape(self, context):
-        """Shape of the crops."""
+    def crop_shape(self, context: Context) -> tuple[int, int, int]:
+        """Returns `(height, width, channels)` of the crops."""
         return (context.image_size, context.image_size, context.shape[-1])
 
-    def check(self, size):
-        """Raises a ValueError if the crop cannot be as large as `size`."""
+    def check(self, size: int) -> None:
+        """Checks that crops can have a size.
+
+        Args:
+            size: Side in pixels.
+
+        Raises:
+            UserError: If they cannot be so large.
+        """
+
+    def windows(
+        self, draws: Any, height: Any, width: Any, size: Any, xp: Any = np
+    ) -> Windows:
+        """Computes the windows of images.
+
+        Args:
+            draws: Array of shape `(self.draws, images)`, uniform from 0 to 1.
+            height: Heights of the images in pixels, of shape `(images,)`. All arguments
+                are floats of one dtype.
+            width: Widths of the images in pixels, of shape `(images,)`.
+            size: Side in pixels that the windows will be resized to.
+            xp: `numpy`, or `tensorflow.experimental.numpy` for tensors.
+
+        Returns:
+            `(top, left, height, width)`, each of shape `(images,)`, whole numbers as
+            floats.
+        """
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizedRandomCrop(Crop):
-    """A random window of the image resized to a square (paper, ImageNet: 256 to 224).
+    """A random window of the image resized to a square.
+
+    Section 4.3 of the paper resizes the images of ImageNet to 256×256 pixels and crops
+    224×224.
 
     Attributes:
         resize: Side in pixels of the square, at least that of the crop.
+
+    Example:
 
     >>> draws, sides = np.array([[1.0], [0.0]]), (np.array([512]), np.array([1024]))
     >>> np.ravel(ResizedRandomCrop(256).windows(draws, *sides, 192))
@@ -58,26 +121,16 @@ class ResizedRandomCrop(Crop):
 
     resize: int = 256
 
-    draws = 2
+    draws: ClassVar[int] = 2
 
-    def check(self, size):
+    def check(self, size: int) -> None:
+        """See `Crop.check`."""
         _check_resize(self, size)
 
-    def windows(self, draws, height, width, size, xp=np):
-        """The windows of images.
-
-        Args:
-            draws: Array of shape `(self.draws, images)`, uniform from 0 to 1.
-            height: Heights of the images in pixels, of shape `(images,)`. All arguments
-                are floats of one dtype.
-            width: Their widths.
-            size: Side in pixels that the windows will be resized to.
-            xp: `numpy`, or `tensorflow.experimental.numpy` for tensors.
-
-        Returns:
-            `(top, left, height, width)`, each of shape `(images,)`, whole numbers as
-            floats.
-        """
+    def windows(
+        self, draws: Any, height: Any, width: Any, size: Any, xp: Any = np
+    ) -> Windows:
+        """See `Crop.windows`."""
         room = self.resize - size
         place = xp.minimum(xp.floor(draws * (room + 1)), room)
         down, across = height / self.resize, width / self.resize
@@ -93,16 +146,18 @@ class RandomResizedCrop(Crop):
         ratio: Smallest and largest width / height, uniform in its logarithm.
     """
 
-    area: tuple = (0.08, 1.0)
-    ratio: tuple = (3 / 4, 4 / 3)
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    draws = 2 * TRIES + 2
+    draws: ClassVar[int] = 2 * TRIES + 2
 
-    def windows(self, draws, height, width, size, xp=np):
-        """See `ResizedRandomCrop.windows`.
+    def windows(
+        self, draws: Any, height: Any, width: Any, size: Any, xp: Any = np
+    ) -> Windows:
+        """See `Crop.windows`.
 
-        It is the first of ten tries that fits into the image; if none does, the largest
-        window of an allowed aspect ratio, in the middle.
+        The window is the first of ten tries that fits into the image; if none does, the
+        largest central window of an allowed aspect ratio.
         """
         smallest, largest = self.area
         areas = (smallest + (largest - smallest) * draws[:TRIES]) * height * width
@@ -124,12 +179,14 @@ class RandomResizedCrop(Crop):
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop(Crop):
-    """The middle of the resized image, for evaluation.
+    """The center of the resized image, for evaluation.
 
     Attributes:
         resize: Side in pixels that the image is resized to.
-        keep_ratio: Whether `resize` is the shorter side and the other one follows; else
-            the image becomes a square, as in the paper.
+        keep_ratio: Whether `resize` is the length of the shorter side, with the aspect
+            ratio kept; by default the image becomes a square, as in the paper.
+
+    Example:
 
     >>> crop = CenterCrop(256, keep_ratio=True)
     >>> np.ravel(crop.windows(None, np.array([512]), np.array([1024]), 224))
@@ -139,13 +196,21 @@ class CenterCrop(Crop):
     resize: int = 256
     keep_ratio: bool = False
 
-    draws = 0
+    draws: ClassVar[int] = 0
 
-    def check(self, size):
+    def check(self, size: int) -> None:
+        """See `Crop.check`."""
         _check_resize(self, size)
 
-    def preprocessing(self, size):
-        """The same as arguments of `elu_zoo.images.resize`, for a weights record."""
+    def preprocessing(self, size: int) -> dict[str, Any]:
+        """Describes the crop for the record of weights.
+
+        Args:
+            size: Side of the crop in pixels.
+
+        Returns:
+            Fields of an `elu_zoo.records.Preprocessing`.
+        """
         return {
             "resize": self.resize,
             "crop": size,
@@ -153,8 +218,10 @@ class CenterCrop(Crop):
             "mode": "crop" if self.keep_ratio else "squash",
         }
 
-    def windows(self, draws, height, width, size, xp=np):
-        """See `ResizedRandomCrop.windows`."""
+    def windows(
+        self, draws: Any, height: Any, width: Any, size: Any, xp: Any = np
+    ) -> Windows:
+        """See `Crop.windows`."""
         down, across = height / self.resize, width / self.resize
         if self.keep_ratio:
             down = across = xp.minimum(down, across)
@@ -163,8 +230,8 @@ class CenterCrop(Crop):
         return _scaled(top, left, size, down, across, xp)
 
 
-def evaluation_crop(size):
-    """The paper's center crop, of the same share of the image at any size.
+def evaluation_crop(size: int) -> CenterCrop:
+    """Returns the paper's center crop, with the same share of the image at any size.
 
     Args:
         size: Side of the crop in pixels.
@@ -172,21 +239,24 @@ def evaluation_crop(size):
     Returns:
         A `CenterCrop`.
 
+    Example:
+
     >>> evaluation_crop(224)
     CenterCrop(resize=256, keep_ratio=False)
     """
     return CenterCrop(round(size * 256 / 224))
 
 
-def resize(images, windows, size):
-    """Windows of images, resized as by Pillow: bilinear and antialiased.
+def resize(images: Any, windows: Any, size: int) -> Any:
+    """Resizes windows of images as Pillow does: bilinear and antialiased.
 
-    It differs from `elu_zoo.images.resize`, which resizes one image on the host, in
-    that it runs inside the compiled step, and in that its values are whole numbers.
+    Unlike `elu_zoo.images.resize`, which resizes one image on the host, it runs inside
+    the compiled step and gives whole numbers.
 
     Args:
-        images: Tensor of shape `(images, height, width, channels)`, uint8.
-        windows: float32 tensor of shape `(images, 4)`: `(top, left, height, width)`.
+        images: uint8 tensor of shape `(images, height, width, channels)`.
+        windows: float32 tensor of shape `(images, 4)`: `(top, left, height, width)` in
+            pixels.
         size: Side of the results in pixels.
 
     Returns:
@@ -194,13 +264,13 @@ def resize(images, windows, size):
     """
     top, left, tall, wide = (windows[:, i] for i in range(4))
     x = ops.cast(ops.transpose(images, (0, 2, 1, 3)), "float32")
-    x = _resample(x, left, wide, size)  # Pillow rounds in between too.
+    x = _resample(x, left, wide, size)  # Rounded here too, as by Pillow.
     x = ops.transpose(x, (0, 2, 1, 3))
     return ops.cast(_resample(x, top, tall, size), "uint8")
 
 
-def _resample(x, start, length, size):
-    """Averages of axis 1, whole numbers, with the weights of a triangle."""
+def _resample(x: Any, start: Any, length: Any, size: int) -> Any:
+    """Averages over axis 1 with the weights of a triangle, rounded."""
     scale = (length / size)[:, None, None]
     width = ops.maximum(scale, 1.0)
     centers = start[:, None, None] + scale * (_range(size)[None, :, None] + 0.5)
@@ -211,19 +281,19 @@ def _resample(x, start, length, size):
     return ops.reshape(ops.floor(rows + 0.5), (x.shape[0], size, *x.shape[2:]))
 
 
-def _range(count):
+def _range(count: int) -> Any:
     return ops.arange(count, dtype="float32")
 
 
-def _scaled(top, left, size, down, across, xp):
-    """Squares of the resized images as windows of the originals."""
+def _scaled(top: Any, left: Any, size: Any, down: Any, across: Any, xp: Any) -> Windows:
+    """Converts squares of the resized images to windows of the originals."""
     first_row, first_column = xp.floor(top * down + 0.5), xp.floor(left * across + 0.5)
     height = xp.floor((top + size) * down + 0.5) - first_row
     width = xp.floor((left + size) * across + 0.5) - first_column
     return first_row, first_column, xp.maximum(height, 1), xp.maximum(width, 1)
 
 
-def _check_resize(crop, size):
+def _check_resize(crop: ResizedRandomCrop | CenterCrop, size: int) -> None:
     if size > crop.resize:
         raise UserError(
             f"Expected an image size of at most the {crop.resize} pixels that {crop} "

@@ -1,54 +1,67 @@
 """Crops of JPEG files: by simplejpeg and OpenCV, and by ops of TensorFlow.
 
-Both take the same windows and decode as exactly as Pillow does, or faster. If a window
-is at least twice as large as the crop, it is decoded at 1/2, 1/4 or 1/8 of its size,
-which is faster and smoother than to resize all of it. Resizing is bilinear, without a
-filter against aliasing; the two round it differently. That is how they differ from the
-reference, `elu_zoo.images.resize`: training has to read a thousand files per second.
+Both decoders take the same windows, and decode as exactly as Pillow does or, on demand,
+faster. A window at least twice as large as the crop is decoded at 1/2, 1/4 or 1/8 of
+its size, which is faster and smoother than resizing all of it. Resizing is bilinear
+without antialiasing, and the two decoders round differently. In this they differ from
+the reference, `elu_zoo.images.resize`: training has to read a thousand files per
+second.
 """
+
+from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elu_zoo.errors import UserError
 
-# Of the sizes that a JPEG file can be decoded at.
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from training.data.crops import Crop
+
+# Divisors of the size that libjpeg can decode at.
 RATIOS = (1, 2, 4, 8)
 
-# Pixels across the blocks that a JPEG file is made of, at most.
+# Largest side in pixels of the blocks that a JPEG file consists of.
 BLOCK = 16
 
-# libjpeg's warnings of damage, and the one that is none: some programs leave bytes over
-# before the end of a file.
+# libjpeg's warnings of damage, and a harmless one that begins like them: some programs
+# write superfluous bytes before the end of a file.
 DAMAGE = ("Corrupt JPEG data", "Premature end")
 LEFT_OVER = "extraneous bytes before marker 0xd9"
 
 DCT = {False: "INTEGER_ACCURATE", True: "INTEGER_FAST"}
 
 
-def decode(files, crop, draws, size, fast=False):
-    """Crops of JPEG files.
+def decode(
+    files: Sequence[bytes], crop: Crop, draws: np.ndarray, size: int, fast: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes crops of JPEG files by simplejpeg and OpenCV.
 
-    Files are decoded whole: with this decoder that takes less time than a window with
-    TensorFlow's, and libjpeg's warnings of damage come from all of the image.
+    Files are decoded whole: this decoder takes less time for that than TensorFlow's for
+    a window, and libjpeg's warnings of damage then cover all of the image.
 
     Args:
-        files: Sequence of bytes, a JPEG file each.
+        files: Contents of JPEG files.
         crop: Crop of `training.data.crops`.
         draws: float32 array of shape `(files, crop.draws)`, uniform from 0 to 1.
-        size: Side in pixels.
-        fast: Whether to save some time by libjpeg's less exact transform and by colours
-            that are not interpolated.
+        size: Side of the crops in pixels.
+        fast: Whether to use libjpeg's less exact transform and not to interpolate
+            colors.
 
     Returns:
-        Arrays of shape `(files, size, size, 3)`, uint8, and `(files,)`, bool: whether
-        the file is a whole JPEG of grey or RGB. If not, its image is all zeros.
+        The crops, a uint8 array of shape `(files, size, size, 3)`, and a bool array of
+        shape `(files,)`: whether the file is a whole grayscale or RGB JPEG. If not, its
+        crop is all zeros.
     """
     sides = np.array([sides_of(file) for file in files], "float32")
     good = sides.all(-1)
-    # Windows of the others are not used, but must be computable.
+    # The windows of the other files are not used, but must be computable.
     height, width = np.where(good[:, None], sides, size).T
     windows = np.stack(crop.windows(draws.T, height, width, np.float32(size)), -1)
     images = np.zeros((len(files), size, size, 3), "uint8")
@@ -58,8 +71,15 @@ def decode(files, crop, draws, size, fast=False):
     return images, good
 
 
-def sides_of(file):
-    """Height and width of a JPEG file of grey or RGB, zeros for other bytes."""
+def sides_of(file: bytes) -> tuple[int, int]:
+    """Reads the size of a JPEG file.
+
+    Args:
+        file: Content of the file.
+
+    Returns:
+        `(height, width)` in pixels; zeros if it is no grayscale or RGB JPEG.
+    """
     import simplejpeg
 
     try:
@@ -69,7 +89,7 @@ def sides_of(file):
     return (0, 0) if colors in ("CMYK", "YCCK") else (height, width)
 
 
-def _decode_into(out, file, window, fast):
+def _decode_into(out: np.ndarray, file: bytes, window: np.ndarray, fast: bool) -> bool:
     """Writes the window of a file, resized, into an image; False if it is damaged."""
     import cv2
 
@@ -85,11 +105,11 @@ def _decode_into(out, file, window, fast):
     return True
 
 
-def decode_jpeg(file, ratio=1, fast=False):
-    """All of a JPEG file, or a smaller image of all of it.
+def decode_jpeg(file: bytes, ratio: int = 1, fast: bool = False) -> np.ndarray:
+    """Decodes a whole JPEG file, at its own size or a smaller one.
 
     Args:
-        file: Bytes.
+        file: Content of the file.
         ratio: One of `RATIOS`; height and width are divided by it and rounded up.
         fast: See `decode`.
 
@@ -117,41 +137,47 @@ def decode_jpeg(file, ratio=1, fast=False):
     return _decode_by_pillow(file, ratio)
 
 
-def _decode_by_pillow(file, ratio):
-    """What simplejpeg refuses although the image is whole."""
+def _decode_by_pillow(file: bytes, ratio: int) -> np.ndarray:
+    """Decodes what simplejpeg refuses although the image is whole."""
     from PIL import Image
 
     try:
         image = Image.open(io.BytesIO(file))
-        # Rounded down: Pillow looks for a size that is not below.
+        # Rounded down: Pillow chooses a size that is not smaller.
         image.draft(None, [max(1, side // ratio) for side in image.size])
         return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise UserError(str(error)) from error
 
 
-def _shrunk(window, ratio):
-    """First and last row and column of a window at 1 / ratio of its size."""
+def _shrunk(window: Any, ratio: int) -> tuple[Any, Any]:
+    """The start and the end of a window, `(row, column)`, at 1 / ratio of its size."""
     start = (window[:2] + ratio // 2) // ratio
     return start, (window[:2] + window[2:] + ratio // 2) // ratio
 
 
-def decode_ops(files, crop, draws, size, fast=False):
-    """`decode` by ops of TensorFlow, which run in a tf.data service too.
+def decode_ops(
+    files: tf.Tensor,
+    crop: Crop,
+    draws: tf.Tensor,
+    size: int | tf.Tensor,
+    fast: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Does the same as `decode` by ops of TensorFlow, which a tf.data service can run.
 
-    Only the window is decoded, the colours of its last column without their right
-    neighbours.
+    It decodes only the window, so the colors of the last column are interpolated
+    without their right neighbors.
 
     Args:
-        files: String tensor of shape `(rows,)`, a JPEG file each.
+        files: String tensor of shape `(rows,)`: contents of JPEG files.
         crop: Crop of `training.data.crops`.
-        draws: float32 tensor of shape `(rows, crop.draws)`.
-        size: Side in pixels, integer or scalar int32 tensor.
-        fast: Whether to decode by libjpeg's less exact transform.
+        draws: float32 tensor of shape `(rows, crop.draws)`, uniform from 0 to 1.
+        size: Side of the crops in pixels, an integer or a scalar int32 tensor.
+        fast: Whether to use libjpeg's less exact transform.
 
     Returns:
-        Tensors like the arrays of `decode`. It does not find the files whose middle is
-        damaged.
+        Tensors like the arrays of `decode`. Files that are damaged in the middle count
+        as whole.
     """
     import tensorflow as tf
 
@@ -168,10 +194,10 @@ def decode_ops(files, crop, draws, size, fast=False):
     for i, ratio in enumerate(RATIOS):
         way = functools.partial(_decode_window, ratio=ratio, dct=dct, size=size)
         ways.append((complete & ~same & (halvings == i), way))
-    # Decoding a window does not notice that a file ends too early below it.
+    # Decoding a window does not notice that the file breaks off below it.
     ways.append((~complete, functools.partial(_decode_whole, dct=dct, size=size)))
     rgb_or_grey = (shapes[:, 2] == 1) | (shapes[:, 2] == 3)
-    # One more image, of zeros, for the places of those that cannot be decoded.
+    # One more image, of zeros, in place of those that cannot be decoded.
     spare = tf.data.Dataset.from_tensors((rows, tf.zeros((size, size, 3), tf.uint8)))
     images = None
     for which, way in ways:
@@ -190,14 +216,14 @@ def decode_ops(files, crop, draws, size, fast=False):
         tf.fill([rows + 1], last), places[:, None], tf.range(last + 1)
     )[:rows]
     good = order < last
-    # Without a copy if all could be decoded and none was overtaken.
+    # No copy is needed if all could be decoded and are in order.
     in_place = tf.reduce_all(good & (order == tf.range(tf.size(order))))
     images = tf.cond(in_place, lambda: images[:-1], lambda: tf.gather(images, order))
     return tf.ensure_shape(images, (None, None, None, 3)), good
 
 
-def _headers(files, rows):
-    """Shapes of JPEG files, zeros for others, and whether they end as they should."""
+def _headers(files: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Shapes of JPEG files, zeros for other files, and whether each has its end."""
     import tensorflow as tf
 
     known = (
@@ -220,7 +246,9 @@ def _headers(files, rows):
     return shapes[:rows], complete[:rows]
 
 
-def _windows(crop, draws, shapes, size):
+def _windows(
+    crop: Crop, draws: tf.Tensor, shapes: tf.Tensor, size: int | tf.Tensor
+) -> tf.Tensor:
     import tensorflow as tf
     import tensorflow.experimental.numpy as tnp
 
@@ -231,11 +259,17 @@ def _windows(crop, draws, shapes, size):
     return tf.cast(tf.stack(windows, -1), tf.int32)
 
 
-def _decode_window(file, window, ratio, dct, size=None):
+def _decode_window(
+    file: tf.Tensor,
+    window: Any,
+    ratio: int,
+    dct: str,
+    size: int | tf.Tensor | None = None,
+) -> tf.Tensor:
     import tensorflow as tf
 
     start, end = _shrunk(window, ratio)
-    # The decoder is faster if a window begins where a block of pixels does.
+    # The decoder is faster if a window begins at the border of a block.
     first = start - [0, start[1] % BLOCK]
     part = tf.concat([first, end - first], 0)
     image = tf.io.decode_and_crop_jpeg(
@@ -245,7 +279,9 @@ def _decode_window(file, window, ratio, dct, size=None):
     return image if size is None else _resize(image, size)
 
 
-def _decode_whole(file, window, dct, size):
+def _decode_whole(
+    file: tf.Tensor, window: Any, dct: str, size: int | tf.Tensor
+) -> tf.Tensor:
     import tensorflow as tf
 
     begin, part = tf.pad(window[:2], [[0, 1]]), tf.concat([window[2:], [3]], 0)
@@ -253,7 +289,7 @@ def _decode_whole(file, window, dct, size):
     return _resize(tf.slice(image, begin, part), size)
 
 
-def _resize(image, size):
+def _resize(image: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     # Resizing floats is faster than resizing bytes.

@@ -29,7 +29,14 @@ class MemoryDataset(datasets.Dataset):
 
     @classmethod
     def of(cls, dataset: datasets.Dataset) -> MemoryDataset:
-        """Converts a data set of `elu_zoo.datasets`; the arrays are not copied."""
+        """Converts a data set of `elu_zoo.datasets`, without copying its arrays.
+
+        Args:
+            dataset: The data set.
+
+        Returns:
+            The same examples.
+        """
         return cls(dataset.images, dataset.labels, dataset.class_names)
 
     @property

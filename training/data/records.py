@@ -1,15 +1,17 @@
-"""Encoded images on disk: TFRecord shards and an index to read any of them by number.
+"""Encoded images on disk: TFRecord shards, and an index to read any image by number.
 
-A split is `<folder>/<split>-00000-of-00064.tfrecord` and so on, readable by every
-TFRecord reader, and `<folder>/<split>.index.npz`. The features of a record are those of
-TensorFlow Datasets: `image` (the JPEG file), `label` and `file_name`.
+A split consists of `<folder>/<split>-00000-of-00064.tfrecord` and so on, which every
+TFRecord reader can read, and `<folder>/<split>.index.npz`. The features of a record are
+those of TensorFlow Datasets: `image` (the JPEG file), `label` and `file_name`.
 """
+
+from __future__ import annotations
 
 import copy
 import pathlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
@@ -18,25 +20,27 @@ from elu_zoo.files import replacing
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from training.data.batch import Batch
     from training.data.encoded import EncodedStream
 
-# Before the data of a record, its length and the checksum of that; behind, its own.
+# A record's length and its checksum precede the data; the data's checksum follows.
 HEAD, TAIL = struct.Struct("<QI"), struct.Struct("<I")
 FRAME = HEAD.size + TAIL.size
 
 
-def write_shard(path, examples):
-    """Writes a shard, whole or not at all.
+def write_shard(path: pathlib.Path, examples: Iterable[tuple[bytes, int, str]]) -> None:
+    """Writes a shard atomically.
 
     Args:
         path: Path of the file.
-        examples: Iterable of `(image, label, file_name)`: bytes, integer, string.
+        examples: `(image, label, file_name)` of each example: the JPEG file's content,
+            the number of its class and the file's name.
     """
     import tensorflow as tf
 
-    def feature(value):
+    def feature(value: bytes | int) -> tf.train.Feature:
         if isinstance(value, bytes):
             return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
@@ -52,15 +56,21 @@ def write_shard(path, examples):
             writer.write(example.SerializeToString(deterministic=True))
 
 
-def write_index(folder, split, shards, class_names, progress=None):
-    """Reads shards from end to end and writes the index of a split.
+def write_index(
+    folder: str | pathlib.Path,
+    split: str,
+    shards: Sequence[pathlib.Path],
+    class_names: Sequence[str],
+    progress: Callable[[int], Any] | None = None,
+) -> list[str]:
+    """Reads shards from beginning to end and writes the index of a split.
 
     Args:
         folder: Folder of the index.
         split: Name of the split.
         shards: Paths of the shards, in or below the folder.
         class_names: Name of each class.
-        progress: Called with the number of each shard's bytes when it has been read.
+        progress: Called with the number of bytes of each shard once it has been read.
 
     Returns:
         The file names of the records.
@@ -82,7 +92,7 @@ def write_index(folder, split, shards, class_names, progress=None):
         except tf.errors.DataLossError as error:
             raise UserError(
                 f"Expected {shard} to be a whole shard. It is damaged "
-                f"({error.message}); remove it and make it again."
+                f"({error.message}); remove it and prepare the data again."
             ) from error
         if progress:
             progress(offset)
@@ -99,7 +109,7 @@ def write_index(folder, split, shards, class_names, progress=None):
     return file_names
 
 
-def _records(shard):
+def _records(shard: pathlib.Path) -> Iterator[tuple[int, int, str]]:
     import tensorflow as tf
 
     for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
@@ -111,7 +121,7 @@ def _records(shard):
         )
 
 
-def _index(folder, split):
+def _index(folder: pathlib.Path, split: str) -> pathlib.Path:
     return folder / f"{split}.index.npz"
 
 
@@ -128,17 +138,17 @@ class RecordDataset:
         shape: `(None, None, 3)`, since each image has its own size.
 
     Raises:
-        FileNotFoundError: If the index or a shard is not there.
+        FileNotFoundError: If the index or a shard is missing.
     """
 
-    shape = (None, None, 3)
+    shape: tuple[None, None, int] = (None, None, 3)
 
-    def __init__(self, folder, split):
+    def __init__(self, folder: str | pathlib.Path, split: str) -> None:
         folder = pathlib.Path(folder)
         file = _index(folder, split)
         if not file.is_file():
             raise FileNotFoundError(
-                f"Expected prepared shards with the index {file}. It is not there. "
+                f"Expected prepared shards with the index {file}, which is missing. "
                 "Run `python -m training.prepare`; docs/imagenet.md says how."
             )
         with np.load(file, allow_pickle=False) as index:
@@ -150,15 +160,15 @@ class RecordDataset:
         if missing:
             raise FileNotFoundError(
                 f"Expected the {len(self._paths)} shards that {file} lists. "
-                f"{len(missing)} are not there, the first is {missing[0]}. Run "
+                f"{len(missing)} are missing, the first is {missing[0]}. Run "
                 "`python -m training.prepare` again."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index):
-        """The data set of some of the examples, chosen by an index of NumPy."""
+    def __getitem__(self, index: Any) -> Self:
+        """Returns the examples that an index of NumPy chooses."""
         part = copy.copy(self)
         part.labels = self.labels[index]
         part._shard, part._offset = self._shard[index], self._offset[index]
@@ -176,7 +186,7 @@ class RecordDataset:
         on_corrupt: str = "skip",
         decoder: str = "simplejpeg",
         service: str | None = None,
-    ) -> "EncodedStream":
+    ) -> EncodedStream:
         """See `Examples.stream`."""
         from training.data.encoded import EncodedStream
 
@@ -204,13 +214,13 @@ class RecordDataset:
 
     def evaluation_batches(
         self, size: int, worker: int = 0, workers: int = 1, rows: int = 250
-    ) -> Iterator["Batch"]:
+    ) -> Iterator[Batch]:
         """See `Examples.evaluation_batches`; the images are center crops."""
         from training.data.encoded import eval_batches
 
         return eval_batches(self, rows * workers, size, worker=worker, workers=workers)
 
-    def evaluate(self, model: "keras.Model") -> dict[str, Any]:
+    def evaluate(self, model: keras.Model) -> dict[str, Any]:
         """See `Examples.evaluate`; the images are center crops."""
         from elu_zoo import evaluation, predictions
 
@@ -227,20 +237,33 @@ class RecordDataset:
 
         return evaluation_crop(side).preprocessing(side)
 
-    def image(self, number):
-        """The JPEG file of an example, bytes.
+    def image(self, number: int) -> bytes:
+        """Reads the JPEG file of an example.
+
+        Args:
+            number: Position of the example.
+
+        Returns:
+            The content of the file.
 
         Raises:
-            ValueError: If the shard is damaged.
-            FileNotFoundError: If it is not there any more.
+            UserError: If the shard is damaged.
+            FileNotFoundError: If the shard is missing.
         """
         return self._features(number)["image"].bytes_list.value[0]
 
-    def file_name(self, number):
-        """Name of an example's image file."""
+    def file_name(self, number: int) -> str:
+        """Reads the name of an example's image file.
+
+        Args:
+            number: Position of the example.
+
+        Returns:
+            The name.
+        """
         return self._features(number)["file_name"].bytes_list.value[0].decode()
 
-    def _features(self, number):
+    def _features(self, number: int) -> Mapping[str, Any]:
         import tensorflow as tf
 
         path = self._paths[self._shard[number]]
@@ -251,24 +274,24 @@ class RecordDataset:
         if data is None:
             raise UserError(
                 f"Expected {path} to be a whole shard. Its record at byte "
-                f"{self._offset[number]} is damaged; remove the shard, and run "
+                f"{self._offset[number]} is damaged; remove the shard and run "
                 "`python -m training.prepare` again."
             )
         return tf.train.Example.FromString(data).features.feature
 
-    def read_ops(self, numbers):
-        """Reads JPEG files by ops of TensorFlow, which run in a tf.data service too.
+    def read_ops(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Reads JPEG files by ops of TensorFlow, which a tf.data service can run.
 
         Args:
-            numbers: Integer tensor of shape `(n,)`, positions of the examples; n > 0.
+            numbers: Integer tensor of shape `(n,)`, n > 0: positions of the examples.
 
         Returns:
-            A string tensor of shape `(n,)`.
+            A string tensor of shape `(n,)`: contents of the files.
         """
         import tensorflow as tf
 
-        def record(path, offset):
-            # TFRecordDataset, but from a position of the file on.
+        def record(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+            # A TFRecordDataset that begins at a position of the file.
             records = tf.raw_ops.TFRecordDatasetV2(
                 filenames=[path],
                 compression_type="",
@@ -287,8 +310,8 @@ class RecordDataset:
         )["image"]
 
 
-def _checked_data(head, file):
-    """The data of a record behind its head, or None if a checksum does not fit."""
+def _checked_data(head: bytes, file: BinaryIO) -> bytes | None:
+    """The data of a record after its head, or `None` if a checksum is wrong."""
     if len(head) < HEAD.size:
         return None
     length, checksum = HEAD.unpack(head)
@@ -299,7 +322,7 @@ def _checked_data(head, file):
     return data if whole else None
 
 
-def _masked_crc(data):
+def _masked_crc(data: bytes) -> int:
     """The checksum of the TFRecord format."""
     import google_crc32c
 

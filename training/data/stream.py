@@ -1,6 +1,10 @@
 """The training batches as a pure function of seed and step."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,43 +13,46 @@ from training.data.augmentation import Context, augment_on_host, draw_all
 from training.data.batch import Batch, made_ahead, one_hot, worker_rows
 from training.data.phases import phase_at
 
+if TYPE_CHECKING:
+    from training.data.memory import MemoryDataset
+
 
 class Stream:
-    """Batches of a data set, or of one worker's share of it.
+    """Training batches of a data set in memory, or one worker's share of each.
 
-    Each epoch has another order; the last, smaller batch of an epoch is left out.
+    Each epoch has a different order; the last, smaller batch of an epoch is left out.
 
     Args:
-        dataset: `elu_zoo.datasets.Dataset` of images of one size.
-        batch_size: Examples of a global batch.
+        dataset: The examples.
+        batch_size: Number of examples in a global batch.
         augmentation: Augmentations of `training.data.augmentation`.
-        image_sizes: Side of the training images by the first epoch that has it; that of
-            the data set before and without.
-        seed: Integer.
+        image_sizes: Side of the training images in pixels by the first epoch that has
+            it; before, images have the size of the data set.
+        seed: Seed of the order and the augmentation.
         worker: Number of this worker, from 0.
-        workers: Number of workers; each gets as many rows of every global batch.
+        workers: Number of workers, which share every global batch evenly.
 
     Attributes:
         on_host: The augmentations up to the last that needs the host.
-        on_device: The others, for the compiled step to apply.
+        on_device: The other augmentations, which the compiled step applies.
         resident: The images and labels to keep on the device, uint8 and int32; `None`
             if images travel with each batch.
 
     Raises:
-        UserError: If there are fewer examples than a batch has, or the batch cannot be
+        UserError: If there are fewer examples than `batch_size`, or the batch cannot be
             shared evenly.
     """
 
     def __init__(
         self,
-        dataset,
-        batch_size,
-        augmentation=(),
-        image_sizes=None,
-        seed=0,
-        worker=0,
-        workers=1,
-    ):
+        dataset: MemoryDataset,
+        batch_size: int,
+        augmentation: Sequence[Any] = (),
+        image_sizes: Mapping[int, int] | None = None,
+        seed: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> None:
         if len(dataset) < batch_size:
             raise UserError(
                 f"Expected at least one batch of {batch_size} training images. "
@@ -61,25 +68,26 @@ class Stream:
         self._order = functools.lru_cache(maxsize=2)(self._order)
 
     @property
-    def resident(self):
+    def resident(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The images and labels to keep on the device, if any."""
         if self.on_host:
             return None
         return self.dataset.images, self.dataset.labels.astype("int32")
 
-    def _order(self, epoch):
+    def _order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(
             len(self.dataset)
         )
 
-    def image_size(self, epoch):
-        """Side in pixels of the training images of an epoch."""
+    def image_size(self, epoch: int) -> int:
+        """Returns the side in pixels of the training images of an epoch."""
         return phase_at(self.image_sizes, epoch)
 
-    def drawn(self, step):
-        """What the compiled step takes, whatever was asked for before.
+    def drawn(self, step: int) -> Batch:
+        """Makes the input of the compiled step; it does not depend on earlier calls.
 
         Args:
-            step: Integer from 0, counted over all epochs.
+            step: Number of the step, from 0, counted over all epochs.
 
         Returns:
             A `Batch`, without images if they are on the device.
@@ -91,7 +99,14 @@ class Stream:
         images = self.dataset.images[numbers[self.rows]] if self.on_host else None
         return self._assemble(step, numbers, images, weights, self.dataset.images.shape)
 
-    def _assemble(self, step, numbers, images, weights, shape):
+    def _assemble(
+        self,
+        step: int,
+        numbers: np.ndarray,
+        images: np.ndarray | None,
+        weights: np.ndarray,
+        shape: tuple[int, ...],
+    ) -> Batch:
         epoch = step // self.steps_per_epoch
         size = self.image_size(epoch)
         rng = np.random.default_rng([self.seed, 1, step])
@@ -118,14 +133,14 @@ class Stream:
             draws=tuple(draws[first:]),
         )
 
-    def batch(self, step):
-        """The images of a step as the compiled step makes them, by the processor.
+    def batch(self, step: int) -> Batch:
+        """Makes the augmented images of a step on the CPU.
 
         Args:
-            step: Integer from 0, counted over all epochs.
+            step: Number of the step, from 0, counted over all epochs.
 
         Returns:
-            A `Batch` with images and no draws.
+            A `Batch` with images and without draws.
         """
         batch = self.drawn(step)
         images, targets, weights = batch.images, batch.targets, batch.weights
@@ -138,20 +153,20 @@ class Stream:
             )
         return batch.replace(images=images, targets=targets, weights=weights, draws=())
 
-    def batches(self, start, stop):
-        """What the compiled step takes from `start` to `stop`, made ahead in a thread.
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yields the input of each compiled step, made ahead in a thread.
 
         Args:
             start: First step.
             stop: Step after the last.
 
         Yields:
-            A `Batch` a step, see `drawn`.
+            A `Batch` per step, see `drawn`.
         """
         yield from made_ahead(self.drawn, range(start, stop))
 
 
-def _split(augmentation):
+def _split(augmentation: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The augmentations up to the last that needs the host, and the others."""
     needs = [number for number, one in enumerate(augmentation, 1) if one.on_host]
     first = max(needs, default=0)
