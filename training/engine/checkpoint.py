@@ -4,35 +4,43 @@ import json
 import logging
 import pathlib
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
+# Variables by group, such as `{"model": model.variables}`.
+Groups = Mapping[str, Sequence[Any]]
+
 META = "meta.json"
+# Number of checkpoints to keep.
 KEPT = 2
 
 logger = logging.getLogger(__name__)
 
 
 class DamagedCheckpoint(UserError):
-    """A file that is no whole checkpoint."""
+    """A file that is not a whole checkpoint."""
 
 
-def save(folder, groups, meta):
+def save(
+    folder: str | pathlib.Path, groups: Groups, meta: Mapping[str, Any]
+) -> pathlib.Path:
     """Writes variables and facts to one file and removes all but the last two.
 
     Args:
         folder: Folder of the run.
-        groups: Dict of lists of Keras variables, such as `{"model": model.variables}`.
-        meta: JSON-plain dict with the number of steps done as `"step"`.
+        groups: Keras variables by group, such as `{"model": model.variables}`.
+        meta: JSON-plain facts, with the number of completed steps as `"step"`.
 
     Returns:
-        The `pathlib.Path` of the file, `checkpoint-<step>.npz`.
+        Path of the file, `checkpoint-<step>.npz`.
 
     Raises:
-        OSError: If it cannot be written. The checkpoints before are as they were.
+        OSError: If the file cannot be written. Earlier checkpoints are left unchanged.
     """
     arrays = {name: np.asarray(variable) for name, variable in _named(groups).items()}
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
@@ -44,31 +52,43 @@ def save(folder, groups, meta):
     return path
 
 
-def find(folder):
-    """Paths of the checkpoints in a folder, the newest first."""
+def find(folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """Finds the checkpoints in a folder.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Paths of the checkpoints, the newest first.
+    """
     files = pathlib.Path(folder).glob("checkpoint-*.npz")
     return sorted(
         (p for p in files if re.fullmatch(r"checkpoint-\d+\.npz", p.name)), reverse=True
     )
 
 
-def restore(folder, groups, check=None):
+def restore(
+    folder: str | pathlib.Path,
+    groups: Groups,
+    check: Callable[[dict[str, Any]], Any] | None = None,
+) -> dict[str, Any] | None:
     """Assigns the variables of the newest whole checkpoint.
 
-    A damaged one is logged and left where it is; the one before is used.
+    A damaged checkpoint is logged and left in place; the one before it is used.
 
     Args:
         folder: Folder of the run.
-        groups: As in `save`, of the same model and optimizer.
-        check: Called with the `meta` of the checkpoint before anything is assigned, to
-            raise an error if it is not the one that is expected.
+        groups: Variables as in `save`, of the same model and optimizer.
+        check: Called with the `meta` of the checkpoint before anything is assigned; it
+            raises an error if the checkpoint is not the expected one.
 
     Returns:
         The `meta` of `save`, or `None` if there is no checkpoint.
 
     Raises:
         DamagedCheckpoint: If there are checkpoints and none is whole.
-        UserError: If one holds other variables. Nothing has been assigned then.
+        UserError: If a checkpoint holds different variables. Nothing has been assigned
+            then.
     """
     files = find(folder)
     for path in files:
@@ -84,12 +104,12 @@ def restore(folder, groups, check=None):
     if files:
         raise DamagedCheckpoint(
             f"Expected a whole checkpoint in {folder}. All are damaged: "
-            f"{', '.join(p.name for p in files)}. Move them away to start anew."
+            f"{', '.join(p.name for p in files)}. Move them away to start afresh."
         )
     return None
 
 
-def _named(groups):
+def _named(groups: Groups) -> dict[str, Any]:
     return {
         f"{group}/{index}": variable
         for group, variables in groups.items()
@@ -97,19 +117,21 @@ def _named(groups):
     }
 
 
-def _read(path):
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop(META).tobytes())
-    except Exception as error:  # zipfile and its decompressors have many of their own
+    except Exception as error:  # zipfile and its decompressors raise many types.
         raise DamagedCheckpoint(
-            f"Expected {path} to be a checkpoint; it is damaged ({error})."
+            f"Expected {path} to be a checkpoint. It is damaged ({error})."
         ) from error
     return arrays, meta
 
 
-def _assign(path, arrays, groups):
+def _assign(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], groups: Groups
+) -> None:
     variables = _named(groups)
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     found = {name: array.shape for name, array in arrays.items()}
@@ -117,7 +139,7 @@ def _assign(path, arrays, groups):
         differing = sorted(set(shapes.items()) ^ set(found.items()))[:4]
         raise UserError(
             f"Expected {path} to hold the variables of this recipe's model and "
-            f"optimizer. Received others: {differing}. Use another run folder."
+            f"optimizer. Received others: {differing}. Use a different run folder."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

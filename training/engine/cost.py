@@ -1,6 +1,8 @@
-"""How much a run computes, from its model."""
+"""How much a run computes, counted from its model."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -8,14 +10,14 @@ from elu_zoo.models import build_model
 from training.data.phases import counted_from_start, phase_at
 
 
-def multiply_adds(model):
-    """Multiply-adds of convolutions and fully-connected layers for one image.
+def multiply_adds(model: keras.Model) -> int:
+    """Counts the multiply-adds of convolutions and dense layers for one image.
 
     Args:
-        model: Built Keras model of images of one size.
+        model: Keras model with a fixed input size.
 
     Returns:
-        An integer.
+        The number of multiply-adds of a forward pass.
 
     Example:
 
@@ -30,19 +32,21 @@ def multiply_adds(model):
     )
 
 
-def training_flop(settings, input_shape, classes):
-    """Floating-point operations of a whole run, without those of the optimizer.
+def training_flop(
+    settings: Mapping[str, Any], input_shape: Sequence[int], classes: int
+) -> int:
+    """Counts the floating-point operations of a whole run, without the optimizer's.
 
-    A step costs an image three times its forward pass, which costs two operations a
-    multiply-add.
+    A training step costs three times as much as a forward pass, and a multiply-add is
+    two operations.
 
     Args:
-        settings: Settings of a run, see `run.json`.
+        settings: Settings of a run, as in `run.json`.
         input_shape: `(height, width, channels)` of the images for evaluation.
         classes: Number of classes.
 
     Returns:
-        An integer.
+        The number of operations.
     """
     sizes = {int(first): size for first, size in settings["image_sizes"].items()}
     firsts = {0: input_shape[0]} | counted_from_start(sizes, settings["epochs"])
@@ -56,21 +60,25 @@ def training_flop(settings, input_shape, classes):
     return sum(images * per_image[size] for size in sizes)
 
 
-def image_flop(settings, input_shape, classes):
-    """Floating-point operations of a training step for one image.
+def image_flop(
+    settings: Mapping[str, Any], input_shape: Sequence[int], classes: int
+) -> int:
+    """Counts the floating-point operations of a training step for one image.
 
     Args:
-        settings: Settings of a run, see `run.json`.
+        settings: Settings of a run, as in `run.json`.
         input_shape: `(height, width, channels)` of the image.
         classes: Number of classes.
 
     Returns:
-        An integer.
+        The number of operations.
     """
     size, _, channels = input_shape
     return 6 * multiply_adds(_model(settings, size, channels, classes))
 
 
-def _model(settings, size, channels, classes):
+def _model(
+    settings: Mapping[str, Any], size: int, channels: int, classes: int
+) -> keras.Model:
     given = {"classes": classes, "input_shape": (size, size, channels)}
     return build_model(settings["model"], given | settings["model_arguments"])

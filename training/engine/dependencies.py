@@ -1,4 +1,4 @@
-"""The code that a run computes with: found, kept in its folder, and compared."""
+"""The code that a run depends on: found, kept in its folder, and compared."""
 
 import ast
 import pathlib
@@ -13,7 +13,7 @@ from elu_zoo.files import replacing
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "recipe.py"
 ENGINE = "training.engine.loop"
-# Modules that watch a run, or write about it, and decide nothing that it computes.
+# Modules that watch a run or write about it, and do not affect what it computes.
 BYSTANDERS = (
     "elu_zoo.errors",
     "elu_zoo.evaluation",
@@ -28,17 +28,17 @@ BYSTANDERS = (
 
 
 def read_sources(recipe_path: str | pathlib.Path) -> dict[str, str]:
-    """Reads a recipe and every module of ours that its run can reach by imports.
+    """Reads a recipe and every own module that its run can reach by imports.
 
-    Modules of ours are those of the checkout, the working folder and `PYTHONPATH`;
-    installed packages are not, nor are `BYSTANDERS`.
+    Own modules are those of the checkout, the working folder and `PYTHONPATH`, without
+    installed packages and `BYSTANDERS`.
 
     Args:
-        recipe_path: Path of the recipe's file.
+        recipe_path: Path of the recipe file.
 
     Returns:
-        A dict of source texts by path relative to the folder that they are imported
-        from; the recipe is `"recipe.py"`.
+        Source texts by path, relative to the folder that they are imported from; the
+        recipe is `"recipe.py"`.
 
     Example:
 
@@ -65,11 +65,19 @@ def read_sources(recipe_path: str | pathlib.Path) -> dict[str, str]:
 
 
 def code_of(text: str) -> str:
-    """The code in a source text, to compare: without docstrings and comments.
+    """Reduces a source text to its code, without docstrings, comments and type hints.
+
+    Args:
+        text: Source text of a module.
+
+    Returns:
+        A string that is equal for equal code.
 
     Example:
 
     >>> code_of("x = 1  # one") == code_of("x = 1")
+    True
+    >>> code_of("def f(x: int) -> int: ...") == code_of("def f(x): ...")
     True
     """
     tree = ast.parse(text)
@@ -77,11 +85,23 @@ def code_of(text: str) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             del body[0]
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
     return ast.dump(tree)
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Names of the sources whose code differs, or that only one of both has."""
+    """Compares two sets of sources.
+
+    Args:
+        before: Result of `read_sources`.
+        now: Another result of `read_sources`.
+
+    Returns:
+        Sorted paths of the sources whose code differs or that only one of both has.
+    """
     return sorted(
         name
         for name in before.keys() | now.keys()
@@ -97,8 +117,9 @@ def keep(folder: pathlib.Path, sources: dict[str, str], start: int) -> None:
     Args:
         folder: Folder of the run.
         sources: Result of `read_sources`.
-        start: Number of this start of the run, from 1. The sources of the first are in
-            `code.zip`, those of a later one that changed them in `code.<start>.zip`.
+        start: Number of this start of the run, from 1. `code.zip` holds the sources of
+            the first start, `code.<start>.zip` those of a later start that changed
+            them.
     """
     name = "code.zip" if start == 1 else f"code.{start}.zip"
     with replacing(folder / name) as part, zipfile.ZipFile(part, "w") as archive:
@@ -107,7 +128,14 @@ def keep(folder: pathlib.Path, sources: dict[str, str], start: int) -> None:
 
 
 def kept(folder: pathlib.Path) -> dict[str, str]:
-    """The sources that a run's folder has, of the last start that changed them."""
+    """Reads the sources in a run's folder, of the last start that changed them.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Source texts by path; empty if there are none.
+    """
     archives = [path for path in folder.glob("code*.zip") if _start(path)]
     if not archives:
         return {}
@@ -148,7 +176,7 @@ def _from_import(node: ast.ImportFrom, package: str) -> Iterator[str]:
 
 
 def _find(name: str) -> tuple[pathlib.Path, pathlib.Path] | None:
-    """The folder that a module of ours is imported from, and its file."""
+    """The folder that an own module is imported from, and its file."""
     place = name.replace(".", "/")
     for folder in _folders():
         for path in (folder / f"{place}.py", folder / place / "__init__.py"):

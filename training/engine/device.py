@@ -1,9 +1,10 @@
-"""What the machine is and the settings that are fastest on it."""
+"""What the machine is, and the settings that are fastest on it."""
 
 import os
 import pathlib
 import platform
 import re
+from typing import Any
 
 # TensorFlow leaves oneDNN off on processors without AVX-512; the networks train faster
 # with it there too. training/benchmarks/training_step.py measures by how much.
@@ -11,10 +12,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def split_cpu(count):
-    """Lets the backend see the processor as several devices.
+def split_cpu(count: int) -> None:
+    """Presents the CPU to the backend as several devices.
 
-    To be called before anything uses a device.
+    Must be called before anything uses a device.
 
     Args:
         count: Number of devices.
@@ -35,12 +36,12 @@ def split_cpu(count):
 
 
 def accelerator() -> str | None:
-    """Name of the first GPU, or `None`."""
+    """Returns the name of the first accelerator, or `None` if there is only a CPU."""
     gpu = _gpu()
     return gpu and gpu[0]
 
 
-def _gpu():
+def _gpu() -> tuple[str, Any] | None:
     """Name and compute capability of the first accelerator, or `None`."""
     import keras
 
@@ -50,7 +51,7 @@ def _gpu():
         device = jax.devices()[0]
         if device.platform == "cpu":
             return None
-        # Other accelerators than GPUs have no such number; TPUs have bfloat16.
+        # Only GPUs have a compute capability; TPUs have bfloat16.
         capability = (8, 0) if device.platform == "tpu" else None
         return device.device_kind, getattr(device, "compute_capability", capability)
     import tensorflow as tf
@@ -62,8 +63,8 @@ def _gpu():
     return details.get("device_name", "GPU"), details.get("compute_capability")
 
 
-def _has_bfloat16(capability):
-    """Whether a GPU computes in bfloat16: from NVIDIA's compute capability 8.0 on."""
+def _has_bfloat16(capability: Any) -> bool:
+    """Whether a GPU computes in bfloat16: NVIDIA's do from compute capability 8.0."""
     if isinstance(capability, str):
         number = re.fullmatch(r"(\d+)\.(\d+)", capability)
         capability = number and tuple(map(int, number.groups()))
@@ -71,7 +72,7 @@ def _has_bfloat16(capability):
 
 
 def default_precision() -> str:
-    """`"mixed_bfloat16"` where the device computes in bfloat16, else `"float32"`."""
+    """Returns `"mixed_bfloat16"` if the device has bfloat16, else `"float32"`."""
     gpu = _gpu()
     if gpu:
         fast = _has_bfloat16(gpu[1])
@@ -80,16 +81,16 @@ def default_precision() -> str:
     return "mixed_bfloat16" if fast else "float32"
 
 
-def default_jit():
-    """Whether to compile the step with XLA: on a GPU; on a CPU oneDNN is faster."""
+def default_jit() -> bool:
+    """Returns whether to compile the step with XLA; on a CPU oneDNN is faster."""
     return accelerator() is not None
 
 
-def keep_compiled(folder):
-    """Has JAX keep compiled programs in a folder, unless it has one already.
+def keep_compiled(folder: str | pathlib.Path) -> None:
+    """Makes JAX keep compiled programs in a folder, unless it has one already.
 
     Args:
-        folder: Path.
+        folder: Folder of the compiled programs.
     """
     import jax
 
@@ -97,8 +98,8 @@ def keep_compiled(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def description():
-    """Facts to keep with a run: processor, accelerator and versions."""
+def description() -> dict[str, Any]:
+    """Returns facts to keep with a run: processor, accelerator and versions."""
     import keras
     import numpy as np
 
@@ -119,7 +120,7 @@ def description():
     return facts
 
 
-def _cpu(key):
+def _cpu(key: str) -> str:
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return ""

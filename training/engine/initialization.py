@@ -1,4 +1,6 @@
-"""Initializations that look at the training images."""
+"""Initializations that depend on the training images."""
+
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -6,25 +8,31 @@ import numpy as np
 from training.engine.steps import resize
 
 
-def whitening_stem(image_size=None, scale=0.3, epsilon=5e-4, images=5000):
-    """Lets the first convolution start by whitening its patches.
+def whitening_stem(
+    image_size: int | None = None,
+    scale: float = 0.3,
+    epsilon: float = 5e-4,
+    images: int = 5000,
+) -> Callable[[keras.Model, np.ndarray], None]:
+    """Initializes the first convolution so that it whitens patches.
 
-    Its first filters become the principal components of the patches of training
-    images, each divided by its standard deviation, and the negatives of them (Jordan,
-    2024, "94% on CIFAR-10 in 3.29 seconds", after Page, 2019); the filters beyond keep
-    their random values. All of them are trained as before.
+    Its first filters become the principal components of patches of training images,
+    each divided by its standard deviation, and their negatives (Jordan, 2024, "94% on
+    CIFAR-10 in 3.29 seconds", after Page, 2019); the remaining filters keep their
+    random values. All filters are trained.
 
     Args:
-        image_size: Side in pixels to resize to first; that of the data set by default.
+        image_size: Side in pixels to resize the images to first; default that of the
+            data set.
         scale: Standard deviation of the whitened responses.
         epsilon: Added to the variances.
         images: Number of training images to look at.
 
     Returns:
-        A function of a model and its training images, a `Recipe`'s `initialize`.
+        A function of a model and its training images, for a recipe's `initialize`.
     """
 
-    def initialize(model, training_images):
+    def initialize(model: keras.Model, training_images: np.ndarray) -> None:
         convolution = next(
             layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)
         )
@@ -41,7 +49,9 @@ def whitening_stem(image_size=None, scale=0.3, epsilon=5e-4, images=5000):
     return initialize
 
 
-def _whitening_filters(images, window, epsilon):
+def _whitening_filters(
+    images: np.ndarray, window: tuple[int, int], epsilon: float
+) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
     windows = np.moveaxis(windows, 3, -1)
     shape = windows.shape[3:]
@@ -51,6 +61,6 @@ def _whitening_filters(images, window, epsilon):
         covariance = covariance + patches.T @ patches
         count += len(patches)
     variances, components = np.linalg.eigh(covariance / count)
-    # The most important first, in case there is no room for all.
+    # The most important first, in case there are more than filters.
     filters = (components / np.sqrt(variances + epsilon))[:, ::-1]
     return filters.reshape(*shape, -1)

@@ -1,10 +1,14 @@
-"""The training loop, the same for every strategy, resumable to the same end."""
+"""The training loop: the same for every strategy, and bit-identical when resumed."""
+
+from __future__ import annotations
 
 import contextlib
 import itertools
 import pathlib
 import time
 import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -27,35 +31,42 @@ from training.engine.schedules import Scaled
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement
 
+if TYPE_CHECKING:
+    from training.data.batch import Batch
+    from training.data.protocol import Examples
+    from training.data.stream import Stream
+    from training.engine.recipe import Recipe
+    from training.engine.strategy import Placement
+
 
 def train(
-    recipe_path,
-    recipe,
-    data_dir,
-    out,
+    recipe_path: str | pathlib.Path,
+    recipe: Recipe,
+    data_dir: str | pathlib.Path,
+    out: str | pathlib.Path,
     *,
-    strategy=None,
-    rate_factor=1.0,
-    on_corrupt="skip",
-    decoder="simplejpeg",
-    service=None,
-    precision=None,
-    log_every=50,
-    checkpoint_every=100,
-    accept_code_changes=False,
-    progress=True,
-    should_stop=None,
-    per_call=None,
-):
-    """Runs a recipe, or goes on with the run in a folder.
+    strategy: str | None = None,
+    rate_factor: float = 1.0,
+    on_corrupt: str = "skip",
+    decoder: str = "simplejpeg",
+    service: str | None = None,
+    precision: str | None = None,
+    log_every: int = 50,
+    checkpoint_every: int = 100,
+    accept_code_changes: bool = False,
+    progress: bool = True,
+    should_stop: Callable[[], bool] | None = None,
+    per_call: int | None = None,
+) -> dict[str, Any] | None:
+    """Runs a recipe, or resumes the run in a folder.
 
     The run can be killed at any moment and started again with the same arguments; it
     ends with the same bits as if it had not been killed.
 
     Args:
-        recipe_path: Path of the recipe's file, kept with the run.
-        recipe: `Recipe`.
-        data_dir: Folder of the data, see `elu_zoo.datasets`.
+        recipe_path: Path of the recipe file, which is kept with the run.
+        recipe: The recipe.
+        data_dir: Folder of the data sets, see `elu_zoo.datasets`.
         out: Folder of the run, which all workers share. It receives `recipe.py`,
             `run.json` (settings, versions, hardware), `log.csv`, `curve.svg`,
             TensorBoard events, `best.weights.h5`, `last.weights.h5`, after a stop
@@ -64,29 +75,29 @@ def train(
         rate_factor: Factor for the recipe's learning rate.
         on_corrupt: What to do with training images on disk that cannot be decoded:
             `"skip"` and count them, or `"fail"`.
-        decoder: Of images on disk, `"simplejpeg"` or `"tensorflow"`.
+        decoder: Decoder of images on disk, `"simplejpeg"` or `"tensorflow"`.
         service: Address of a tf.data service that decodes images on disk.
-        precision: Keras dtype policy; default by device.
-        log_every: Steps between rows of the log.
-        checkpoint_every: Steps between checkpoints.
+        precision: Keras dtype policy; default by the device.
+        log_every: Number of steps between rows of the log.
+        checkpoint_every: Number of steps between checkpoints.
         accept_code_changes: Whether to resume a run whose code has changed since.
         progress: Whether to show a progress bar.
-        should_stop: Called between steps without arguments; once it returns true, the
-            run writes a checkpoint and returns. Several workers ask when they log.
+        should_stop: Called without arguments between steps; once it returns true, the
+            run writes a checkpoint and returns. Several workers call it when they log.
         per_call: See `training.engine.steps.Steps`.
 
     Returns:
-        A dict with the last row of the log and the best evaluation error; `None` from
-        a run that was stopped, and from workers other than the chief.
+        The last row of the log and the best evaluation error; `None` from a run that
+        was stopped, and from workers other than the chief.
 
     Raises:
-        UserError: If the folder holds a run of another recipe, the splits of the data
-            do not fit each other, or the batch cannot be shared evenly.
-        FolderInUse: If another process is at work in the folder.
-        OSError: If the folder cannot be written to. The checkpoints there stay.
+        UserError: If the folder holds a run of a different recipe, the splits of the
+            data differ, or the batch cannot be shared evenly.
+        FolderInUse: If another process is using the folder.
+        OSError: If the folder cannot be written to. The checkpoints in it stay.
     """
     out = pathlib.Path(out)
-    # The others may have left: a finished run must not wait for them.
+    # The other workers may have left: a finished run must not wait for them.
     placement = make_placement("none" if provenance.is_finished(out) else strategy)
     _check_batch(recipe, placement)
     precision = precision or device.default_precision()
@@ -123,20 +134,20 @@ def train(
 
 
 class _Run:
-    """The parts of a run and its state."""
+    """The parts of a run, and its state."""
 
     def __init__(
         self,
-        recipe,
-        placement,
-        train_set,
-        eval_set,
-        stream,
-        settings,
-        out,
-        dropout,
-        per_call=None,
-    ):
+        recipe: Recipe,
+        placement: Placement,
+        train_set: Examples,
+        eval_set: Examples,
+        stream: Stream,
+        settings: dict[str, Any],
+        out: pathlib.Path,
+        dropout: Mapping[int, Any],
+        per_call: int | None = None,
+    ) -> None:
         self.recipe, self.placement, self.out = recipe, placement, out
         self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
         self.settings, self.dropout = settings, dropout
@@ -152,7 +163,7 @@ class _Run:
             self.schedule = schedule
             self.optimizer = recipe.optimizer(schedule)
             self.optimizer.build(self.model.trainable_variables)
-        self.state = {
+        self.state: dict[str, Any] = {
             "step": 0,
             "best_error": None,
             "starts": 0,
@@ -173,10 +184,10 @@ class _Run:
         )
 
     @property
-    def groups(self):
+    def groups(self) -> dict[str, list[keras.Variable]]:
         return {"model": self.model.variables, "optimizer": self.optimizer.variables}
 
-    def open(self, recipe_path, accept_code_changes):
+    def open(self, recipe_path: str | pathlib.Path, accept_code_changes: bool) -> None:
         """Resumes from the folder's checkpoint, or begins."""
         self.accept_code_changes = accept_code_changes
         self.recipe_name = pathlib.Path(recipe_path).name
@@ -184,7 +195,7 @@ class _Run:
             for half_written in self.out.glob(".part.*"):
                 half_written.unlink()
         self.sources = dependencies.read_sources(recipe_path)
-        self.changed_code = []
+        self.changed_code: list[str] = []
         self.settings |= provenance.resolved(self.recipe, self.optimizer)
         found = checkpoint.restore(self.out, self.groups, self._check)
         if found:
@@ -208,15 +219,21 @@ class _Run:
                 provenance.announce(self, recipe_path)
                 provenance.write_facts(self)
 
-    def _check(self, found):
-        """Whether the run of a checkpoint is this one."""
+    def _check(self, found: Mapping[str, Any]) -> None:
+        """Checks that a checkpoint belongs to this run."""
         provenance.check_same(found["settings"], self.settings, self.out)
         self.changed_code = provenance.check_same_code(
             self.sources, self.out, self.accept_code_changes
         )
 
-    def finish(self, log_every, checkpoint_every, progress, should_stop):
-        """Trains to the end, or until it is to stop."""
+    def finish(
+        self,
+        log_every: int,
+        checkpoint_every: int,
+        progress: bool,
+        should_stop: Callable[[], bool],
+    ) -> dict[str, Any] | None:
+        """Trains to the end, or until `should_stop` returns true."""
         state, self.clock = self.state, _Clock(self.log.seconds)
         # Sums of the steps since the last row of the log.
         self.window = [np.array(sums)[None] for sums in state["window"]]
@@ -233,11 +250,11 @@ class _Run:
         if self.placement.is_chief and not provenance.is_finished(self.out):
             self._draw()
             provenance.write_facts(self)
-        # Nobody leaves before the chief has written everything.
+        # No worker leaves before the chief has written everything.
         self.placement.check_equal(self._checksum(), "bits in their weights")
         return self.log.rows[-1] | {"best_error": state["best_error"]}
 
-    def _bar(self, progress):
+    def _bar(self, progress: bool) -> tqdm:
         size = self.recipe.batch_size
         return tqdm(
             total=self.total * size,
@@ -248,8 +265,10 @@ class _Run:
             disable=not (progress and self.placement.is_chief),
         )
 
-    def _advance(self, batches, intervals, bar):
-        """The steps of one call, and what is due after them."""
+    def _advance(
+        self, batches: Iterator[Batch], intervals: tuple[int, int], bar: tqdm
+    ) -> None:
+        """Computes the steps of one call, and what is due after them."""
         self._set_dropout()
         count = self._call_end(intervals) - self.state["step"]
         chosen = list(itertools.islice(batches, count))
@@ -270,8 +289,8 @@ class _Run:
         if evaluated and self.placement.is_chief and self.state["step"] < self.total:
             self._draw()
 
-    def _call_end(self, intervals):
-        """The step to compute to without looking up."""
+    def _call_end(self, intervals: tuple[int, int]) -> int:
+        """The step before which nothing is due."""
         step = self.state["step"]
         every = (*intervals, self.stream.steps_per_epoch)
         return min(
@@ -281,39 +300,39 @@ class _Run:
             *(first for first in self.dropout if first > step),
         )
 
-    def _is_due(self, interval):
+    def _is_due(self, interval: int) -> bool:
         return self.state["step"] % interval == 0 or self.state["step"] == self.total
 
-    def _stops(self, should_stop):
-        """Whether to stop; workers have to agree, so they ask when they log."""
+    def _stops(self, should_stop: Callable[[], bool]) -> bool:
+        """Whether to stop; workers must agree, so they ask only when they log."""
         if self.placement.workers == 1:
             return should_stop()
         return not self.window and self.placement.any(should_stop())
 
-    def _save(self):
+    def _save(self) -> None:
         self.steps.sync()
         sums = [np.asarray(x, "float64").tolist() for x in self.window]
         self.state["window"] = [step for call in sums for step in call]
         if self.placement.is_chief:
             checkpoint.save(self.out, self.groups, self.state)
 
-    def _checksum(self):
+    def _checksum(self) -> int:
         checksum = 0
         for variable in self.model.trainable_variables:
             checksum = zlib.crc32(np.asarray(variable).tobytes(), checksum)
         return checksum
 
-    def _set_dropout(self):
+    def _set_dropout(self) -> None:
         if self.dropout:
             rates = phase_at(self.dropout, self.state["step"])
             set_dropout(self.model, layered_dropout(self.recipe, rates))
 
-    def _is_evaluated(self):
+    def _is_evaluated(self) -> bool:
         every = self.recipe.evaluate_every * self.stream.steps_per_epoch
         step = self.state["step"]
         return step == self.total or (self.recipe.holdout and step % every == 0)
 
-    def _train_row(self):
+    def _train_row(self) -> dict[str, Any]:
         sums = np.concatenate([np.asarray(x, "float64") for x in self.window])
         self.window = []
         loss, correct, count = sums.sum(axis=0)
@@ -326,7 +345,7 @@ class _Run:
             "images_per_second": round(images / self.clock.lap(), 1),
         }
 
-    def _evaluate(self):
+    def _evaluate(self) -> dict[str, Any]:
         state = self.state
         self.steps.sync()
         with averaged(self.model, self.optimizer):
@@ -351,14 +370,14 @@ class _Run:
             self._write_weights(name)
         return {"eval_loss": loss / count, "eval_error": error}
 
-    def _write_weights(self, name):
+    def _write_weights(self, name: str) -> None:
         if not self.placement.is_chief:
             return
         with averaged(self.model, self.optimizer):
             with replacing(self.out / f"{name}.weights.h5") as part:
                 self.model.save_weights(part)
 
-    def _add_row(self, row):
+    def _add_row(self, row: Mapping[str, Any]) -> None:
         self.log.add(
             step=self.state["step"],
             epoch=round(self.state["step"] / self.stream.steps_per_epoch, 4),
@@ -367,27 +386,27 @@ class _Run:
             **row,
         )
 
-    def _draw(self):
+    def _draw(self) -> None:
         runlog.plot(self.log.rows, self.out / "curve.svg", _title(self.recipe))
         runlog.write_events(self.log.rows, self.out)
 
 
 class _Clock:
-    """Seconds of training, without those between a kill and the restart."""
+    """Seconds of training, not counting those between a kill and the restart."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float) -> None:
         self._before = seconds
         self._start = self._lap = time.monotonic()
 
-    def seconds(self):
+    def seconds(self) -> float:
         return round(self._before + time.monotonic() - self._start, 1)
 
-    def lap(self):
+    def lap(self) -> float:
         last, self._lap = self._lap, time.monotonic()
         return self._lap - last
 
 
-def _check_batch(recipe, placement):
+def _check_batch(recipe: Recipe, placement: Placement) -> None:
     shares = placement.replicas * recipe.accumulation
     if recipe.batch_size % shares:
         raise UserError(
@@ -397,6 +416,6 @@ def _check_batch(recipe, placement):
         )
 
 
-def _title(recipe):
+def _title(recipe: Recipe) -> str:
     split = "held-out images" if recipe.holdout else "test set"
     return f"{recipe.model} on {recipe.dataset}, evaluated on the {split}"

@@ -1,34 +1,36 @@
 """Muon for convolutions."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 
 class ConvMuon(keras.optimizers.Muon):
-    """`keras.optimizers.Muon` that treats convolution kernels too.
+    """`keras.optimizers.Muon` that orthogonalizes updates of convolution kernels too.
 
-    Keras's own orthogonalizes the updates of matrices only. Here a kernel of shape
-    `(height, width, inputs, outputs)` counts as the matrix
-    `(height · width · inputs, outputs)`; biases are left to Adam.
+    Keras's class treats matrices only. Here a kernel of shape
+    `(height, width, inputs, outputs)` counts as a matrix of shape
+    `(height · width · inputs, outputs)`; biases are left to Adam (Jordan et al., 2024,
+    "Muon: An optimizer for hidden layers in neural networks").
 
     Args:
-        learning_rate: As in Keras; an orthogonal update of this spectral norm.
-        bias_rate: Factor for the learning rate of Adam on the biases.
-        rms_rate: As in Keras; its default there, 0.2, is meant for other rates.
+        learning_rate: As in Keras: the spectral norm of an update.
+        bias_rate: Factor for Adam's learning rate on the biases.
+        rms_rate: As in Keras, whose default of 0.2 is meant for other learning rates.
         adam_weight_decay: As in Keras; biases are not decayed.
         **kwargs: Other arguments of `keras.optimizers.Muon`.
     """
 
     def __init__(
         self,
-        learning_rate=0.02,
-        bias_rate=0.05,
-        rms_rate=None,
-        adam_weight_decay=None,
-        **kwargs,
-    ):
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.02,
+        bias_rate: float = 0.05,
+        rms_rate: float | None = None,
+        adam_weight_decay: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             learning_rate,
             adam_lr_ratio=bias_rate,
@@ -37,10 +39,19 @@ class ConvMuon(keras.optimizers.Muon):
             **kwargs,
         )
 
-    def _should_use_adamw(self, variable):
+    def _should_use_adamw(self, variable: keras.Variable) -> bool:
         return len(variable.shape) < 2
 
-    def zeropower_via_newtonschulz5(self, x, steps):
+    def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
+        """Orthogonalizes an update.
+
+        Args:
+            x: Tensor of two or more axes; all but the last count as rows of a matrix.
+            steps: Number of Newton–Schulz steps.
+
+        Returns:
+            A tensor of the same shape.
+        """
         matrix = ops.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
         if matrix.shape[0] < matrix.shape[1]:
             update = ops.transpose(self._orthogonalized(ops.transpose(matrix), steps))
@@ -48,15 +59,15 @@ class ConvMuon(keras.optimizers.Muon):
             update = self._orthogonalized(matrix, steps)
         return ops.reshape(update, x.shape)
 
-    def _orthogonalized(self, matrix, steps):
-        """Keras's iteration, of matrices that are not wide.
+    def _orthogonalized(self, matrix: Any, steps: int) -> Any:
+        """Keras's iteration, for matrices with no more columns than rows.
 
-        A step multiplies the matrix by a polynomial of its Gram matrix. All of these
-        commute, so a tall matrix is needed at the beginning and the end only, and the
-        steps are products of matrices as small as its number of columns.
+        A step multiplies the matrix by a polynomial of its Gram matrix. These
+        polynomials commute, so the tall matrix is needed only at the beginning and the
+        end; the steps multiply square matrices of its number of columns.
         """
         rows, columns = matrix.shape
-        if rows < 1.5 * columns:  # Then Keras's way has fewer operations.
+        if rows < 1.5 * columns:  # Keras's method needs fewer operations.
             return super().zeropower_via_newtonschulz5(matrix, steps)
         matrix = matrix / (ops.norm(matrix) + 1e-7)
         gram = ops.matmul(ops.transpose(matrix), matrix)
@@ -69,7 +80,8 @@ class ConvMuon(keras.optimizers.Muon):
             gram = ops.matmul(factor, ops.matmul(gram, factor))
         return ops.matmul(matrix, product)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         config = super().get_config()
         config["bias_rate"] = config.pop("adam_lr_ratio")
         return config

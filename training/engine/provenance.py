@@ -1,5 +1,7 @@
 """What a run depends on, kept in its folder and compared when it is resumed."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import datetime
@@ -11,7 +13,8 @@ import logging
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -20,24 +23,29 @@ from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from training.engine import dependencies, device
 
+if TYPE_CHECKING:
+    import keras
+
+    from training.engine.recipe import Recipe
+
 # Seconds to wait for another process to leave the folder.
 PATIENCE = 10
-# Levels of objects within objects that `describe` looks into.
+# Depth to which `describe` looks into objects within objects.
 DEPTH = 8
 
 logger = logging.getLogger(__name__)
 
 
 class FolderInUse(RuntimeError):
-    """Another process is at work in the run's folder."""
+    """Another process is using the run's folder."""
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out, by a lock that the kernel releases after a kill.
+    """Keeps other processes out by a lock that the kernel releases after a kill.
 
     Args:
-        folder: Folder of the run, made if it is not there.
+        folder: Folder of the run; it is created if necessary.
 
     Raises:
         FolderInUse: If another process holds the lock for `PATIENCE` seconds.
@@ -49,20 +57,37 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except filelock.Timeout as error:
         raise FolderInUse(
-            f"Expected to be alone in {folder}. Another process is at work there; wait "
-            "for its end, or use another folder for --out."
+            f"Expected to be alone in {folder}. Another process is using it; wait for "
+            "it to end, or use a different folder for --out."
         ) from error
     except NotImplementedError as error:
         raise UserError(
             f"Expected a file system with locks (flock) for --out. Received: {folder}. "
-            "Use another one, or have it mounted with locks."
+            "Use a different one, or mount it with locks."
         ) from error
     with lock:
         yield
 
 
-def settings_of(recipe, precision, rate_factor, examples, dropout) -> dict:
-    """A recipe's plain fields and what the command adds to them, as JSON."""
+def settings_of(
+    recipe: Recipe,
+    precision: str,
+    rate_factor: float,
+    examples: int,
+    dropout: Mapping[int, Any],
+) -> dict[str, Any]:
+    """Collects a recipe's plain fields and what the command adds to them.
+
+    Args:
+        recipe: The recipe.
+        precision: Keras dtype policy.
+        rate_factor: Factor for the recipe's learning rate.
+        examples: Number of training images.
+        dropout: Dropout rates by the first step that has them.
+
+    Returns:
+        A JSON-plain dict.
+    """
     fields = {
         field.name: getattr(recipe, field.name)
         for field in dataclasses.fields(recipe)
@@ -80,15 +105,15 @@ def settings_of(recipe, precision, rate_factor, examples, dropout) -> dict:
     return json.loads(json.dumps(fields))
 
 
-def resolved(recipe, optimizer) -> dict:
-    """What the recipe's functions give, as JSON.
+def resolved(recipe: Recipe, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Describes what a recipe's functions give.
 
     Args:
-        recipe: `Recipe`.
-        optimizer: The Keras optimizer that it made.
+        recipe: The recipe.
+        optimizer: The optimizer that it made.
 
     Returns:
-        A dict of descriptions of the optimizer, its learning rate, the initialization
+        JSON-plain descriptions of the optimizer, its learning rate, the initialization
         and the augmentations.
     """
     described = describe(optimizer)
@@ -101,8 +126,15 @@ def resolved(recipe, optimizer) -> dict:
     }
 
 
-def describe(value, depth: int = DEPTH):
-    """A JSON-plain account of an object: its class or function and their values.
+def describe(value: Any, depth: int = DEPTH) -> Any:
+    """Describes an object by its class or function and the values that it holds.
+
+    Args:
+        value: Any object.
+        depth: Depth to which to look into objects within it.
+
+    Returns:
+        A JSON-plain description, equal for objects that compute the same.
 
     Example:
 
@@ -138,21 +170,21 @@ def describe(value, depth: int = DEPTH):
     return {"class": _name(type(value)), **inner(_values_of_object(value))}
 
 
-def _name(value):
+def _name(value: Any) -> str:
     name = getattr(value, "__qualname__", type(value).__qualname__)
     return name.split(".<locals>")[0]
 
 
-def _values_of_function(function):
-    """Values that a function has from where it was made, and its default values."""
+def _values_of_function(function: Callable[..., Any]) -> dict[str, Any]:
+    """The values that a function captured where it was made, and its defaults."""
     parameters = inspect.signature(function).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return defaults | dict(inspect.getclosurevars(function).nonlocals)
 
 
-def _values_of_object(value):
+def _values_of_object(value: Any) -> dict[str, Any]:
     with contextlib.suppress(Exception):
-        # Keras counts the names of its objects.
+        # Keras numbers the names of its objects.
         return {k: v for k, v in value.get_config().items() if k != "name"}
     return {k: v for k, v in getattr(value, "__dict__", {}).items() if k[:1] != "_"}
 
@@ -161,22 +193,29 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def check_same(before: Mapping, now: Mapping, out: pathlib.Path) -> None:
-    """Compares settings of a run with those it began with.
+def check_same(
+    before: Mapping[str, Any], now: Mapping[str, Any], out: pathlib.Path
+) -> None:
+    """Compares the settings of a run with those that it began with.
+
+    Args:
+        before: Settings that the run began with.
+        now: Settings now.
+        out: Folder of the run.
 
     Raises:
-        UserError: If some differ; it names each.
+        UserError: If settings differ; the message names each of them.
     """
     # A setting that did not exist when the run began is a matter of its code.
     differing = list(_differences({k: before[k] for k in now if k in before}, now))
     if differing:
         raise UserError(
             f"Expected {out} to be empty or to hold a run with the same settings. "
-            f"Received: {'; '.join(differing)}. Use another folder for --out."
+            f"Received: {'; '.join(differing)}. Use a different folder for --out."
         )
 
 
-def _differences(before, now, name=""):
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in sorted(before.keys() | now.keys()):
             if name or key in before:
@@ -189,23 +228,25 @@ def _differences(before, now, name=""):
         yield f"{name}={now!r}, there {before!r}"
 
 
-def check_same_code(sources: dict, out: pathlib.Path, accept: bool) -> list[str]:
+def check_same_code(
+    sources: dict[str, str], out: pathlib.Path, accept: bool
+) -> list[str]:
     """Compares the code of a run with that of its last start.
 
     Args:
         sources: Result of `dependencies.read_sources`.
         out: Folder of the run.
-        accept: Whether to let changes through.
+        accept: Whether to accept changes.
 
     Returns:
-        The names of the sources that changed.
+        Paths of the sources that changed.
 
     Raises:
-        UserError: If some changed and they are not accepted.
+        UserError: If sources changed and changes are not accepted.
     """
     kept = dependencies.kept(out)
     if not kept and (out / dependencies.RECIPE).is_file():
-        # A run of a version that kept its recipe only.
+        # Earlier versions kept only the recipe.
         kept = sources | {
             dependencies.RECIPE: (out / dependencies.RECIPE).read_text("utf-8")
         }
@@ -213,7 +254,7 @@ def check_same_code(sources: dict, out: pathlib.Path, accept: bool) -> list[str]
     if changed and not accept:
         raise UserError(
             f"Expected the code that the run in {out} began with. Received: changes in "
-            f"{', '.join(changed)}. Use another folder for --out, or "
+            f"{', '.join(changed)}. Use a different folder for --out, or "
             "--accept-code-changes if they do not alter what the run computes."
         )
     if changed:
@@ -221,8 +262,15 @@ def check_same_code(sources: dict, out: pathlib.Path, accept: bool) -> list[str]
     return changed
 
 
-def placement_facts(run) -> dict:
-    """What is kept of one start of a run, beside its settings."""
+def placement_facts(run: Any) -> dict[str, Any]:
+    """Collects what is kept of one start of a run, besides its settings.
+
+    Args:
+        run: The run of `training.engine.loop`.
+
+    Returns:
+        A JSON-plain dict.
+    """
     placement, recipe = run.placement, run.recipe
     return {
         "from_step": run.state["step"],
@@ -239,8 +287,13 @@ def placement_facts(run) -> dict:
     }
 
 
-def announce(run, recipe_path) -> None:
-    """Logs how the run starts and keeps the code that it starts with."""
+def announce(run: Any, recipe_path: str | pathlib.Path) -> None:
+    """Logs how the run starts, and keeps the code that it starts with.
+
+    Args:
+        run: The run of `training.engine.loop`.
+        recipe_path: Path of the recipe file.
+    """
     facts = run.state["placements"][-1]
     logger.info(
         "%s: from step %d of %d, strategy %s, %d workers, %d replicas of %d images, "
@@ -260,8 +313,12 @@ def announce(run, recipe_path) -> None:
         dependencies.keep(run.out, run.sources, start)
 
 
-def write_facts(run) -> None:
-    """Writes `run.json`."""
+def write_facts(run: Any) -> None:
+    """Writes `run.json`.
+
+    Args:
+        run: The run of `training.engine.loop`.
+    """
     state = run.state
     last = state["placements"][-1] if state["placements"] else {}
     facts = {
@@ -280,12 +337,16 @@ def write_facts(run) -> None:
 
 
 def is_finished(out: pathlib.Path) -> bool:
-    """Whether a folder holds a run that reached its end."""
+    """Returns whether a folder holds a run that reached its end.
+
+    Args:
+        out: Folder of the run.
+    """
     path = out / "run.json"
     return path.is_file() and json.loads(path.read_text()).get("finished", False)
 
 
-def _version() -> dict:
+def _version() -> dict[str, Any]:
     """The checkout's commit, and whether its files differ from it."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")

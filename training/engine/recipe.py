@@ -1,4 +1,4 @@
-"""A recipe: everything that decides what a training run computes."""
+"""A recipe: everything that determines what a training run computes."""
 
 import dataclasses
 import inspect
@@ -6,6 +6,7 @@ import json
 import pathlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from elu_zoo.errors import UserError
 from elu_zoo.models import get_model_function
@@ -15,15 +16,15 @@ from training.data.phases import counted_from_start
 OPTIONS = ("seed", "epochs", "holdout", "batch_size")
 
 
-def _is_count(value):
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_number(value):
+def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_mapping_of_sizes(value):
+def _is_mapping_of_sizes(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
         and all(isinstance(epoch, int) for epoch in value)
@@ -34,8 +35,8 @@ def _is_mapping_of_sizes(value):
 _COUNT = ("an integer of 1 or more", _is_count)
 _COUNT_OR_0 = ("an integer of 0 or more", lambda x: _is_count(x) or x == 0)
 _FUNCTION = ("a function", callable)
-# What each field has to be. `dropout_steps` checks the phases of the dropout.
-_CHECKS = {
+# What each field must be. `dropout_steps` checks the phases of the dropout.
+_CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "batch_size": _COUNT,
     "epochs": _COUNT,
     "optimizer": _FUNCTION,
@@ -69,53 +70,57 @@ class Recipe:
 
     Attributes:
         model: Name of a model function of `elu_zoo`.
-        model_arguments: Its arguments, JSON-plain.
-        dataset: Name of a data set, see `elu_zoo.datasets`.
-        batch_size: Examples per step, over all devices. The last, smaller batch of an
-            epoch is left out; each epoch has a different order.
-        epochs: Passes over the training images.
+        model_arguments: Arguments of the model function, JSON-plain.
+        dataset: Name of a data set of `training.data.sources.CATALOGUE`.
+        batch_size: Number of examples per step, over all devices. The last, smaller
+            batch of an epoch is left out; each epoch has a different order.
+        epochs: Number of passes over the training images.
         optimizer: Called with the learning-rate schedule, returns a Keras optimizer.
-            With its `use_ema`, the averaged weights are the ones evaluated and kept.
+            With its `use_ema`, the averaged weights are evaluated and kept.
         learning_rate: Called with the number of steps of the whole run, returns a Keras
             learning-rate schedule.
-        initialize: Called with the new model and the training images (of images on
-            disk, center crops of 2,000), to change weights before the first step; see
+        initialize: Called with the new model and the training images (2,000 center
+            crops of images on disk) to change weights before the first step; see
             `training.engine.initialization`. The statistics of the preprocessing are
-            those of the same images.
-        augmentation: Functions of `training.data.augmentation`, applied in order.
-        image_sizes: Side of the training images, by the first epoch that has it, such
-            as `{0: 24, 14: 32}`; negative epochs count from the end. A run
-            evaluates at the size of the data set, or at the largest of these for images
-            on disk; see `training.publish --image-size`.
-        label_smoothing: Share of the target spread over all classes.
+            computed from the same images.
+        augmentation: Augmentations of `training.data.augmentation`, in order.
+        image_sizes: Side of the training images in pixels, by the first epoch that has
+            it, such as `{0: 24, 14: 32}`; negative epochs count from the end. A run
+            evaluates at the size of the data set, or at the largest of these sizes for
+            images on disk; see `training.publish --image-size`.
+        label_smoothing: Share of the target that is spread over all classes.
         dropout: Dropout rates by the share of the run's steps after which they begin,
-            such as `{0: rates, 0.5: higher_rates}`, with rates as in the model
-            functions' argument `dropout`, which it takes the place of.
+            such as `{0: rates, 0.5: higher_rates}`. They replace the model functions'
+            argument `dropout`, and each is written like it.
         l2: Factor of half the sum of the squared kernels in the loss, the paper's
-            weight decay; biases have none.
-        clip_norm: Longest gradient over all weights together; longer ones are scaled.
-        accumulation: Parts that a global batch is computed in, one after the other, to
-            fit the memory. The step is that of the whole batch.
-        examples: Images to use for training, and to evaluate on, from all over the
-            data set; `None` for all.
+            weight decay (section 4.2); biases have none.
+        clip_norm: Largest norm of the gradient over all weights; longer gradients are
+            scaled down to it.
+        accumulation: Number of parts in which a global batch is computed, one after the
+            other, to fit into memory. The step is that of the whole batch.
+        examples: Number of images to train on and to evaluate on, spread over the data
+            set; `None` for all.
         holdout: Number of training images to leave out and validate on. With 0 the run
-            trains on all of them and the test set is looked at once, at the end.
-        evaluate_every: Epochs between validations.
-        seed: Of the initialization, the order and the augmentation.
+            trains on all of them and evaluates on the test set once, at the end.
+        evaluate_every: Number of epochs between validations.
+        seed: Seed of the initialization, the order and the augmentation.
+
+    Raises:
+        UserError: If a field has an invalid value.
     """
 
     model: str
-    model_arguments: Mapping
+    model_arguments: Mapping[str, Any]
     dataset: str
     batch_size: int
     epochs: int
-    optimizer: Callable
-    learning_rate: Callable
-    initialize: Callable | None = None
-    augmentation: Sequence[Callable] = ()
-    image_sizes: Mapping = dataclasses.field(default_factory=dict)
+    optimizer: Callable[..., Any]
+    learning_rate: Callable[[int], Any]
+    initialize: Callable[..., Any] | None = None
+    augmentation: Sequence[Any] = ()
+    image_sizes: Mapping[int, int] = dataclasses.field(default_factory=dict)
     label_smoothing: float = 0.0
-    dropout: Mapping = dataclasses.field(default_factory=dict)
+    dropout: Mapping[float, Any] = dataclasses.field(default_factory=dict)
     l2: float = 0.0
     clip_norm: float | None = None
     accumulation: int = 1
@@ -124,7 +129,7 @@ class Recipe:
     evaluate_every: int = 1
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, (expected, is_right) in _CHECKS.items():
             value = getattr(self, name)
             if not is_right(value):
@@ -134,32 +139,32 @@ class Recipe:
         _check_model(self.model, self.model_arguments)
 
 
-def _check_model(model, arguments):
-    """Whether there is such a model function and it takes the arguments."""
+def _check_model(model: str, arguments: Mapping[str, Any]) -> None:
+    """Checks that the model function exists and takes the arguments."""
     try:
         inspect.signature(get_model_function(model)).bind_partial(**arguments)
         json.dumps(dict(arguments))
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"Expected model and model_arguments to fit each other, with values that "
-            f"JSON has. Received: model={model!r}, model_arguments={arguments!r}: "
+            "Expected a model function and arguments that it takes, with JSON-plain "
+            f"values. Received: model={model!r}, model_arguments={arguments!r}: "
             f"{error}"
         ) from error
 
 
-def dropout_steps(dropout, total):
-    """A recipe's dropout rates by the first step that has them.
+def dropout_steps(dropout: Mapping[float, Any], total: int) -> dict[int, Any]:
+    """Converts the phases of a recipe's dropout from shares of the run to steps.
 
     Args:
-        dropout: Field of a `Recipe`.
-        total: Steps of the run.
+        dropout: Dropout rates by share of the run, as in a recipe.
+        total: Number of steps of the run.
 
     Returns:
-        A dict with the steps in order.
+        Dropout rates by the first step that has them, in order.
 
     Raises:
-        UserError: If the keys are no shares of the run, none is 0, or the run is too
-            short for all of them.
+        UserError: If a key is not a share of the run, none is 0, or the run is too
+            short for all phases.
 
     Example:
 
@@ -168,30 +173,31 @@ def dropout_steps(dropout, total):
     """
     if dropout and (min(dropout) != 0 or max(dropout) >= 1):
         raise UserError(
-            "Expected the dropout of a recipe to have rates from 0 on, and others from "
-            f"shares of the run below 1 on. Received: {list(dropout)}"
+            "Expected a recipe's dropout to have rates from 0 on, and further rates "
+            f"from shares of the run below 1. Received: shares {list(dropout)}"
         )
     steps = {round(share * total): dropout[share] for share in sorted(dropout)}
     if len(steps) < len(dropout) or total in steps:
         raise UserError(
-            f"Expected a run of more steps than {total}, for {len(dropout)} phases of "
-            "dropout to have their turn. Give it more epochs."
+            f"Expected a run with a step for each of the {len(dropout)} phases of "
+            f"dropout. Received: {total} steps. Give it more epochs."
         )
     return steps
 
 
-def smoke(recipe, batch_size=None):
-    """The recipe in small, to see in seconds that all its parts run.
+def smoke(recipe: Recipe, batch_size: int | None = None) -> Recipe:
+    """Shrinks a recipe, to try all its parts in seconds.
 
-    Narrow layers and few images; every image size and every phase of the dropout has
-    its turn, all else is the recipe's.
+    Layers are narrow and images few; every image size and every phase of the dropout
+    has its turn. Everything else is unchanged.
 
     Args:
-        recipe: `Recipe`.
-        batch_size: Examples a step; default is 8 for each part of `accumulation`.
+        recipe: The recipe.
+        batch_size: Number of examples per step; default 8 for each part of
+            `accumulation`.
 
     Returns:
-        Another `Recipe`.
+        The small recipe.
     """
     sizes = list(counted_from_start(recipe.image_sizes, recipe.epochs).values())
     batch_size = batch_size or 8 * recipe.accumulation
@@ -206,7 +212,7 @@ def smoke(recipe, batch_size=None):
     )
 
 
-def load_recipe(path, **changes):
+def load_recipe(path: str | pathlib.Path, **changes: Any) -> Recipe:
     """Reads a recipe file.
 
     Args:
@@ -214,12 +220,12 @@ def load_recipe(path, **changes):
         **changes: Fields to replace.
 
     Returns:
-        The `Recipe`.
+        The recipe.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UserError: If it cannot be run, has no recipe, or one with a value that cannot
-            be. The message names the line.
+        UserError: If the file fails when it is run, the message names the line; or if
+            it assigns no recipe.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -237,11 +243,11 @@ def load_recipe(path, **changes):
     return dataclasses.replace(recipe, **changes)
 
 
-def _run(path):
+def _run(path: pathlib.Path) -> dict[str, Any]:
     """The names that a recipe file assigns."""
     try:
         code = compile(path.read_bytes(), str(path), "exec")
-        names = {"__name__": path.stem, "__file__": str(path)}
+        names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
         exec(code, names)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""Waiting for the other workers in Python, where a signal ends it.
+"""Waiting for the other workers in Python, where a signal can end the wait.
 
 TensorFlow waits for them too, but in C++ and with its own handler of SIGTERM.
 """
@@ -15,12 +15,12 @@ PAUSE = 0.2
 
 
 def wait_for_all(addresses: Sequence[str], index: int) -> None:
-    """Returns when all workers have called it.
+    """Returns once all workers have called it.
 
     Args:
-        addresses: `"host:port"` of each worker. The first one listens there until all
-            are here, and leaves the port to TensorFlow then.
-        index: Number of this worker.
+        addresses: `"host:port"` of each worker. The first worker listens there until
+            all are present, and then leaves the port to TensorFlow.
+        index: Number of this worker, from 0.
     """
     host, _, port = addresses[index and 0].rpartition(":")
     if index == 0:
@@ -35,7 +35,7 @@ def _gather(port: int, workers: int) -> None:
         present: dict[int, socket.socket] = {}
         while len(present) < workers - 1:
             readable, *_ = select.select([server, *present.values()], [], [], PAUSE)
-            # Who says something more has left.
+            # A connection that becomes readable was closed by its worker.
             present = {i: one for i, one in present.items() if one not in readable}
             if server in readable:
                 connection = stack.enter_context(server.accept()[0])
@@ -58,12 +58,12 @@ def _server(port: int) -> Iterator[socket.socket]:
 
 
 def _attend(host: str, port: int, index: int) -> bool:
-    """Whether the chief said that all are here; not if it is not there itself."""
+    """Whether the chief says that all are present; false if it is absent itself."""
     try:
         with socket.create_connection((host, port), timeout=5) as connection:
             connection.sendall(f"{index}\n".encode())
             connection.settimeout(None)
-            # An earlier chief's TensorFlow may answer something else.
+            # TensorFlow of an earlier chief may answer differently.
             return connection.makefile("rb").readline() == READY
     except OSError:
         return False

@@ -3,12 +3,17 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 
 from elu_zoo._weight_files import load_weights
 from elu_zoo.errors import UserError
 from elu_zoo.models import build_model
 from elu_zoo.records import attach_record, get_record
 from training.data import sources
+from training.data.protocol import Examples
 from training.engine import runlog
 
 
@@ -17,35 +22,39 @@ class Run:
     """What `training.engine.loop.train` left in a folder.
 
     Attributes:
-        folder: `pathlib.Path` of the run.
+        folder: Folder of the run.
         facts: Content of `run.json`.
         rows: Rows of the log.
     """
 
     folder: pathlib.Path
-    facts: dict
-    rows: list
+    facts: dict[str, Any]
+    rows: list[runlog.Row]
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run, see `training.engine.provenance.settings_of`."""
         return self.facts["settings"]
 
     @property
-    def arguments(self):
-        """Arguments of the model function that give the network of the run.
-
-        Dropout is none of them: it has no weights, and predictions do without.
-        """
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the model function, without dropout, which has no weights."""
         arguments = dict(self.settings["model_arguments"])
         arguments.pop("dropout", None)
         return arguments | {"classes": len(self.facts["class_names"])}
 
-    def build_model(self, which="last", input_shape=None):
-        """The model of probabilities with the run's `"last"` or `"best"` weights.
+    def build_model(
+        self, which: str = "last", input_shape: Sequence[int | None] | None = None
+    ) -> keras.Model:
+        """Builds the model with weights of the run.
 
         Args:
-            which: `"last"` or `"best"`.
-            input_shape: Another shape of images than that of the data set.
+            which: `"last"`, `"best"` or `"stopped"`.
+            input_shape: `(height, width, channels)` of the images; default that of the
+                run's evaluations.
+
+        Returns:
+            A model that gives probabilities of shape `(n, classes)`.
         """
         model = build_model(
             self.settings["model"],
@@ -57,8 +66,15 @@ class Run:
         attach_record(model, dataclasses.replace(get_record(model), class_names=names))
         return model
 
-    def load_data(self, split, data_dir):
-        """A split of the run's data set.
+    def load_data(self, split: str, data_dir: str | pathlib.Path) -> Examples:
+        """Opens a split of the run's data set.
+
+        Args:
+            split: `"train"` or `"test"`.
+            data_dir: Folder of the data sets.
+
+        Returns:
+            The examples.
 
         Raises:
             UserError: If its classes are not those that the run was trained on.
@@ -68,17 +84,17 @@ class Run:
         )
 
 
-def load_run(folder):
+def load_run(folder: str | pathlib.Path) -> Run:
     """Reads a run.
 
     Args:
-        folder: Path of its folder.
+        folder: Folder of the run.
 
     Returns:
-        A `Run`.
+        The run.
 
     Raises:
-        UserError: If it is no run's folder, or the run has not been evaluated yet.
+        UserError: If it is not the folder of a run that has been evaluated.
     """
     folder = pathlib.Path(folder)
     missing = [

@@ -1,10 +1,21 @@
 """What a run leaves to read: a CSV log, its plot and TensorBoard events."""
 
+from __future__ import annotations
+
 import csv
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from elu_zoo.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Numbers by field; "" where a row has no value.
+Row = dict[str, Any]
 
 FIELDS = (
     "step",
@@ -28,9 +39,14 @@ class RunLog:
         step: Step that the run continues from; later rows are dropped, since the run
             will write them again.
         write: Whether to write the file; only one worker does.
+
+    Attributes:
+        rows: The rows so far.
     """
 
-    def __init__(self, path, step=0, write=True):
+    def __init__(
+        self, path: str | pathlib.Path, step: int = 0, write: bool = True
+    ) -> None:
         self.path, self._write = pathlib.Path(path), write
         self.rows = [row for row in read(path) if row["step"] <= step]
         if not write:
@@ -41,12 +57,16 @@ class RunLog:
             writer.writerows(self.rows)
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """Seconds of training so far, over all restarts."""
         return self.rows[-1]["seconds"] if self.rows else 0.0
 
-    def add(self, **row):
-        """Adds a row and makes sure that it is on the disk."""
+    def add(self, **row: Any) -> None:
+        """Adds a row and makes sure that it is on disk.
+
+        Args:
+            **row: Values by field, some of `FIELDS`.
+        """
         self.rows.append({field: row.get(field, "") for field in FIELDS})
         if not self._write:
             return
@@ -56,14 +76,14 @@ class RunLog:
             os.fsync(file.fileno())
 
 
-def read(path):
-    """Rows of a log; a line that a kill left unfinished is passed over.
+def read(path: str | pathlib.Path) -> list[Row]:
+    """Reads the rows of a log, without a line that a kill left unfinished.
 
     Args:
         path: Path of the CSV file.
 
     Returns:
-        A list of dicts of numbers; `""` where a row has no value. Empty without a file.
+        The rows; an empty list if there is no file.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -72,7 +92,9 @@ def read(path):
     lines = path.read_text().splitlines(keepends=True)
     for line in csv.DictReader(line for line in lines if line.endswith("\n")):
         try:
-            row = {key: float(value) if value else "" for key, value in line.items()}
+            row: Row = {
+                key: float(value) if value else "" for key, value in line.items()
+            }
             for key in ("step", "skipped_images"):
                 row[key] = int(row[key]) if row[key] != "" else ""
             whole = None not in line.values() and row["step"] != ""
@@ -83,13 +105,13 @@ def read(path):
     return rows
 
 
-def plot(rows, path, title):
+def plot(rows: Sequence[Row], path: str | pathlib.Path, title: str) -> None:
     """Draws the learning curve of a run.
 
     Args:
         rows: Rows of a log.
         path: Path of the SVG file.
-        title: String.
+        title: Title of the figure.
     """
     from training import figures
 
@@ -98,10 +120,10 @@ def plot(rows, path, title):
             _draw(axis, rows, quantity, figures)
 
 
-def _draw(axis, rows, quantity, figures):
+def _draw(axis: Axes, rows: Sequence[Row], quantity: str, figures: ModuleType) -> None:
     scale = 100 if quantity == "error" else 1
     # Evaluations are dots: between two of them nothing was measured.
-    kinds = (
+    kinds: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
         ("train", "training batches", {"color": figures.BLUE}),
         ("eval", "evaluation", {"color": figures.ORANGE, "marker": "o", "ls": "none"}),
     )
@@ -119,11 +141,11 @@ def _draw(axis, rows, quantity, figures):
     axis.legend()
 
 
-def write_events(rows, folder):
-    """Writes the log as TensorBoard events, in place of those there.
+def write_events(rows: Sequence[Row], folder: str | pathlib.Path) -> None:
+    """Writes the log as TensorBoard events, replacing earlier ones.
 
-    Made from the rows each time, so that a resumed run has no doubled points. Does
-    nothing where TensorBoard is not installed.
+    They are made from all rows each time, so that a resumed run has no duplicate
+    points. Nothing is written if TensorBoard is not installed.
 
     Args:
         rows: Rows of a log.

@@ -1,18 +1,26 @@
 """Learning-rate schedules that Keras does not have."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
 from elu_zoo.errors import UserError
 
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
 
 class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 linearly up to a peak, then linearly down to 0.
+    """Rises linearly from 0 to a peak, then falls linearly to 0.
 
     Args:
         peak: The highest learning rate.
-        steps: Steps of the whole run.
-        warmup: Share of the steps that go up.
+        steps: Number of steps of the whole run.
+        warmup: Share of the steps before the peak.
+
+    Raises:
+        UserError: If `warmup` is not between 0 and 1.
 
     Example:
 
@@ -21,32 +29,36 @@ class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):
     [0.0, 0.01, 0.02, 0.01, 0.0]
     """
 
-    def __init__(self, peak, steps, warmup=0.2):
+    def __init__(self, peak: float, steps: int, warmup: float = 0.2) -> None:
         if not 0 < warmup < 1:
             raise UserError(
                 f"Expected warmup to be between 0 and 1. Received: warmup={warmup!r}"
             )
         self.peak, self.steps, self.warmup = peak, steps, warmup
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of a step, a float32 scalar."""
         done = ops.cast(step, "float32") / self.steps
         up = done / self.warmup
         down = (1 - done) / (1 - self.warmup)
         return self.peak * ops.maximum(ops.minimum(up, down), 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
 
 
-def warmup_cosine(peak, steps, warmup=0.05):
-    """From 0 linearly up to a peak, then half a cosine down to 0.
+def warmup_cosine(
+    peak: float, steps: int, warmup: float = 0.05
+) -> keras.optimizers.schedules.CosineDecay:
+    """Makes a schedule that rises linearly from 0, then falls as half a cosine to 0.
 
-    Keras's `CosineDecay`, with the warmup as a share of the run.
+    It is Keras's `CosineDecay`, with the warmup as a share of the run.
 
     Args:
         peak: The highest learning rate.
-        steps: Steps of the whole run.
-        warmup: Share of the steps that go up.
+        steps: Number of steps of the whole run.
+        warmup: Share of the steps before the peak.
 
     Returns:
         A `keras.optimizers.schedules.CosineDecay`.
@@ -73,23 +85,25 @@ def warmup_cosine(peak, steps, warmup=0.05):
     )
 
 
-def piecewise(rates, of, steps):
-    """Learning rates that change at given iterations, such as the paper's.
+def piecewise(
+    rates: Mapping[int, float], of: int, steps: int
+) -> keras.optimizers.schedules.PiecewiseConstantDecay:
+    """Makes a schedule of constant rates that change at given iterations.
 
-    In a run of another length, because of its batch size or number of epochs, each rate
-    has the same share of the steps.
+    Section 4.2 of the paper has such rates. In a run of a different length, because of
+    its batch size or number of epochs, each rate keeps its share of the steps.
 
     Args:
-        rates: Dict of learning rates by the first iteration that has them; the first is
+        rates: Learning rates by the first iteration that has them; the first is
             iteration 0.
-        of: Iterations of the run that `rates` is for.
-        steps: Steps of this run.
+        of: Number of iterations of the run that `rates` is for.
+        steps: Number of steps of this run.
 
     Returns:
         A `keras.optimizers.schedules.PiecewiseConstantDecay`.
 
     Raises:
-        UserError: If `rates` has one rate only, does not begin at iteration 0, or has
+        UserError: If `rates` has only one rate, does not begin at iteration 0, or has
             iterations beyond `of`.
 
     Example:
@@ -101,10 +115,10 @@ def piecewise(rates, of, steps):
     first, *later = sorted(rates)
     if first != 0 or not later or later[-1] >= of:
         raise UserError(
-            "Expected two rates or more, from iteration 0 on, all within the run. "
+            "Expected at least two rates, from iteration 0 on, all within the run. "
             f"Received: rates={rates!r}, of={of!r}"
         )
-    # Keras's boundaries are the last steps of a rate, not the first of the next.
+    # Keras's boundaries are the last steps of a rate, not the first of the next one.
     return keras.optimizers.schedules.PiecewiseConstantDecay(
         [round(iteration * steps / of) - 1 for iteration in later],
         [rates[iteration] for iteration in (0, *later)],
@@ -112,11 +126,11 @@ def piecewise(rates, of, steps):
 
 
 class Consecutive(keras.optimizers.schedules.LearningRateSchedule):
-    """Schedules one after the other, each with its own count of the steps.
+    """Runs schedules one after the other; each counts its own steps from 0.
 
     Args:
-        schedules: Dict of Keras learning-rate schedules by the first step that has
-            them; the first is step 0.
+        schedules: Keras learning-rate schedules by the first step that has them; the
+            first is step 0.
 
     Raises:
         UserError: If `schedules` does not begin at step 0.
@@ -130,7 +144,7 @@ class Consecutive(keras.optimizers.schedules.LearningRateSchedule):
     [0.02, 0.01, 0.0, 0.01, 0.0]
     """
 
-    def __init__(self, schedules):
+    def __init__(self, schedules: Mapping[int, Schedule]) -> None:
         if 0 not in schedules:
             raise UserError(
                 "Expected schedules to begin at step 0. "
@@ -138,23 +152,25 @@ class Consecutive(keras.optimizers.schedules.LearningRateSchedule):
             )
         self.schedules = dict(sorted(schedules.items()))
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of a step, a float32 scalar."""
         first, *later = self.schedules
         rate = self.schedules[first](step)
         for first in later:
             rate = ops.where(step < first, rate, self.schedules[first](step - first))
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {"schedules": self.schedules}
 
 
 class Scaled(keras.optimizers.schedules.LearningRateSchedule):
-    """Another schedule times a factor, for another batch size than the recipe's.
+    """Multiplies a schedule by a factor, for a batch size that is not the recipe's.
 
     Args:
         schedule: Keras learning-rate schedule.
-        factor: Number.
+        factor: Factor for its learning rates.
 
     Example:
 
@@ -163,11 +179,13 @@ class Scaled(keras.optimizers.schedules.LearningRateSchedule):
     0.08
     """
 
-    def __init__(self, schedule, factor):
+    def __init__(self, schedule: Schedule, factor: float) -> None:
         self.schedule, self.factor = schedule, factor
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of a step, a float32 scalar."""
         return self.schedule(step) * self.factor
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return {"schedule": self.schedule, "factor": self.factor}

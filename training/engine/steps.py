@@ -1,21 +1,27 @@
 """Training and evaluation steps, compiled for the Keras backend in use.
 
-A step gets this worker's rows of a global batch and computes what the whole batch
-gives: on TensorFlow each replica runs on its share inside `strategy.run` and the
-optimizer sums the gradients; on JAX the arrays are sharded and XLA does the same.
+A step takes this worker's rows of a global batch and computes the update of the whole
+batch: on TensorFlow each replica runs on its share inside `strategy.run`, and the
+optimizer sums the gradients; on JAX the arrays are sharded, and XLA does the same.
 
 The images of a data set in memory are on the device. A step gathers those of its batch
-there and applies the augmentations to them. On JAX one call computes several steps, and
-the state stays on the device in between.
+there and augments them. On JAX one call computes several steps, and the state stays on
+the device in between.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from training.data.augmentation import augment
+from training.data.batch import Batch
+from training.engine.recipe import Recipe
+from training.engine.strategy import Placement
 
-# Steps that one call computes on JAX, at most.
+# Largest number of steps per call on JAX.
 PER_CALL = 16
 
 
@@ -23,48 +29,53 @@ class Steps:
     """The steps of one run.
 
     Args:
-        model: Keras model that gives logits; its variables are updated in place, on JAX
-            by `sync`.
-        optimizer: Built Keras optimizer, likewise.
-        recipe: `Recipe`.
-        placement: `training.engine.strategy.Placement` that both were made in.
-        jit: Whether XLA compiles forward and backward pass. JAX always does.
+        model: Keras model that gives logits. Its variables are updated in place; on JAX
+            `sync` does that.
+        optimizer: Built Keras optimizer; its variables are updated likewise.
+        recipe: The recipe.
+        placement: The placement in whose scope model and optimizer were made.
+        jit: Whether XLA compiles the forward and backward pass. On JAX it always does.
         augmentation: Augmentations for the step to apply.
         resident: Images and labels to keep on the device, or `None`; see
             `training.data.stream.Stream`.
-        per_call: Steps that one call of the compiled function computes, at most; it
-            changes no bit of the result.
+        per_call: Largest number of steps per call of the compiled function. It does not
+            change a bit of the result.
+
+    Attributes:
+        per_call: As given, or the backend's default.
     """
 
     def __init__(
         self,
-        model,
-        optimizer,
-        recipe,
-        placement,
-        jit,
-        augmentation=(),
-        resident=None,
-        per_call=None,
-    ):
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        recipe: Recipe,
+        placement: Placement,
+        jit: bool,
+        augmentation: Sequence[Any] = (),
+        resident: tuple[np.ndarray, np.ndarray] | None = None,
+        per_call: int | None = None,
+    ) -> None:
         self._model, self._optimizer = model, optimizer
         self._recipe, self._placement, self._jit = recipe, placement, jit
         self._augmentation, self._resident = augmentation, resident
         several = PER_CALL if keras.backend.backend() == "jax" else 1
         self.per_call = per_call or several
-        self._compiled, self._state, self._pending = {}, None, None
+        self._compiled: dict[Any, Any] = {}
+        self._state: Any = None
+        self._pending: Any = None
 
-    def train(self, batches):
-        """Updates the weights by some steps.
+    def train(self, batches: Sequence[Batch]) -> Any:
+        """Updates the weights, one step per batch.
 
         Args:
-            batches: List of `training.data.batch.Batch` of this worker, all of one
-                image size, at most `per_call`.
+            batches: Batches of this worker, at most `per_call`, all of the same image
+                size.
 
         Returns:
-            `[loss, correct, count]` of each step over the global batch, an array on the
-            device of shape `(len(batches), 3)`: the sum of the losses, the number of
-            right answers, the number of images that weigh.
+            `[loss, correct, count]` of each step over the global batch, a float32 array
+            on the device of shape `(len(batches), 3)`: the sum of the losses, the
+            number of correct answers, and the number of images with weight 1.
         """
         size = batches[0].image_size
         key = ("train", size, _dropout_rates(self._model))
@@ -72,17 +83,23 @@ class Steps:
             self._compiled[key] = self._make("train", size)
         return self._compiled[key]([_inputs(batch) for batch in batches])
 
-    def evaluate(self, batch):
-        """Like `train` of one batch, without update, dropout and label smoothing.
+    def evaluate(self, batch: Batch) -> Any:
+        """Evaluates a batch, without dropout and label smoothing.
 
-        It sees the weights of the model's variables, see `sync`.
+        It uses the weights in the model's variables; see `sync`.
+
+        Args:
+            batch: Batch of this worker.
+
+        Returns:
+            `[loss, correct, count]` over the global batch, as in `train`.
         """
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = self._make("evaluate", None)
         return self._compiled["evaluate"](batch.images, batch.targets, batch.weights)
 
-    def sync(self):
-        """Gives the variables of model and optimizer the values after the last step."""
+    def sync(self) -> None:
+        """Updates the variables of model and optimizer to the last step."""
         if self._state is None:
             return
         for group, values in zip(self._variables, self._state, strict=True):
@@ -91,7 +108,7 @@ class Steps:
         self._state = None
 
     @property
-    def _variables(self):
+    def _variables(self) -> tuple[list[keras.Variable], ...]:
         model = self._model
         return (
             model.trainable_variables,
@@ -99,13 +116,15 @@ class Steps:
             self._optimizer.variables,
         )
 
-    def _make(self, kind, image_size):
+    def _make(self, kind: str, image_size: int | None) -> Callable[..., Any]:
         smoothing = self._recipe.label_smoothing if kind == "train" else 0.0
         losses = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=smoothing, reduction=None
         )
 
-        def sums(forward, images, targets, weights):
+        def sums(
+            forward: Callable[[Any], Any], images: Any, targets: Any, weights: Any
+        ) -> Any:
             logits = ops.cast(forward(resize(images, image_size)), "float32")
             hits = ops.argmax(logits, -1) == ops.argmax(targets, -1)
             return ops.stack(
@@ -116,7 +135,7 @@ class Steps:
                 ]
             )
 
-        def finished(resident, inputs):
+        def finished(resident: Any, inputs: Any) -> tuple[Any, Any, Any]:
             return self._finished(resident, inputs, image_size)
 
         make = {
@@ -127,7 +146,9 @@ class Steps:
         }[keras.backend.backend(), kind]
         return make(sums, finished) if kind == "train" else make(sums)
 
-    def _finished(self, resident, inputs, image_size):
+    def _finished(
+        self, resident: Any, inputs: Any, image_size: int | None
+    ) -> tuple[Any, Any, Any]:
         """Images, targets and weights of a batch, augmented."""
         weights = inputs["weights"]
         if resident is None:
@@ -143,8 +164,8 @@ class Steps:
             )
         return images, targets, weights
 
-    def _objective(self, total, replicas):
-        """What the gradients are of, summed over parts and replicas."""
+    def _objective(self, total: Any, replicas: int) -> Any:
+        """The value to differentiate; it is summed over parts and replicas."""
         recipe = self._recipe
         value = total[0] / recipe.batch_size
         if recipe.l2:
@@ -153,13 +174,15 @@ class Steps:
             value += 0.5 * recipe.l2 * squares / (replicas * recipe.accumulation)
         return value
 
-    def _tensorflow_train(self, sums, finished):
+    def _tensorflow_train(
+        self, sums: Callable[..., Any], finished: Callable[..., Any]
+    ) -> Callable[..., Any]:
         import tensorflow as tf
 
         model, optimizer, recipe = self._model, self._optimizer, self._recipe
         replicas = self._placement.replicas
 
-        def part(_, images, targets, weights):
+        def part(_: Any, images: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
             with tf.GradientTape() as tape:
                 total = sums(
                     lambda x: model(x, training=True), images, targets, weights
@@ -168,11 +191,11 @@ class Steps:
             return (), (total, tape.gradient(value, model.trainable_variables))
 
         @tf.function(jit_compile=self._jit, autograph=False)
-        def gradients_of(*inputs):
+        def gradients_of(*inputs: Any) -> Any:
             batch = finished(*inputs)
             return _accumulate(part, (), batch, recipe.accumulation)[1]
 
-        def replica_step(*inputs):
+        def replica_step(*inputs: Any) -> Any:
             total, gradients = gradients_of(*inputs)
             if recipe.clip_norm is not None:
                 context = tf.distribute.get_replica_context()
@@ -187,29 +210,31 @@ class Steps:
         step, share = self._over_replicas(replica_step)
         return lambda inputs: [step(self._on_device(), share(x)) for x in inputs]
 
-    def _tensorflow_evaluate(self, sums):
+    def _tensorflow_evaluate(self, sums: Callable[..., Any]) -> Callable[..., Any]:
         import tensorflow as tf
 
         @tf.function(jit_compile=self._jit, autograph=False)
-        def replica_step(*batch):
+        def replica_step(*batch: Any) -> Any:
             return sums(lambda x: self._model(x, training=False), *batch)
 
         step, share = self._over_replicas(replica_step)
         return lambda *batch: step(*map(share, batch))
 
-    def _over_replicas(self, replica_step):
+    def _over_replicas(
+        self, replica_step: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
         import tensorflow as tf
 
         strategy = self._placement.strategy
         local = self._placement.replicas // self._placement.workers
 
         @tf.function(autograph=False)
-        def step(*batch):
+        def step(*batch: Any) -> Any:
             return strategy.reduce(
                 "SUM", strategy.run(replica_step, args=batch), axis=None
             )
 
-        def share(arrays):
+        def share(arrays: Any) -> Any:
             if local == 1 and self._placement.workers == 1:
                 return keras.tree.map_structure(tf.convert_to_tensor, arrays)
             return keras.tree.map_structure(
@@ -218,7 +243,7 @@ class Steps:
 
         return step, share
 
-    def _values(self, parts):
+    def _values(self, parts: Sequence[Any]) -> Any:
         """One array for each of this worker's replicas."""
         import tensorflow as tf
 
@@ -228,8 +253,8 @@ class Steps:
             )
         )
 
-    def _on_device(self):
-        """The resident images and labels, put on the devices at the first call."""
+    def _on_device(self) -> tuple[Any, ...] | None:
+        """The resident images and labels; the first call puts them on the devices."""
         if self._resident is None or "resident" in self._compiled:
             return self._compiled.get("resident")
         if keras.backend.backend() == "jax":
@@ -243,13 +268,15 @@ class Steps:
         self._compiled["resident"] = tuple(map(put, self._resident))
         return self._compiled["resident"]
 
-    def _jax_train(self, sums, finished):
+    def _jax_train(
+        self, sums: Callable[..., Any], finished: Callable[..., Any]
+    ) -> Callable[..., Any]:
         import jax
 
         model, optimizer, recipe = self._model, self._optimizer, self._recipe
 
-        def objective(trainable, others, *batch):
-            def forward(images):
+        def objective(trainable: Any, others: Any, *batch: Any) -> tuple[Any, Any]:
+            def forward(images: Any) -> Any:
                 nonlocal others
                 logits, others = model.stateless_call(
                     trainable, others, images, training=True
@@ -263,10 +290,10 @@ class Steps:
                 value = self._objective(total, replicas=1)
             return value, (total, others)
 
-        def update(state, *batch):
+        def update(state: Any, *batch: Any) -> tuple[Any, Any]:
             trainable, others, slots = state
 
-            def part(others, *rows):
+            def part(others: Any, *rows: Any) -> tuple[Any, Any]:
                 (_, (total, others)), gradients = jax.value_and_grad(
                     objective, has_aux=True
                 )(trainable, others, *rows)
@@ -281,35 +308,35 @@ class Steps:
             trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
             return (trainable, others, slots), total
 
-        def run(state, resident, inputs, count):
-            def step(number, carried):
+        def run(state: Any, resident: Any, inputs: Any, count: Any) -> tuple[Any, Any]:
+            def step(number: Any, carried: Any) -> Any:
                 state, totals = carried
                 chosen = jax.tree.map(lambda x: x[number], inputs)
                 state, total = update(state, *finished(resident, chosen))
                 return list(map(list, state)), totals.at[number].set(total)
 
-            # Unlike `scan`, whose length is a constant of the program, this compiles to
-            # the same code for any number of steps.
+            # Unlike `scan`, whose length is a constant, this compiles to the same
+            # program for any number of steps.
             totals = jax.numpy.zeros((self.per_call, 3))
             return jax.lax.fori_loop(0, count, step, (state, totals))
 
         run = jax.jit(run, donate_argnums=0)
 
-        def train(inputs):
+        def train(inputs: Any) -> Any:
             count = len(inputs)
             inputs += inputs[-1:] * (self.per_call - count)
             stacked = jax.tree.map(lambda *x: self._shard(np.stack(x), 1), *inputs)
             self._load()
             self._state, totals = run(self._state, self._on_device(), stacked, count)
-            # One call may wait for its turn on the device, not more.
+            # At most one call may wait for the device.
             jax.block_until_ready(self._pending)
             self._pending = totals
             return totals[:count]
 
         return train
 
-    def _load(self):
-        """Copies the variables: a call overwrites the arrays that it is given."""
+    def _load(self) -> None:
+        """Copies the variables, since a call overwrites the arrays that it is given."""
         import jax
 
         if self._state is None:
@@ -317,18 +344,18 @@ class Steps:
                 [jax.numpy.copy(v.value) for v in group] for group in self._variables
             ]
 
-    def _jax_evaluate(self, sums):
+    def _jax_evaluate(self, sums: Callable[..., Any]) -> Callable[..., Any]:
         import jax
 
         model = self._model
 
         @jax.jit
-        def evaluate(state, *batch):
+        def evaluate(state: Any, *batch: Any) -> Any:
             return sums(
                 lambda x: model.stateless_call(*state, x, training=False)[0], *batch
             )
 
-        def step(*batch):
+        def step(*batch: Any) -> Any:
             state = [
                 [v.value for v in group]
                 for group in (model.trainable_variables, model.non_trainable_variables)
@@ -337,8 +364,8 @@ class Steps:
 
         return step
 
-    def _shard(self, array, axis=0):
-        """Puts an array on the devices, split along its axis of examples."""
+    def _shard(self, array: Any, axis: int = 0) -> Any:
+        """Puts an array on the devices, split along its example axis."""
         import jax
 
         if self._placement.strategy is None:
@@ -346,7 +373,7 @@ class Steps:
         spec = jax.sharding.PartitionSpec(*[None] * axis, "batch")
         return jax.device_put(array, jax.sharding.NamedSharding(_mesh(), spec))
 
-    def _replicate(self, array):
+    def _replicate(self, array: Any) -> Any:
         import jax
 
         if self._placement.strategy is None:
@@ -355,27 +382,29 @@ class Steps:
         return jax.device_put(array, jax.sharding.NamedSharding(_mesh(), spec))
 
 
-def _mesh():
+def _mesh() -> Any:
     import jax
 
     return jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
 
 
-def _inputs(batch):
-    """What of a batch travels to the device."""
+def _inputs(batch: Batch) -> dict[str, Any]:
+    """The part of a batch that travels to the device."""
     inputs = {"weights": batch.weights, "draws": tuple(batch.draws)}
     if batch.images is None:
         return inputs | {"indices": batch.indices.astype("int32")}
     return inputs | {"images": batch.images, "targets": batch.targets}
 
 
-def _accumulate(part, state, batch, parts):
-    """Sum over the parts of a batch of what `part` returns beside its state."""
+def _accumulate(
+    part: Callable[..., tuple[Any, Any]], state: Any, batch: Sequence[Any], parts: int
+) -> tuple[Any, Any]:
+    """Sums what `part` returns besides its state over the parts of a batch."""
     if parts == 1:
         return part(state, *batch)
     batch = [ops.reshape(x, (parts, x.shape[0] // parts, *x.shape[1:])) for x in batch]
 
-    def add(index, carried):
+    def add(index: Any, carried: Any) -> tuple[Any, Any]:
         state, before = carried
         state, now = part(state, *(x[index] for x in batch))
         return state, keras.tree.map_structure(ops.add, before, now)
@@ -383,27 +412,28 @@ def _accumulate(part, state, batch, parts):
     return ops.fori_loop(1, parts, add, part(state, *(x[0] for x in batch)))
 
 
-def _clip_factor(gradients, longest):
+def _clip_factor(gradients: Sequence[Any], longest: float) -> Any:
     squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
     norm = ops.sqrt(sum(squares))
     return ops.minimum(1.0, longest / ops.maximum(norm, 1e-30))
 
 
-def _dropout_rates(model):
+def _dropout_rates(model: keras.Model) -> tuple[float, ...]:
     return tuple(x.rate for x in model.layers if isinstance(x, keras.layers.Dropout))
 
 
-def resize(images, size):
-    """Square images of another side, float32 and antialiased.
+def resize(images: Any, size: int | None) -> Any:
+    """Resizes images to squares, antialiased, inside the compiled step.
 
-    `elu_zoo.images.resize` of a batch inside the compiled step.
+    It computes what `elu_zoo.images.resize` does for one image.
 
     Args:
-        images: Array of shape `(batch, height, width, channels)`.
-        size: Side in pixels, or `None` to leave them as they are.
+        images: Tensor of shape `(n, height, width, channels)`.
+        size: Side in pixels; `None` leaves the images as they are.
 
     Returns:
-        The images; the same array if they have that size already.
+        float32 images of shape `(n, size, size, channels)`; the same tensor if they
+        have that size already.
     """
     if size is None or images.shape[1] == size:
         return images

@@ -1,14 +1,23 @@
 """Where a run computes: one device, the devices of a machine, or many machines."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
 import os
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from elu_zoo.errors import UserError
 from training.engine.rendezvous import wait_for_all
+
+if TYPE_CHECKING:
+    import keras
+
+# The addresses of all workers and the number of this one.
+Cluster = tuple[list[str], int]
 
 NAMES = ("none", "mirrored", "multi_worker", "data_parallel")
 PORT = 12355
@@ -16,43 +25,43 @@ PORT = 12355
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """The devices of a run and this process's part in it.
+    """The devices of a run, and this process's part in it.
 
     Attributes:
         name: One of `NAMES`.
-        strategy: `tf.distribute.Strategy`; on JAX `keras.distribution.DataParallel`, or
-            `None` on one device.
+        strategy: A `tf.distribute.Strategy`; on JAX a
+            `keras.distribution.DataParallel`, or `None` on one device.
         workers: Number of processes.
         worker: Number of this process, from 0; 0 is the chief, which writes the files.
         replicas: Number of devices of all processes together.
     """
 
     name: str
-    strategy: object = None
+    strategy: Any = None
     workers: int = 1
     worker: int = 0
     replicas: int = 1
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         """Whether this process writes the run's files."""
         return self.worker == 0
 
-    def scope(self):
-        """Context in which models and optimizers are made."""
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context in which to make models and optimizers."""
         if hasattr(self.strategy, "scope"):
             return self.strategy.scope()
         return contextlib.nullcontext()
 
-    def check_equal(self, number, what):
-        """Waits for all workers and makes sure that they have the same number.
+    def check_equal(self, number: float, what: str) -> None:
+        """Waits for all workers and checks that they have the same number.
 
         Args:
             number: Integer below 2⁵³.
-            what: What it is, for the error message.
+            what: Meaning of the number, for the error message.
 
         Raises:
-            RuntimeError: If they have not.
+            RuntimeError: If the numbers differ.
         """
         if self.workers == 1:
             return
@@ -63,22 +72,33 @@ class Placement:
                 f"here, {mean} on average."
             )
 
-    def any(self, value):
-        """Whether a value is true for any worker. Waits for all of them."""
+    def any(self, value: bool) -> bool:
+        """Waits for all workers and returns whether a value is true for any of them.
+
+        Args:
+            value: The value of this worker.
+
+        Returns:
+            The same bool for all workers.
+        """
         return self._mean(float(value)) > 0 if self.workers > 1 else bool(value)
 
-    def _mean(self, number):
+    def _mean(self, number: float) -> float:
         import tensorflow as tf
 
-        def mean():
+        def mean() -> Any:
             context = tf.distribute.get_replica_context()
             return context.all_reduce("MEAN", tf.constant(number, "float64"))
 
         values = self.strategy.experimental_local_results(self.strategy.run(mean))
         return float(values[0])
 
-    def separate_seeds(self, model):
-        """Lets each replica drop other units; the first replica's seeds stay."""
+    def separate_seeds(self, model: keras.Model) -> None:
+        """Gives the dropout layers of each replica seeds of their own.
+
+        Args:
+            model: Model made in `scope`; the first replica's seeds are unchanged.
+        """
         if self.replicas == 1 or not hasattr(self.strategy, "run"):
             return
         import tensorflow as tf
@@ -87,7 +107,7 @@ class Placement:
             v.value for v in model.variables if v.path.endswith("generator_state")
         ]
 
-        def shift():
+        def shift() -> None:
             number = tf.distribute.get_replica_context().replica_id_in_sync_group
             for state in states:
                 offset = tf.stack([tf.cast(number, state.dtype) * 7919, 0])
@@ -96,20 +116,22 @@ class Placement:
         self.strategy.run(shift)
 
 
-def make_placement(name=None, environ=os.environ):
-    """The placement of this process. To be called before anything else uses a device.
+def make_placement(
+    name: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Placement:
+    """Makes the placement of this process, before anything else uses a device.
 
     Args:
-        name: One of `NAMES`; by default `"multi_worker"` where the environment names
+        name: One of `NAMES`; by default `"multi_worker"` if the environment names
             several workers (see `find_cluster`), else by the number of devices.
         environ: Environment variables.
 
     Returns:
-        A `Placement`.
+        The placement.
 
     Raises:
-        UserError: If the name is none of these or does not fit the backend, or the
-            environment contradicts itself.
+        UserError: If there is no such strategy or the backend does not have it, or if
+            the environment contradicts itself.
     """
     import keras
 
@@ -126,7 +148,7 @@ def make_placement(name=None, environ=os.environ):
     return _tensorflow_placement(name, cluster)
 
 
-def _tensorflow_placement(name, cluster):
+def _tensorflow_placement(name: str | None, cluster: Cluster | None) -> Placement:
     import tensorflow as tf
 
     if cluster and len(cluster[0]) == 1:
@@ -145,7 +167,7 @@ def _tensorflow_placement(name, cluster):
         raise UserError(
             "Expected the workers of strategy 'multi_worker' in TF_CONFIG, or in the "
             "environment of srun or Kubernetes; see docs/training.md. Received: none "
-            "of them"
+            "of these"
         )
     addresses, worker = cluster
     wait_for_all(addresses, worker)
@@ -162,7 +184,7 @@ def _tensorflow_placement(name, cluster):
     )
 
 
-def _jax_placement(name):
+def _jax_placement(name: str | None) -> Placement:
     import jax
     import keras
 
@@ -179,33 +201,42 @@ def _jax_placement(name):
 
 
 def several_workers(name: str | None, environ: Mapping[str, str]) -> bool:
-    """Whether `make_placement` would make this process one of several workers."""
+    """Returns whether `make_placement` makes this process one of several workers.
+
+    Args:
+        name: As for `make_placement`.
+        environ: Environment variables.
+
+    Returns:
+        A bool.
+
+    Raises:
+        UserError: If the environment contradicts itself.
+    """
     if name not in (None, "multi_worker"):
         return False
     cluster = find_cluster(environ)
     return cluster is not None and len(cluster[0]) > 1
 
 
-def find_cluster(
-    environ: Mapping[str, str] = os.environ,
-) -> tuple[list[str], int] | None:
-    """The addresses of all workers and the number of this one.
+def find_cluster(environ: Mapping[str, str] = os.environ) -> Cluster | None:
+    """Finds the addresses of all workers and the number of this one.
 
-    Looked for in this order:
+    The first of these that the environment has:
 
     - `TF_CONFIG`, as TensorFlow and Kubeflow's training operator set it, with tasks of
       type `"chief"` and `"worker"`;
-    - Slurm: the variables that `srun` sets for each of its tasks, distributed in
-      blocks, Slurm's default;
+    - Slurm's variables, which `srun` sets for each of its tasks; they must be
+      distributed in blocks, the default;
     - a Kubernetes Indexed Job: `JOB_COMPLETION_INDEX`, set by Kubernetes, with
       `TRAINING_WORKERS` and `TRAINING_SERVICE`, the number of pods and the name of
-      their headless service, set in the manifest.
+      their headless service, set by the manifest.
 
     Args:
         environ: Environment variables.
 
     Returns:
-        `(addresses, index)`, or `None` without such an environment.
+        `(addresses, index)`, or `None` if the environment has none of these.
 
     Raises:
         UserError: If the environment contradicts itself.
@@ -227,7 +258,7 @@ def find_cluster(
     return None
 
 
-def _from_tf_config(text):
+def _from_tf_config(text: str) -> Cluster | None:
     try:
         config = json.loads(text)
         cluster = config.get("cluster")
@@ -247,7 +278,7 @@ def _from_tf_config(text):
         ) from error
     if kind not in ("chief", "worker") or "ps" in cluster:
         raise UserError(
-            "Expected TF_CONFIG to have tasks of type 'chief' and 'worker' alone; "
+            "Expected TF_CONFIG to have only tasks of type 'chief' and 'worker'; "
             "workers evaluate and sum the gradients themselves. Received: a task of "
             f"type {kind!r} of {sorted(cluster)}"
         )
@@ -260,13 +291,13 @@ def _from_tf_config(text):
     return [address for *_, address in tasks], numbers.index((kind, index))
 
 
-def _addresses(value):
+def _addresses(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
         raise TypeError("not a list of addresses")
     return value
 
 
-def _from_slurm(environ):
+def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
     count = _number(environ, "SLURM_STEP_NUM_TASKS")
     if count == 1:
         return None
@@ -295,7 +326,16 @@ def _from_slurm(environ):
 
 
 def expand_nodes(text: str) -> list[str]:
-    """The host names of one of Slurm's node lists, in its order.
+    """Expands one of Slurm's node lists.
+
+    Args:
+        text: The node list.
+
+    Returns:
+        The host names, in the order of the list.
+
+    Raises:
+        ValueError: If it is no node list.
 
     Example:
 
@@ -305,20 +345,20 @@ def expand_nodes(text: str) -> list[str]:
     from ClusterShell.NodeSet import NodeSet, NodeSetException
 
     try:
-        # A set is sorted; its parts are not among each other.
+        # A NodeSet is sorted, but the parts of the list need not be.
         parts = re.split(r",(?![^\[]*\])", text)
         return [node for part in parts for node in NodeSet(part, resolver=None)]
     except NodeSetException as error:
         raise ValueError(str(error)) from error
 
 
-def _tasks_per_node(text):
+def _tasks_per_node(text: str) -> list[int]:
     """Numbers of tasks, such as [2, 2, 1] for `"2(x2),1"`."""
     parts = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
     return [int(part[1]) for part in parts for _ in range(int(part[2] or 1))]
 
 
-def _from_kubernetes(environ):
+def _from_kubernetes(environ: Mapping[str, str]) -> Cluster:
     count = _number(environ, "TRAINING_WORKERS")
     index = _number(environ, "JOB_COMPLETION_INDEX")
     service = environ.get("TRAINING_SERVICE")
@@ -332,7 +372,7 @@ def _from_kubernetes(environ):
     return [f"{job}-{i}.{service}:{PORT}" for i in range(count)], index
 
 
-def _number(environ, name):
+def _number(environ: Mapping[str, str], name: str) -> int:
     try:
         return int(environ[name])
     except (KeyError, ValueError) as error:
