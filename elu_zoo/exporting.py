@@ -85,8 +85,8 @@ def export(
             record, or their numbers.
         dtype: Precision, see the table.
         top: Number of classes in the answers of `serve_bytes`.
-        resize: Side in pixels of the images, for models that take any size; default the
-            model's input size.
+        resize: Side in pixels of the images, for models that take any size; default as
+            the model's record says, or its input size.
 
     Returns:
         An `Exported`: path and difference.
@@ -119,7 +119,8 @@ def export(
             f"Received: path={str(path)!r}"
         )
     metadata = {"class_names": json.dumps(class_names, ensure_ascii=False)}
-    if resize or model.input_shape[1]:
+    record = record_of(model)
+    if resize or model.input_shape[1] or (record and record.preprocessing):
         how = {"interpolation": "bilinear"} | preprocessing_of(model, resize)
         metadata["preprocessing"] = json.dumps(how)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,8 +176,8 @@ def export_saved_model(
         top: Number of classes in the answers of `serve_bytes`.
         dtype: `"float32"`, or `"bfloat16"` for weights and hidden layers of half the
             size. The model's own precision plays no part.
-        resize: Side in pixels of the images for `serve_bytes`; default the model's
-            input size.
+        resize: Side in pixels of the images for `serve_bytes`; default as the model's
+            record says, or its input size.
 
     Returns:
         The `pathlib.Path` of the SavedModel.
@@ -184,7 +185,8 @@ def export_saved_model(
     Raises:
         UserError: If the backend is not TensorFlow, an argument is not one of the
             values above, the class names do not fit, the model takes images of any size
-            and `resize` is missing, or the file differs from the model.
+            and neither its record nor `resize` says which, or the file differs from
+            the model.
 
     Example:
 

@@ -190,7 +190,7 @@ def ELUNet15(
     """The 15-layer ImageNet network (section 4.3 of the paper), 165 M weights.
 
     Spatial pyramid pooling before the fully-connected layers lets it take images of
-    any size: pass `input_shape=(None, None, 3)`.
+    any size: pass `input_shape=(None, None, 3)`, the default with published weights.
 
     Args:
         input_shape: Optional `(height, width, channels)`; default `(224, 224, 3)`, or

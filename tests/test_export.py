@@ -17,7 +17,7 @@ from PIL import Image
 import elu_zoo
 import elu_zoo.errors
 import elu_zoo.exporting
-from elu_zoo.records import attach_record, get_record
+from elu_zoo.records import Preprocessing, attach_record, get_record
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
@@ -417,10 +417,15 @@ def test_other_runtimes_take_any_image_size(tmp_path, format, name):
     net = elu_zoo.ELUNet15(
         width=0.03, classes=4, input_shape=(None, None, 3), stem_strides=1
     )
+    best = dataclasses.replace(get_record(net), preprocessing=Preprocessing(52, 48))
+    attach_record(net, best)
     path = elu_zoo.export(net, tmp_path / name, format).path
     for size in (33, 57):
         images = picture(size, size)[None].astype("float32")
-        np.testing.assert_allclose(run_file(path, images)[0], net(images), atol=1e-5)
+        probabilities, metadata = run_file(path, images)
+        np.testing.assert_allclose(probabilities, net(images), atol=1e-5)
+    how = json.loads(metadata["preprocessing"])
+    assert (how["resize"], how["crop"]) == (52, 48)
 
 
 def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch):
