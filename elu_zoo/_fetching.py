@@ -113,12 +113,13 @@ def fetch(name):
             tried.append(f"{place}: {error}")
     if not sources:
         tried.append("no URL: none is in the manifest, none in ELU_ZOO_MIRROR")
+    elsewhere = "" if record.packaged else " It is too large for the installed package."
     raise OSError(
         f"Expected to find the weights {name!r}: file {record.file} of "
-        f"{record.bytes} bytes with SHA-256 {record.sha256}. Put it in one of "
-        "these places, or name a URL or folder that has it in ELU_ZOO_MIRROR (one per "
-        f"line), then run `elu-zoo fetch {name}`. Tried:"
-        + "".join(f"\n  {line}" for line in tried)
+        f"{record.bytes} bytes with SHA-256 {record.sha256}.{elsewhere} Run "
+        f"`elu-zoo fetch {name}` where a URL or folder that has it can be reached "
+        "(name others in ELU_ZOO_MIRROR, one per line), or put the file in one of "
+        "these places. Tried:" + "".join(f"\n  {line}" for line in tried)
     )
 
 

@@ -289,9 +289,16 @@ def test_cache_that_cannot_be_written(zoo, server, tmp_path):
     assert _fetching.fetch("net.small") == mirror
 
 
-def test_no_place_of_publication(zoo):
-    with pytest.raises(OSError, match="(?s)Expected to find .*ELU_ZOO_MIRROR.*no URL"):
+@pytest.mark.parametrize("packaged", [True, False])
+def test_no_place_of_publication(zoo, packaged):
+    zoo.publish({"net.small": record_of(CONTENT, packaged=packaged)})
+    message = "(?s)Expected to find .*elu-zoo fetch net.small.*ELU_ZOO_MIRROR.*no URL"
+    with pytest.raises(OSError, match=message) as caught:
         _fetching.fetch("net.small")
+    assert ("too large for the installed package" in str(caught.value)) != packaged
+    # Wherever it lies, it is used.
+    file = zoo.put(zoo.checkout)
+    assert _fetching.fetch("net.small") == file
 
 
 def test_default_cache(zoo, server, monkeypatch):
