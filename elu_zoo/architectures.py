@@ -31,6 +31,7 @@ class Architecture:
             times on ImageNet plausible.
         pyramid_levels: The same; empty for no pyramid. The paper has three levels and
             does not state their sizes.
+        reconstructs: Whether the outputs are the pixels of the image, from 0 to 1.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Architecture:
     preprocessing: str = "standardize"
     stem_strides: int = 1
     pyramid_levels: tuple = ()
+    reconstructs: bool = False
 
     @property
     def classes(self):
@@ -109,8 +111,26 @@ ARCHITECTURES = {
         ),
         input_shape=(28, 28, 1),
         preprocessing="rescale",
+        reconstructs=True,
     ),
 }
+
+
+def reconstructs(model: str) -> bool:
+    """Whether the outputs of a network are the pixels of the image.
+
+    Args:
+        model: Name of the model function.
+
+    Returns:
+        A boolean.
+
+    Example:
+
+    >>> reconstructs("MNISTAutoencoder"), reconstructs("ELUNet11")
+    (True, False)
+    """
+    return any(a.reconstructs for a in ARCHITECTURES.values() if a.model == model)
 
 
 def dropout_rates(dropout, stacks):

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import ImageError, UserError
 from elu_zoo.images import find_images, load_image, preprocessing_of
+from elu_zoo.records import record_of
 
 _AHEAD = 3
 """Batches that are decoded while the network computes one."""
@@ -120,9 +122,14 @@ class Predictor:
     @functools.cached_property
     def _loaded(self):
         model, class_names, preprocessing = _load(self.model, self.resize)
-        network = model
+        network, record = model, record_of(model)
         if self.embeddings:
             network = _vectors(model, self.embeddings)
+        elif record and reconstructs(record.model):
+            raise UserError(
+                f"Expected a classifier. Received: {self.model}, which reconstructs "
+                "its images; its codes are the embeddings of 'stack1'."
+            )
         return _Loaded(
             network,
             np.array(class_names, object),

@@ -1,12 +1,13 @@
-"""How good a classifier is: error, top-5, calibration, confusion."""
+"""How good a network is: error, top-5, calibration, confusion; or reconstruction."""
 
 import math
 
 import numpy as np
 
 from elu_zoo import predictions
+from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
-from elu_zoo.records import class_names_of
+from elu_zoo.records import class_names_of, record_of
 
 
 def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0):
@@ -23,7 +24,8 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
         verbose: As in `keras.Model.predict`.
 
     Returns:
-        A JSON-plain dict, see `measure`.
+        A JSON-plain dict, see `measure`; of an autoencoder, whose labels play no part,
+        see `measure_reconstructions`.
 
     Raises:
         UserError: If images, labels and classes do not fit each other.
@@ -42,6 +44,9 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
             f"Received: {len(images)} images, {len(labels)} labels"
         )
     outputs = model.predict(images, batch_size=batch_size, verbose=verbose)
+    record = record_of(model)
+    if record and reconstructs(record.model):
+        return measure_reconstructions(outputs, images)
     if class_names is None:
         class_names = class_names_of(model)
     return measure(
@@ -130,6 +135,42 @@ def measure(probabilities, labels, class_names=None, bins=15):
         },
         "confusions": _frequent(confusion, names),
         "confusion_matrix": confusion.tolist(),
+    }
+
+
+def measure_reconstructions(outputs, images):
+    """Metrics of an autoencoder.
+
+    Args:
+        outputs: Array of shape `(n, pixels)`, values from 0 to 1.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
+
+    Returns:
+        A JSON-plain dict: `n`, `reconstruction_error` (squared error of an image,
+        summed over its pixels from 0 to 1, mean over the images) and
+        `unexplained_variance` (its share of the error of the mean image).
+
+    Raises:
+        UserError: If outputs and pixels are not as many.
+
+    Example:
+
+    >>> images = np.array([[[[0]]], [[[255]]]])
+    >>> measure_reconstructions(np.array([[0.1], [0.9]]), images)["n"]
+    2
+    """
+    outputs = np.asarray(outputs, "float64")
+    pixels = np.reshape(images, (len(images), -1)) / 255
+    if outputs.shape != pixels.shape:
+        raise UserError(
+            f"Expected one output per pixel, of shape {pixels.shape}. Received: "
+            f"outputs of shape {outputs.shape}"
+        )
+    error = float(np.square(outputs - pixels).sum(-1).mean())
+    return {
+        "n": len(images),
+        "reconstruction_error": error,
+        "unexplained_variance": error / float(pixels.var(0).sum()),
     }
 
 

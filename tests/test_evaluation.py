@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from elu_zoo.evaluation import measure
+from elu_zoo.errors import UserError
+from elu_zoo.evaluation import measure, measure_reconstructions
 
 
 def random_case(n=500, classes=12, seed=0):
@@ -96,3 +97,20 @@ def test_a_classifier_that_gives_not_a_number_for_a_class_it_never_sees_fails():
 def test_inputs_that_do_not_fit(probabilities, labels, names, message):
     with pytest.raises(ValueError, match=message):
         measure(probabilities, labels, names)
+
+
+def test_reconstructions_against_loops():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 3, 3, 1), "uint8")
+    outputs = rng.random((5, 9))
+    error = spread = 0.0
+    mean = [sum(float(x) for x in images.reshape(5, 9)[:, j]) / 5 for j in range(9)]
+    for image, output in zip(images.reshape(5, 9), outputs, strict=True):
+        for pixel, value, center in zip(image, output, mean, strict=True):
+            error += (value - pixel / 255) ** 2
+            spread += ((float(pixel) - center) / 255) ** 2
+    figures = measure_reconstructions(outputs, images)
+    assert figures["reconstruction_error"] == pytest.approx(error / 5)
+    assert figures["unexplained_variance"] == pytest.approx(error / spread)
+    with pytest.raises(UserError, match=r"\(5, 9\). Received.*\(5, 8\)"):
+        measure_reconstructions(outputs[:, :8], images)

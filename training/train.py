@@ -141,13 +141,14 @@ def main(argv=None):
     if result is None:
         return
     print(
-        f"{arguments.out}: error {result['eval_error']:.2%}, loss "
+        f"{arguments.out}: error {result['error']}, loss "
         f"{result['eval_loss']:.4f} after {result['seconds']:.0f} s"
     )
 
 
 def _train(arguments, stopping):
     from training.engine.loop import train
+    from training.engine.objectives import objective_of
     from training.engine.recipe import OPTIONS, load_recipe, smoke
 
     deadline = time.monotonic() + (arguments.seconds or math.inf)
@@ -174,7 +175,10 @@ def _train(arguments, stopping):
         should_stop=lambda: stopping.asked() or time.monotonic() > deadline,
     )
     stopping.check()
-    return result
+    if result is None:
+        return None
+    unit = objective_of(recipe.model).unit
+    return result | {"error": unit.format(result["eval_error"])}
 
 
 def _checkpoint(out):

@@ -26,7 +26,10 @@ EXAMPLES = {
     "mnist": 60_000,
     "tiny_imagenet": 100_000,
 }
-KEYS = {"MNISTClassifier": "mnist_classifier"}
+KEYS = {
+    "MNISTClassifier": "mnist_classifier",
+    "MNISTAutoencoder": "mnist_autoencoder",
+}
 SIZES = {"cifar10": 32, "cifar100": 32, "mnist": 28, "tiny_imagenet": 64}
 CLASSES = {
     "cifar10": 10,
@@ -101,7 +104,8 @@ def image_flop(recipe, size):
     return 6 * multiply_adds(
         ARCHITECTURES[KEYS.get(recipe.model, recipe.model.lower())],
         size,
-        CLASSES[recipe.dataset],
+        # Of an autoencoder, its pixels.
+        28**2 if recipe.model == "MNISTAutoencoder" else CLASSES[recipe.dataset],
         arguments.get("width", 1.0),
         arguments.get("stem_strides"),
     )

@@ -23,11 +23,11 @@ def dataset():
 class Run:
     """A recipe's model, its steps, and its kernels before and after."""
 
-    def __init__(self, optimizer=None, **fields):
+    def __init__(self, optimizer=None, model="ELUNet11", **fields):
         keras.utils.set_random_seed(0)
         fields = {"model_arguments": {"width": 0.03}} | fields
         self.recipe = Recipe(
-            model="ELUNet11",
+            model=model,
             dataset="made-up",
             batch_size=8,
             epochs=1,
@@ -59,6 +59,22 @@ class Run:
         self.total = np.asarray(self.steps.train([batch])[0])
         self.steps.sync()
         return before, self.weights
+
+
+def test_an_autoencoder_is_trained_on_the_squared_error_of_its_images():
+    run = Run(model="MNISTAutoencoder")
+    batch = run.stream.batch(0)
+    logits = np.asarray(run.model(batch.images), "float64")
+    pixels = batch.images.reshape(8, -1) / 255
+    outputs = 1 / (1 + np.exp(-logits))
+    before, after = run.step()
+    expected = np.square(outputs - pixels).sum()
+    np.testing.assert_allclose(run.total, [expected, expected, 8], rtol=1e-5)
+    # The output layer's bias has the gradient of the mean over the images.
+    slopes = 2 * (outputs - pixels) * outputs * (1 - outputs)
+    np.testing.assert_allclose(
+        (after[-1] - before[-1]) / -RATE, slopes.mean(0), atol=1e-5
+    )
 
 
 def update(**fields):

@@ -26,6 +26,7 @@ from training.engine.model import (
     layered_dropout,
     set_dropout,
 )
+from training.engine.objectives import objective_of
 from training.engine.recipe import dropout_steps
 from training.engine.schedules import Scaled
 from training.engine.steps import Steps
@@ -151,6 +152,7 @@ class _Run:
         self.recipe, self.placement, self.out = recipe, placement, out
         self.train_set, self.eval_set, self.stream = train_set, eval_set, stream
         self.settings, self.dropout = settings, dropout
+        self.objective = objective_of(recipe.model)
         self.image_shape = image_shape(self.train_set, recipe)
         self.total = recipe.epochs * self.stream.steps_per_epoch
         with placement.scope():
@@ -279,7 +281,8 @@ class _Run:
         if self._is_due(intervals[0]):
             row = self._train_row()
             bar.set_postfix(
-                loss=f"{row['train_loss']:.3f}", error=f"{row['train_error']:.1%}"
+                loss=f"{row['train_loss']:.3f}",
+                error=self.objective.unit.format(row["train_error"]),
             )
         evaluated = self._is_evaluated()
         if evaluated:
@@ -335,12 +338,12 @@ class _Run:
     def _train_row(self) -> dict[str, Any]:
         sums = np.concatenate([np.asarray(x, "float64") for x in self.window])
         self.window = []
-        loss, correct, count = sums.sum(axis=0)
+        loss, error, count = sums.sum(axis=0)
         images = len(sums) * self.recipe.batch_size
         self.state["skipped"] += images - round(count)
         return {
             "train_loss": loss / max(count, 1),
-            "train_error": 1 - correct / max(count, 1),
+            "train_error": error / max(count, 1),
             "skipped_images": self.state["skipped"],
             "images_per_second": round(images / self.clock.lap(), 1),
         }
@@ -356,12 +359,12 @@ class _Run:
                 rows=250 * self.placement.replicas // self.placement.workers,
             )
             sums = [np.asarray(self.steps.evaluate(batch)) for batch in batches]
-            loss, correct, count = np.sum(sums, axis=0, dtype="float64")
+            loss, error, count = np.sum(sums, axis=0, dtype="float64")
             if count != len(self.eval_set):
                 raise RuntimeError(
                     f"Expected {len(self.eval_set)} evaluated images. Received: {count}"
                 )
-            error = 1 - correct / count
+            error /= count
             names = ["last"]
             if state["best_error"] is None or error < state["best_error"]:
                 state["best_error"] = error
@@ -387,7 +390,10 @@ class _Run:
         )
 
     def _draw(self) -> None:
-        runlog.plot(self.log.rows, self.out / "curve.svg", _title(self.recipe))
+        runlog.plot(
+            *(self.log.rows, self.out / "curve.svg", _title(self.recipe)),
+            self.objective.curves,
+        )
         runlog.write_events(self.log.rows, self.out)
 
 

@@ -1,13 +1,14 @@
 """The model of a recipe, its dropout rates and its averaged weights."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
 from elu_zoo import models
-from elu_zoo.architectures import ARCHITECTURES, dropout_rates
+from elu_zoo.architectures import ARCHITECTURES, dropout_rates, reconstructs
 from elu_zoo.errors import UserError
 from training.engine.recipe import Recipe
 
@@ -19,7 +20,7 @@ def build_model(
 
     Args:
         recipe: The recipe.
-        classes: Number of classes.
+        classes: Number of classes; an autoencoder has its pixels instead.
         image_shape: `(height, width, channels)` of the images for evaluation. The model
             takes images of any size if the recipe trains at other sizes.
 
@@ -31,6 +32,8 @@ def build_model(
     """
     sizes = {*image_shape[:2], *recipe.image_sizes.values()}
     shape = image_shape if len(sizes) == 1 else (None, None, image_shape[-1])
+    if reconstructs(recipe.model):
+        classes = math.prod(side or 1 for side in image_shape)
     arguments = {"classes": classes, "input_shape": shape, **recipe.model_arguments}
     dropout = arguments.get("dropout")
     if recipe.dropout:

@@ -105,18 +105,24 @@ def read(path: str | pathlib.Path) -> list[Row]:
     return rows
 
 
-def plot(rows: Sequence[Row], path: str | pathlib.Path, title: str) -> None:
+def plot(
+    rows: Sequence[Row],
+    path: str | pathlib.Path,
+    title: str,
+    quantities: Sequence[str] = ("loss", "error"),
+) -> None:
     """Draws the learning curve of a run.
 
     Args:
         rows: Rows of a log.
         path: Path of the SVG file.
         title: Title of the figure.
+        quantities: Quantities of the rows, one panel each.
     """
     from training import figures
 
-    with figures.drawing(path, 2, title) as axes:
-        for axis, quantity in zip(axes, ("loss", "error"), strict=True):
+    with figures.drawing(path, len(quantities), title) as axes:
+        for axis, quantity in zip(axes, quantities, strict=True):
             _draw(axis, rows, quantity, figures)
 
 

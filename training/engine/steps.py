@@ -18,6 +18,7 @@ from keras import ops
 
 from training.data.augmentation import augment
 from training.data.batch import Batch
+from training.engine.objectives import objective_of
 from training.engine.recipe import Recipe
 from training.engine.strategy import Placement
 
@@ -73,9 +74,10 @@ class Steps:
                 size.
 
         Returns:
-            `[loss, correct, count]` of each step over the global batch, a float32 array
+            `[loss, error, count]` of each step over the global batch, a float32 array
             on the device of shape `(len(batches), 3)`: the sum of the losses, the
-            number of correct answers, and the number of images with weight 1.
+            number of wrong answers (of an autoencoder, the sum of the squared errors),
+            and the number of images with weight 1.
         """
         size = batches[0].image_size
         key = ("train", size, _dropout_rates(self._model))
@@ -118,19 +120,19 @@ class Steps:
 
     def _make(self, kind: str, image_size: int | None) -> Callable[..., Any]:
         smoothing = self._recipe.label_smoothing if kind == "train" else 0.0
-        losses = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=smoothing, reduction=None
-        )
+        objective = objective_of(self._recipe.model)
 
         def sums(
             forward: Callable[[Any], Any], images: Any, targets: Any, weights: Any
         ) -> Any:
-            logits = ops.cast(forward(resize(images, image_size)), "float32")
-            hits = ops.argmax(logits, -1) == ops.argmax(targets, -1)
+            images = resize(images, image_size)
+            logits = ops.cast(forward(images), "float32")
+            losses = objective.losses(logits, images, targets, smoothing)
+            errors = objective.errors(logits, images, targets)
             return ops.stack(
                 [
-                    ops.sum(losses(targets, logits) * weights),
-                    ops.sum(ops.cast(hits, "float32") * weights),
+                    ops.sum(losses * weights),
+                    ops.sum(errors * weights),
                     ops.sum(weights),
                 ]
             )
