@@ -76,6 +76,8 @@ class Record:
         preprocessing: How pictures are resized; `None` for inputs that are no squares.
         class_names: Names of the classes in the order of the outputs; empty if unknown.
         temperature: Probabilities are `softmax(logits / temperature)`.
+        calibrated_on: Number of images, held out of training, that `temperature` was
+            fitted on; with 0 it is 1.
         dataset: `name`, `terms` and `url` of the training data.
         license: Of the weights.
         metrics: Measured on the test set: `error` and others.
@@ -110,6 +112,7 @@ class Record:
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     temperature: float = 1.0
+    calibrated_on: int = 0
     dataset: dict[str, str] = dataclasses.field(default_factory=dict)
     license: str = ""
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)

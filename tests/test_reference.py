@@ -104,11 +104,11 @@ def test_names_are_those_of_what_is_seen(weights, pattern, right):
     best = elu_zoo.preprocess_input(images, model)
     assert best.shape[1:3] == (side, side)
     # Some as they are, too: those of Tiny ImageNet have another size.
-    for batch, files in ((best, files), (np.stack(images[::5]), files[::5])):
+    for batch, shown in ((best, files), (np.stack(images[::5]), files[::5])):
         predictions = model.predict(batch, verbose=0)
         answers = elu_zoo.decode_predictions(predictions, top=1, model=model)
         seen = [
             (file.stem if file.suffix == ".png" else file.parent.name).startswith(name)
-            for file, [(_, name, _)] in zip(files, answers, strict=True)
+            for file, [(_, name, _)] in zip(shown, answers, strict=True)
         ]
         assert len(seen) > 0 and np.mean(seen) >= right

@@ -13,6 +13,7 @@ import sys
 
 from training.commands import parse, parser
 from training.engine import device  # sets the environment before Keras
+from training.tables import error_text
 
 
 def main(argv=None):
@@ -47,12 +48,15 @@ def main(argv=None):
         return
     with replacing(pathlib.Path(arguments.out)) as part:
         part.write_text(text)
-    low, high = metrics["error_interval"]
     print(
         f"{arguments.source} on {metrics['n']} {arguments.split} images of {dataset}: "
-        f"error {metrics['error']:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 "
-        f"error {metrics['top5_error']:.2%}, calibration error "
-        f"{metrics['calibration_error']:.2%}"
+        f"error {error_text({'metrics': metrics})}"
+        + (
+            f", top-5 error {metrics['top5_error']:.2%}, calibration error "
+            f"{metrics['calibration_error']:.2%}"
+            if "top5_error" in metrics
+            else ""
+        )
     )
 
 

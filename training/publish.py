@@ -6,12 +6,20 @@ The weights are rounded to bfloat16 and compressed, evaluated as rounded on the 
 split, and written with their record and card to the folder `pretrained`; log, curve,
 recipe and figures go to `docs/results/NAME`. Weights of the same name are replaced.
 
+    python -m training.publish RUN --name elunet15.imagenet --data DIR \
+        --holdout-run RUN2
+
+calibrates the probabilities: the temperature is fitted on the images that RUN2, a run
+of the same recipe with `--holdout`, has left out of its training. If RUN itself has
+left some out, it is fitted on them.
+
     python -m training.publish RUN --name elunet15.imagenet --data DIR --another-seed
 
 adds the figures of a run that differs in its seed alone, so that the card states mean
 and standard deviation; its weights are not kept.
 """
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -23,11 +31,18 @@ import tempfile
 
 from elu_zoo.errors import UserError
 from training.commands import RATE_SCALING, parse, parser, positive
-from training.engine import device
+from training.engine import dependencies, device
 from training.engine.recipe import OPTIONS, load_recipe
-from training.tables import over_seeds, render
+from training.tables import error_text, main_error, over_seeds, render
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Of an evaluation, what the record has.
+METRICS = (
+    *("n", "error", "error_interval", "top5_error", "loss", "calibration_error"),
+    *("reconstruction_error", "unexplained_variance"),
+)
+# Of the installed package; larger files are fetched.
+MAX_BYTES = 20_000_000
 # Files of a run to keep, with the names that they get.
 RUN_FILES = {
     "recipe.py": "recipe.txt",
@@ -66,14 +81,23 @@ def main(argv=None):
     options.add_argument(
         "--limited-by", metavar="TEXT", help="what limits the error, for the card"
     )
+    options.add_argument(
+        "--holdout-run",
+        metavar="RUN2",
+        help="run of the same recipe with held-out images, to calibrate with",
+    )
     options.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     options.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
     arguments = vars(parse(options, argv))
     another_seed = arguments.pop("another_seed")
-    about_weights = {name: arguments.pop(name) for name in ("image_size", "limited_by")}
+    about_weights = {
+        name: arguments.pop(name)
+        for name in ("image_size", "limited_by", "holdout_run")
+    }
     if another_seed and any(about_weights.values()):
         options.error(
-            "--image-size and --limited-by go with the weights, not with another seed"
+            "--image-size, --limited-by and --holdout-run go with the weights, not "
+            "with another seed"
         )
     try:
         if another_seed:
@@ -82,11 +106,9 @@ def main(argv=None):
             record = publish(**arguments, **about_weights)
     except (UserError, OSError) as error:
         sys.exit(f"training.publish: {error}")
-    mean, deviation, seeds = over_seeds(record)
     print(
         f"{arguments['name']}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
-        f"error {record['metrics']['error']:.2%}"
-        + (f"; seeds {seeds}: {mean:.2%} ± {deviation:.2%}" if len(seeds) > 1 else "")
+        f"error {error_text(record)}, seeds {over_seeds(record)[2]}"
     )
 
 
@@ -97,6 +119,7 @@ def publish(
     weights="last",
     image_size=None,
     limited_by=None,
+    holdout_run=None,
     pretrained=ROOT / "pretrained",
     results=ROOT / "docs/results",
 ):
@@ -110,6 +133,8 @@ def publish(
         image_size: Side in pixels of the images that the weights are for; default is
             that of the run's data set, or of its largest images on disk.
         limited_by: What limits the error, as a sentence of the card.
+        holdout_run: Folder of a finished run of the same recipe with held-out images;
+            default is `run`, if it has some.
         pretrained: Folder of the manifest, the weights files and the cards.
         results: Folder of the results.
 
@@ -117,28 +142,28 @@ def publish(
         The new record of the manifest.
 
     Raises:
-        UserError: If the run is not finished, the name is not one of its model, or
-            `"best"` would choose by the test set.
+        UserError: If a run is not finished, the name is not one of its model, `"best"`
+            would choose by the test set, or the held-out images are another recipe's.
     """
     from elu_zoo.architectures import ARCHITECTURES
     from elu_zoo.files import replacing
-    from elu_zoo.models import get_model_function
     from training.data.sources import CATALOGUE
     from training.engine.cost import multiply_adds, training_flop
 
     run = _finished(run)
     settings = run.settings
     model_name, _, tag = name.partition(".")
-    if get_model_function(model_name).__name__ != settings["model"] or not tag:
+    key = next(k for k, a in ARCHITECTURES.items() if a.model == settings["model"])
+    if model_name != key or not tag:
         raise UserError(
-            f"Expected a name like {settings['model'].lower()}.<tag> for this run. "
-            f"Received: {name!r}"
+            f"Expected a name like {key}.<tag> for this run. Received: {name!r}"
         )
     test = run.load_data("test", data)
     side, _, channels = run.facts["input_shape"]
     shape = [image_size or side, image_size or side, channels]
-    any_size = bool(ARCHITECTURES[model_name].pyramid_levels)
-    model, content, figures = _evaluated(run, name, weights, test, shape)
+    any_size = bool(ARCHITECTURES[key].pyramid_levels)
+    temperature, calibrated_on = _temperature(run, holdout_run, weights, data, shape)
+    model, content, figures = _evaluated(run, name, weights, test, shape, temperature)
 
     entry = CATALOGUE[settings["dataset"]]
     digest = hashlib.sha256(content).hexdigest()
@@ -146,6 +171,7 @@ def publish(
         "file": f"{name}-{digest[:8]}.weights.h5",
         "sha256": digest,
         "bytes": len(content),
+        "packaged": len(content) <= MAX_BYTES,
         "urls": [],
         "model": settings["model"],
         "arguments": run.arguments,
@@ -156,7 +182,9 @@ def publish(
         # Side of the data set's images, if those for the weights have another.
         "resized_from": side if image_size not in (None, side) else None,
         "preprocessing": test.preprocessing(shape[0]),
-        "class_names": list(test.class_names),
+        "class_names": list(run.class_names),
+        "temperature": temperature,
+        "calibrated_on": calibrated_on,
         "dataset": {
             "name": settings["dataset"],
             "terms": entry.terms,
@@ -165,17 +193,7 @@ def publish(
         "license": "Apache-2.0; see the terms of the training data",
         "recipe": f"docs/results/{name}/recipe.txt",
         "recipe_changes": _changes(run),
-        "metrics": {
-            key: figures[key]
-            for key in (
-                "n",
-                "error",
-                "error_interval",
-                "top5_error",
-                "loss",
-                "calibration_error",
-            )
-        },
+        "metrics": {key: figures[key] for key in METRICS if key in figures},
         "commit": run.facts["commit"],
         "training": {
             "seed": settings["seed"],
@@ -184,7 +202,7 @@ def publish(
             "precision": settings["precision"],
             "seconds": run.rows[-1]["seconds"],
             "flop": training_flop(
-                settings, run.facts["input_shape"], len(test.class_names)
+                settings, run.facts["input_shape"], run.arguments["classes"]
             ),
             "starts": run.facts["starts"],
             "machine": run.facts["machine"],
@@ -254,11 +272,13 @@ def add_seed(
     test = run.load_data("test", data)
     side = record["preprocessing"]["crop"]
     shape = (side, side, record["input_shape"][-1])
-    _, _, figures = _evaluated(run, name, weights, test, shape)
+    temperature = record.get("temperature", 1.0)
+    _, _, figures = _evaluated(run, name, weights, test, shape, temperature)
     _write_results(run, figures, results / name / f"seed-{seed}")
     others = record.get("other_seeds", [])
     record["other_seeds"] = sorted(
-        [*others, {"seed": seed, "error": figures["error"]}], key=lambda x: x["seed"]
+        [*others, {"seed": seed, "error": main_error(figures)}],
+        key=lambda x: x["seed"],
     )
     _write_manifest(manifest, pretrained, results)
     return record
@@ -295,9 +315,46 @@ def _changes(run):
     )
 
 
-def _evaluated(run, name, weights, test, shape):
-    """The model with rounded weights, their file's content, and their figures."""
+def _temperature(run, holdout_run, weights, data, shape):
+    """Fitted on held-out images, where there are some, and how many these are."""
+    from elu_zoo.architectures import reconstructs
+    from elu_zoo.predictions import fit_temperature
+
+    if reconstructs(run.settings["model"]):
+        return 1.0, 0
+    if holdout_run is not None:
+        run = _same_recipe(run, _finished(holdout_run))
+    if not run.settings["holdout"]:
+        return 1.0, 0
+    held_out = run.load_data("holdout", data)
+    outputs = held_out.predict(run.build_model(weights, shape))
+    return round(fit_temperature(outputs, held_out.labels), 3), len(held_out)
+
+
+def _same_recipe(run, held_out):
+    """The run with held-out images, if it differs in nothing else but its seed."""
+    same = {"seed": 0, "holdout": 0}
+    if (
+        not held_out.settings["holdout"]
+        or _changes(run) | same != _changes(held_out) | same
+        or dependencies.changed(_recipe_of(run), _recipe_of(held_out))
+    ):
+        raise UserError(
+            f"Expected a run of the recipe in {run.folder} that differs in --holdout "
+            f"and --seed alone. Received: {held_out.folder}, with "
+            f"{_changes(held_out)}, there {_changes(run)}"
+        )
+    return held_out
+
+
+def _recipe_of(run):
+    return {dependencies.RECIPE: (run.folder / "recipe.py").read_text("utf-8")}
+
+
+def _evaluated(run, name, weights, test, shape, temperature):
+    """The model with rounded weights, their file's content, and their metrics."""
     from elu_zoo._weight_files import load_weights, save_weights
+    from elu_zoo.records import attach_record, get_record
 
     if weights == "best" and not run.settings["holdout"]:
         raise UserError(
@@ -311,6 +368,11 @@ def _evaluated(run, name, weights, test, shape):
         load_weights(model, file)
         content = file.read_bytes()
     figures = test.evaluate(model)
+    if temperature != 1:
+        before = {key: figures[key] for key in ("loss", "calibration_error")}
+        record = dataclasses.replace(get_record(model), temperature=temperature)
+        attach_record(model, record)
+        figures = test.evaluate(model) | {"uncalibrated": before}
     facts = {"name": name, "split": "test", "machine": device.description()}
     return model, content, facts | figures
 

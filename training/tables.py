@@ -85,11 +85,39 @@ def over_seeds(record: Mapping) -> tuple[float, float | None, list[int]]:
     >>> round(mean, 4), round(deviation, 4), seeds
     (0.25, 0.0707, [0, 1])
     """
-    own = {"seed": record["training"]["seed"], "error": record["metrics"]["error"]}
+    own = {"seed": record["training"]["seed"], "error": main_error(record["metrics"])}
     runs = [own, *record.get("other_seeds", ())]
     errors = [run["error"] for run in runs]
     deviation = statistics.stdev(errors) if len(errors) > 1 else None
     return statistics.mean(errors), deviation, [run["seed"] for run in runs]
+
+
+def main_error(metrics: Mapping) -> float:
+    """The test error of a classifier, or the reconstruction error.
+
+    Example:
+
+    >>> main_error({"error": 0.25})
+    0.25
+    """
+    return metrics["error"] if "error" in metrics else metrics["reconstruction_error"]
+
+
+def error_text(record: Mapping, digits: int = 2) -> str:
+    """What the README's table says of the error.
+
+    Example:
+
+    >>> error_text({"metrics": {"error": 0.25, "error_interval": [0.241, 0.259]}})
+    '25.00% (24.1%–25.9%)'
+    >>> error_text({"metrics": {"reconstruction_error": 3.14159}})
+    'squared error 3.14 per image'
+    """
+    metrics = record["metrics"]
+    if "error" not in metrics:
+        return f"squared error {metrics['reconstruction_error']:.{digits}f} per image"
+    low, high = metrics["error_interval"]
+    return f"{metrics['error']:.{digits}%} ({low:.1%}–{high:.1%})"
 
 
 def hardware(record: Mapping) -> str:
@@ -113,7 +141,8 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
         A string of Markdown.
     """
     mean, deviation, seeds = over_seeds(record)
-    ranked = sorted(figures["class_error"].items(), key=lambda item: item[1])
+    ranked = sorted(figures.get("class_error", {}).items(), key=lambda item: item[1])
+    shown = min(8, len(ranked) // 2)
     arguments = record["arguments"].items()
     text = _template().render(
         name=name,
@@ -130,13 +159,24 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
         side=record["preprocessing"]["crop"],
         resized_from=record.get("resized_from"),
         made_with=[f"{k}={v!r}" for k, v in arguments if k != "classes"],
-        extremes=list(zip(ranked[:8], ranked[::-1][:8], strict=True)),
+        input=_input(record),
+        reconstructs="class_error" not in figures,
+        calibrated_on=record.get("calibrated_on", 0),
+        extremes=list(zip(ranked[:shown], ranked[::-1][:shown], strict=True)),
         options="".join(
             f" --{option.replace('_', '-')} {value}"
             for option, value in record.get("recipe_changes", {}).items()
         ),
     )
     return "\n\n".join(map(_filled, text.split("\n\n")))
+
+
+def _input(record):
+    *size, channels = record["input_shape"]
+    if None not in size:
+        return f"{'×'.join(map(str, size))}×{channels}"
+    best = record["preprocessing"]["crop"]
+    return f"images of any size, best {best}×{best}×{channels}"
 
 
 def _template():
@@ -186,17 +226,18 @@ def table(manifest: Mapping) -> str:
     ]
     for name, record in sorted(manifest["weights"].items()):
         metrics, training = record["metrics"], record["training"]
-        low, high = metrics["error_interval"]
         mean, deviation, seeds = over_seeds(record)
+        unit = "{:.1%} ± {:.1%}" if "error" in metrics else "{:.2f} ± {:.2f}"
         runs = f"{len(seeds)}" + (
-            f": {mean:.1%} ± {deviation:.1%}" if len(seeds) > 1 else ""
+            f": {unit.format(mean, deviation)}" if len(seeds) > 1 else ""
         )
+        top5 = f"{metrics['top5_error']:.2%}" if "error" in metrics else "–"
         rows.append(
             f"| [`{name}`](pretrained/cards/{name}.md) | {record['dataset']['name']} "
-            f"| {metrics['error']:.2%} ({low:.1%}–{high:.1%}) | {runs} "
-            f"| {metrics['top5_error']:.2%} | {record['parameters'] / 1e6:.2f} M "
-            f"| {record['multiply_adds'] / 1e6:.0f} M | {record['bytes'] / 1e6:.1f} MB "
-            f"| {training['epochs']} epochs, {training['flop'] / 1e15:.2f} PFLOP, "
+            f"| {error_text(record)} | {runs} "
+            f"| {top5} | {record['parameters'] / 1e6:.2f} M "
+            f"| {record['multiply_adds'] / 1e6:.3g} M | {record['bytes'] / 1e6:.1f} MB "
+            f"| {training['epochs']} epochs, {training['flop'] / 1e15:.3g} PFLOP, "
             f"{training['seconds'] / 60:.0f} min, {hardware(record)} |"
         )
     return "\n".join(rows) + "\n"
@@ -210,37 +251,44 @@ def updated(readme: str, manifest: Mapping) -> str:
 
 
 def results_csv(manifest: Mapping) -> str:
-    """One row per weights file, best first, as text of a CSV file."""
+    """One row per weights file, as text of a CSV file."""
     rows = []
     for name, record in manifest["weights"].items():
         metrics, training = record["metrics"], record["training"]
         mean, deviation, seeds = over_seeds(record)
+        if "error" not in metrics:
+            mean = deviation = None
         rows.append(
             {
                 "weights": name,
                 "dataset": record["dataset"]["name"],
-                "top1_error": round(100 * metrics["error"], 2),
-                "top5_error": round(100 * metrics["top5_error"], 2),
+                "top1_error": _percent(metrics.get("error")),
+                "top5_error": _percent(metrics.get("top5_error")),
+                "reconstruction_error": metrics.get("reconstruction_error", ""),
                 "seed": training["seed"],
                 "seeds": len(seeds),
-                "top1_error_mean": round(100 * mean, 2),
-                "top1_error_sd": "" if deviation is None else round(100 * deviation, 2),
+                "top1_error_mean": _percent(mean),
+                "top1_error_sd": _percent(deviation),
                 "parameters": record["parameters"],
                 "multiply_adds": record["multiply_adds"],
                 "image_size": record["preprocessing"]["crop"],
                 "file_bytes": record["bytes"],
                 "epochs": training["epochs"],
                 "train_seconds": training["seconds"],
-                "train_pflop": round(training["flop"] / 1e15, 3),
+                "train_pflop": float(f"{training['flop'] / 1e15:.4g}"),
                 "hardware": hardware(record),
             }
         )
-    rows.sort(key=lambda row: (row["dataset"], row["top1_error"]))
+    rows.sort(key=lambda row: (row["dataset"], row["weights"]))
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _percent(share):
+    return "" if share is None else round(100 * share, 2)
 
 
 def points(manifest: Mapping) -> dict[str, list[tuple]]:
@@ -253,6 +301,8 @@ def points(manifest: Mapping) -> dict[str, list[tuple]]:
     panels: dict[str, list[tuple]] = {}
     for name, record in sorted(manifest["weights"].items()):
         metrics = record["metrics"]
+        if "error" not in metrics:
+            continue
         low, high = metrics["error_interval"]
         panels.setdefault(record["dataset"]["name"], []).append(
             (

@@ -32,7 +32,7 @@ def run(arguments):
                 record.dataset["name"],
                 len(record.class_names),
                 _size(record.input_shape),
-                f"{record.metrics['error']:.2%}",
+                f"{record.metrics['error']:.2%}" if "error" in record.metrics else "-",
                 f"{record.parameters / 1e6:.2f} M",
                 f"{record.bytes / 1e6:.1f} MB",
             )

@@ -8,10 +8,16 @@ import pathlib
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from elu_zoo.errors import UserError
+from training import publish
+from training.data.memory import MemoryDataset
+from training.engine.run import Run
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -228,3 +234,42 @@ def test_an_evaluation_finds_out_first_that_it_cannot_be_written(tmp_path):
     assert result.returncode == 1
     assert "no folder" in result.stderr and "log.csv" not in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def kept_run(folder, recipe=RECIPE, **settings):
+    folder.mkdir()
+    (folder / "recipe.py").write_text(recipe)
+    plain = {"seed": 0, "epochs": 6, "holdout": 0, "batch_size": 10, "rate_factor": 1.0}
+    return Run(folder, {"settings": plain | settings}, [])
+
+
+@pytest.mark.parametrize(
+    "differing",
+    [{"holdout": 0}, {"epochs": 7}, {"recipe": RECIPE.replace("2e-3", "1e-3")}],
+)
+def test_held_out_images_have_to_be_of_the_same_recipe(tmp_path, differing):
+    run = kept_run(tmp_path / "run")
+    good = kept_run(tmp_path / "good", "# A comment.\n" + RECIPE, holdout=9, seed=1)
+    assert publish._same_recipe(run, good) is good
+    other = kept_run(tmp_path / "other", **{"holdout": 9} | differing)
+    with pytest.raises(UserError, match="--holdout and --seed alone"):
+        publish._same_recipe(run, other)
+
+
+def test_the_temperature_makes_up_for_too_much_confidence(monkeypatch):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5000, 4)) * 2
+    odds = np.exp(logits)
+    labels = odds.cumsum(-1) > rng.random((5000, 1)) * odds.sum(-1, keepdims=True)
+    confident = odds**2.5 / (odds**2.5).sum(-1, keepdims=True)
+    held_out = MemoryDataset(confident, labels.argmax(-1), tuple("abcd"))
+    monkeypatch.setattr(MemoryDataset, "predict", lambda self, model: self.images)
+    run = SimpleNamespace(
+        settings={"model": "ELUNet11", "holdout": 5000},
+        load_data=lambda split, folder: {"holdout": held_out}[split],
+        build_model=lambda weights, shape: None,
+    )
+    temperature, count = publish._temperature(run, None, "last", "DIR", (32, 32, 3))
+    assert temperature == pytest.approx(2.5, rel=0.05) and count == 5000
+    run.settings["holdout"] = 0
+    assert publish._temperature(run, None, "last", "DIR", (32, 32, 3)) == (1.0, 0)

@@ -28,15 +28,12 @@ def main():
 
     facts = machine()  # Sets the environment before Keras is loaded.
     from elu_zoo.evaluation import evaluate
-    from training.engine.inputs import split_holdout
     from training.engine.run import load_run
 
     run = load_run(arguments.run)
     if not run.settings["holdout"]:
         sys.exit(f"Expected a run with --holdout. Received: {run.folder}")
-    _, held_out = split_holdout(
-        run.load_data("train", arguments.data), run.settings["holdout"]
-    )
+    held_out = run.load_data("holdout", arguments.data)
     model = run.build_model(input_shape=(None, None, held_out.channels))
     facts |= {
         "recipe": run.facts["recipe"],

@@ -91,9 +91,17 @@ class MemoryDataset(datasets.Dataset):
     def evaluate(self, model: keras.Model) -> dict[str, Any]:
         """See `Examples.evaluate`; the images are resized as a whole."""
         from elu_zoo import evaluation
+        from elu_zoo.images import image_side
 
-        images = self.resized(model.input_shape[1]).images
+        images = self.resized(image_side(model)).images
         return evaluation.evaluate(model, images, self.labels, self.class_names)
+
+    def predict(self, model: keras.Model) -> np.ndarray:
+        """See `Examples.predict`."""
+        from elu_zoo.images import image_side
+
+        images = self.resized(image_side(model)).images
+        return model.predict(images, batch_size=250, verbose=0)
 
     def preprocessing(self, side: int) -> dict[str, Any]:
         """See `Examples.preprocessing`."""

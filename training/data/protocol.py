@@ -99,13 +99,24 @@ class Examples(Protocol):
         """
 
     def evaluate(self, model: keras.Model) -> dict[str, Any]:
-        """Evaluates a model on all examples, at the image size that it takes.
+        """Evaluates a model on all examples, at the image size that it is best at.
 
         Args:
-            model: Keras model that gives probabilities of shape `(n, classes)`.
+            model: Keras model that gives probabilities of shape `(n, classes)`, or an
+                autoencoder.
 
         Returns:
-            The metrics of `elu_zoo.evaluation.measure`.
+            The metrics of `elu_zoo.evaluation.evaluate`.
+        """
+
+    def predict(self, model: keras.Model) -> np.ndarray:
+        """Computes the outputs of a model for all examples, as `evaluate` does.
+
+        Args:
+            model: Keras model with one output of shape `(n, outputs)`.
+
+        Returns:
+            The outputs, in the order of the examples.
         """
 
     def preprocessing(self, side: int) -> dict[str, Any]:

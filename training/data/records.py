@@ -224,12 +224,18 @@ class RecordDataset:
         """See `Examples.evaluate`; the images are center crops."""
         from elu_zoo import evaluation, predictions
 
+        probabilities = predictions.probabilities(self.predict(model), model)
+        return evaluation.measure(probabilities, self.labels, self.class_names)
+
+    def predict(self, model: keras.Model) -> np.ndarray:
+        """See `Examples.predict`."""
+        from elu_zoo.images import image_side
+
         outputs = [
             np.asarray(model.predict_on_batch(batch.images))[batch.indices >= 0]
-            for batch in self.evaluation_batches(model.input_shape[1])
+            for batch in self.evaluation_batches(image_side(model))
         ]
-        probabilities = predictions.probabilities(np.concatenate(outputs), model)
-        return evaluation.measure(probabilities, self.labels, self.class_names)
+        return np.concatenate(outputs)
 
     def preprocessing(self, side: int) -> dict[str, Any]:
         """See `Examples.preprocessing`."""

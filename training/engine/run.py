@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import keras
 
 from elu_zoo._weight_files import load_weights
+from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
 from elu_zoo.models import build_model
 from elu_zoo.records import attach_record, get_record
 from training.data import sources
 from training.data.protocol import Examples
 from training.engine import runlog
+from training.engine.inputs import split_holdout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,15 @@ class Run:
         """Arguments of the model function, without dropout, which has no weights."""
         arguments = dict(self.settings["model_arguments"])
         arguments.pop("dropout", None)
-        return arguments | {"classes": len(self.facts["class_names"])}
+        outputs = len(self.class_names) or math.prod(self.facts["input_shape"])
+        return arguments | {"classes": outputs}
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; none if the network reconstructs its images."""
+        if reconstructs(self.settings["model"]):
+            return []
+        return self.facts["class_names"]
 
     def build_model(
         self, which: str = "last", input_shape: Sequence[int | None] | None = None
@@ -62,15 +73,16 @@ class Run:
             | self.arguments,
         )
         load_weights(model, self.folder / f"{which}.weights.h5")
-        names = self.facts["class_names"]
-        attach_record(model, dataclasses.replace(get_record(model), class_names=names))
+        record = dataclasses.replace(get_record(model), class_names=self.class_names)
+        attach_record(model, record)
         return model
 
     def load_data(self, split: str, data_dir: str | pathlib.Path) -> Examples:
         """Opens a split of the run's data set.
 
         Args:
-            split: `"train"` or `"test"`.
+            split: `"train"`, `"test"`, or `"holdout"` for the images of train that the
+                run left out.
             data_dir: Folder of the data sets.
 
         Returns:
@@ -79,9 +91,15 @@ class Run:
         Raises:
             UserError: If its classes are not those that the run was trained on.
         """
-        return sources.load(
-            self.settings["dataset"], split, data_dir, self.facts["class_names"]
+        dataset = sources.load(
+            self.settings["dataset"],
+            "train" if split == "holdout" else split,
+            data_dir,
+            self.facts["class_names"],
         )
+        if split == "holdout":
+            return split_holdout(dataset, self.settings["holdout"])[1]
+        return dataset
 
 
 def load_run(folder: str | pathlib.Path) -> Run:
