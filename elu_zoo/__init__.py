@@ -1,11 +1,12 @@
 """Keras models of the ELU networks of Clevert, Unterthiner & Hochreiter (ICLR 2016).
 
-Importing the package imports neither Keras nor a backend; its functions do, when they
-are first used.
+Importing the package imports neither Keras nor a backend. Each function imports them
+when it is first used.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+import types
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -88,7 +89,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         try:
             return importlib.import_module(f"{__name__}.{name}")
@@ -102,13 +103,13 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Keras loads a saved model only of layers that it knows.
+# Keras loads a saved model only if it knows the classes of its layers.
 @wrapt.when_imported("keras")
-def _register_layers(_):
+def _register_layers(_: types.ModuleType) -> None:
     importlib.import_module("elu_zoo.layers")
     importlib.import_module("elu_zoo._record_layer")
     importlib.import_module("elu_zoo.optimizers")

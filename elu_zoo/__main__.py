@@ -1,3 +1,5 @@
+"""`python -m elu_zoo` is the command `elu-zoo`."""
+
 import sys
 
 from elu_zoo.cli import main

@@ -1,16 +1,27 @@
-"""The builder of the paper's networks: reads the tables of `architectures.py`."""
+"""Builds the paper's networks from the tables of `architectures.py`."""
 
 import dataclasses
 import logging
 import numbers
+import os
+import pathlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from elu_zoo._fetching import resolve
 from elu_zoo._record_layer import ModelRecord
+from elu_zoo._typing import Shape
 from elu_zoo._weight_files import load_weights
-from elu_zoo.architectures import ARCHITECTURES, FC, dropout_rates
+from elu_zoo.architectures import (
+    ARCHITECTURES,
+    FC,
+    Architecture,
+    Stack,
+    dropout_rates,
+)
 from elu_zoo.errors import UserError
 from elu_zoo.layers import (
     ELU,
@@ -24,14 +35,14 @@ from elu_zoo.records import Preprocessing, Record, attach_record
 
 _log = logging.getLogger(__name__)
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[..., keras.Layer]] = {
     "elu": ELU,
     "relu": keras.layers.ReLU,
     "leaky_relu": lambda **kwargs: keras.layers.LeakyReLU(0.1, **kwargs),
     "shifted_relu": ShiftedReLU,
 }
 
-# Arguments that have to be those that the weights were made with.
+# Arguments that must be those that the weights were made with.
 OF_WEIGHTS = (
     "activation",
     "batch_normalization",
@@ -41,7 +52,7 @@ OF_WEIGHTS = (
     "pyramid_levels",
 )
 
-PREPROCESSING = {
+PREPROCESSING: dict[str, Callable[[], list[keras.Layer]]] = {
     "standardize": lambda: [Standardization(name="preprocessing")],
     "pixel_mean": lambda: [Standardization(axis=(1, 2, 3), name="preprocessing")],
     "gcn_zca": lambda: [
@@ -53,32 +64,31 @@ PREPROCESSING = {
 
 HEAD = "predictions"
 
-# Whatever keras.json says: weights and preprocessing are for this order.
+# Weights and preprocessing expect this order, so `keras.json` must not change it.
 NHWC = "channels_last"
 
 
 def build(
-    key,
+    key: str,
     *,
-    include_top,
-    weights,
-    input_tensor,
-    input_shape,
-    pooling,
-    classes,
-    classifier_activation,
-    name,
-    dropout,
-    include_preprocessing,
-    kernel_initializer,
-    **of_weights,
-):
-    """The model of a model function: weights found first, loaded last.
+    include_top: bool,
+    weights: str | os.PathLike[str] | None,
+    input_tensor: keras.KerasTensor | None,
+    input_shape: Shape | None,
+    pooling: str | None,
+    classes: int | None,
+    classifier_activation: str | Callable[..., Any] | None,
+    name: str,
+    dropout: float | Sequence[float | Sequence[float]] | None,
+    include_preprocessing: bool,
+    kernel_initializer: Any,
+    **of_weights: Any,
+) -> keras.Model:
+    """Builds the model of a model function: finds the weights first, loads them last.
 
-    Args:
-        key: Key of the architecture, such as `"elunet11"`.
-        **of_weights: Those arguments of the model function that are part of what the
-            weights were made with, see `OF_WEIGHTS`; `None` where left out.
+    `key` is that of the architecture, such as `"elunet11"`. `of_weights` are the
+    arguments in `OF_WEIGHTS`, `None` where omitted. All others are those of the model
+    functions.
     """
     architecture = ARCHITECTURES[key]
     record, path = resolve(key, weights)
@@ -87,7 +97,7 @@ def build(
         of_weights = of_weights | _known(record.arguments)
         if input_shape is None and input_tensor is None:
             input_shape = record.input_shape
-    # Classes that are given are the user's own, though there may be as many.
+    # Given classes are the user's own, even if the weights have as many.
     new_head = record is not None and include_top and classes is not None
     if classes is None:
         classes = record.arguments["classes"] if record else architecture.classes
@@ -126,8 +136,14 @@ def build(
     return model
 
 
-def _pretrained(architecture, arguments, record, path, skip):
-    """The network with its weights, for images of other channels than theirs, too."""
+def _pretrained(
+    architecture: Architecture,
+    arguments: dict[str, Any],
+    record: Record | None,
+    path: pathlib.Path,
+    skip: Sequence[str],
+) -> keras.Model:
+    """The network with its weights, which may be for fewer or more channels."""
     tensor = arguments["input_tensor"]
     *size, channels = arguments["input_shape"] if tensor is None else tensor.shape[1:]
     pretrained = record.input_shape[-1] if record else channels
@@ -136,6 +152,7 @@ def _pretrained(architecture, arguments, record, path, skip):
         model = _network(architecture, repeat_gray=gray, **arguments)
         load_weights(model, path, skip=skip)
         return model
+    assert record is not None  # A file without one fits the channels as they are.
     if not channels or channels < pretrained or arguments["preprocessing"] == "gcn_zca":
         raise UserError(
             f"Expected images of 1, {pretrained} or more channels for the weights "
@@ -155,10 +172,11 @@ def _pretrained(architecture, arguments, record, path, skip):
     return model
 
 
-def _widened(array, shape):
-    """Weights for more channels, the first of which give the outputs that they gave.
+def _widened(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Weights for more channels, which give the same outputs as before.
 
-    The kernels of the others are 0, their statistics the mean of the first ones'.
+    The kernels of the additional channels are 0; their statistics are the mean of those
+    of the first channels.
     """
     for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True)):
         if have != want:
@@ -170,8 +188,13 @@ def _widened(array, shape):
     return array
 
 
-def _new_record(architecture, model, arguments, record):
-    """The record of a built model: that of its weights where it has some."""
+def _new_record(
+    architecture: Architecture,
+    model: keras.Model,
+    arguments: dict[str, Any],
+    record: Record | None,
+) -> Record:
+    """The record of a built model, based on the record of its weights if it has any."""
     changed = {
         name: arguments[name]
         for name in OF_WEIGHTS
@@ -179,7 +202,7 @@ def _new_record(architecture, model, arguments, record):
     }
     classes = {"classes": int(arguments["classes"])}
     height, width, _ = shape = tuple(model.input_shape[1:])
-    how = record and record.preprocessing
+    how = record.preprocessing if record else None
     if height and height == width:
         how = how.scaled(height) if how else Preprocessing(height, height)
     return dataclasses.replace(
@@ -190,16 +213,18 @@ def _new_record(architecture, model, arguments, record):
     )
 
 
-def _default(architecture, name, value):
-    """The value of an argument in `OF_WEIGHTS`, or the architecture's if left out."""
+def _default(architecture: Architecture, name: str, value: Any) -> Any:
+    """The value of an argument in `OF_WEIGHTS`; the architecture's if it is omitted."""
     return getattr(architecture, name) if value is None else _as_tuple(value)
 
 
-def _known(arguments):
+def _known(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in arguments.items() if n in OF_WEIGHTS}
 
 
-def _check_arguments_of_weights(architecture, of_weights, record):
+def _check_arguments_of_weights(
+    architecture: Architecture, of_weights: Mapping[str, Any], record: Record
+) -> None:
     for name, value in of_weights.items():
         made_with = _default(architecture, name, record.arguments.get(name))
         if value is not None and _as_tuple(value) != made_with:
@@ -210,31 +235,31 @@ def _check_arguments_of_weights(architecture, of_weights, record):
             )
 
 
-def _as_tuple(value):
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 def _network(
-    architecture,
+    architecture: Architecture,
     *,
-    include_top,
-    input_tensor,
-    input_shape,
-    pooling,
-    classes,
-    classifier_activation,
-    name,
-    activation,
-    batch_normalization,
-    dropout,
-    width,
-    include_preprocessing,
-    preprocessing,
-    kernel_initializer,
-    stem_strides,
-    pyramid_levels,
-    repeat_gray=False,
-):
+    include_top: bool,
+    input_tensor: keras.KerasTensor | None,
+    input_shape: Shape,
+    pooling: str | None,
+    classes: int,
+    classifier_activation: str | Callable[..., Any] | None,
+    name: str,
+    activation: str,
+    batch_normalization: bool,
+    dropout: float | Sequence[float | Sequence[float]] | None,
+    width: float,
+    include_preprocessing: bool,
+    preprocessing: str,
+    kernel_initializer: Any,
+    stem_strides: int,
+    pyramid_levels: Sequence[int],
+    repeat_gray: bool = False,
+) -> keras.Model:
     _check_choice("activation", activation, ACTIVATIONS)
     _check_choice("preprocessing", preprocessing, PREPROCESSING)
     _check_choice("pooling", pooling, (None, "avg", "max"))
@@ -302,18 +327,18 @@ def _network(
 
 
 def _stack(
-    x,
-    stack,
-    name,
+    x: keras.KerasTensor,
+    stack: Stack,
+    name: str,
     *,
-    strides,
-    pool,
-    activation,
-    batch_normalization,
-    dropout,
-    width,
-    kernel_initializer,
-):
+    strides: int,
+    pool: bool,
+    activation: Callable[..., keras.Layer],
+    batch_normalization: bool,
+    dropout: Sequence[float],
+    width: float,
+    kernel_initializer: Any,
+) -> keras.KerasTensor:
     layers = [(units, field) for count, units, field in stack for _ in range(count)]
     for number, (units, field) in enumerate(layers, start=1):
         units = max(1, round(units * width))
@@ -336,8 +361,8 @@ def _stack(
         if batch_normalization:
             x = keras.layers.BatchNormalization(name=f"{name}_norm{number}")(x)
         if number == len(layers) and pool and x.shape[1:3] != (1, 1):
-            # The activations increase, so they commute with the maximum: pooling first
-            # gives the same output for a quarter of the activations.
+            # Increasing activations commute with the maximum: pooling first gives the
+            # same output and needs only a quarter of the activations.
             x = keras.layers.MaxPooling2D(
                 2, padding="same", data_format=NHWC, name=f"{name}_pool"
             )(x)
@@ -347,8 +372,8 @@ def _stack(
     return x
 
 
-def _fresh(initializer):
-    """Keras's initializers give the same values each time: a layer needs its own."""
+def _fresh(initializer: Any) -> Any:
+    """A copy for one layer: a Keras initializer gives the same values every time."""
     if isinstance(initializer, keras.initializers.Initializer):
         config = initializer.get_config()
         if config.get("seed", 0) is None:
@@ -356,7 +381,9 @@ def _fresh(initializer):
     return initializer
 
 
-def _image_input(input_tensor, input_shape):
+def _image_input(
+    input_tensor: keras.KerasTensor | None, input_shape: Shape
+) -> keras.KerasTensor:
     if input_tensor is not None:
         if not keras.utils.is_keras_tensor(input_tensor):
             raise UserError(
@@ -372,13 +399,13 @@ def _image_input(input_tensor, input_shape):
     return keras.Input(input_shape, name="image")
 
 
-def _check_choice(name, value, choices):
+def _check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     if value not in choices:
         raise UserError(
             f"Expected {name} to be one of {list(choices)}. Received: {name}={value!r}"
         )
 
 
-def _at_least_float32():
+def _at_least_float32() -> str:
     dtype = keras.config.dtype_policy().compute_dtype
     return "float32" if dtype in ("float16", "bfloat16") else dtype

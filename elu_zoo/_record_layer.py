@@ -1,4 +1,4 @@
-"""The layer in which a model carries its record."""
+"""The layer that holds a model's record."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from elu_zoo.records import Record
 
 @keras.saving.register_keras_serializable(package="elu_zoo")
 class ModelRecord(keras.layers.Identity):
-    """Gives its input, and has the record of its model in its configuration.
+    """Returns its input, and keeps the model's record in its configuration.
 
-    Whatever Keras does with a model, it keeps the layers' configurations: `save`,
-    `clone_model` with and without a `clone_function`, `keras.Model(model.input, x)`.
+    Whatever Keras does with a model, it keeps the configurations of the layers: `save`,
+    `clone_model` with or without a `clone_function`, `keras.Model(model.input, x)`.
 
     Args:
         record: A `Record`, or its dict.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
 
@@ -26,7 +27,7 @@ class ModelRecord(keras.layers.Identity):
     'net.a'
     """
 
-    def __init__(self, record: Record | dict[str, Any], **kwargs: Any):
+    def __init__(self, record: Record | dict[str, Any], **kwargs: Any) -> None:
         # Autocast would round raw images to bfloat16.
         super().__init__(autocast=False, **kwargs)
         self.record = Record.from_dict(record) if isinstance(record, dict) else record

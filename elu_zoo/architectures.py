@@ -1,57 +1,69 @@
-"""The networks of Clevert et al. (2016) as data, in the paper's own notation.
+"""The networks of Clevert et al. (2016) as data, in the paper's notation.
 
-A stack is a tuple of `(layers, units, receptive field)`; the receptive field of a
-fully-connected layer is `FC`. The last stack holds the output layer alone; the model
-functions replace its units by `classes`. Sections 4.1 to 4.3 of arXiv 1511.07289.
+A stack is a tuple of rows `(layers, units, receptive field)`. The receptive field of a
+fully-connected layer is `FC`. The last stack holds only the output layer, whose units
+the model functions replace with `classes`. Sections 4.1 to 4.3 of arXiv 1511.07289.
 """
 
 import dataclasses
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 from elu_zoo.errors import UserError
 
 FC = "FC"
+"""Receptive field of a fully-connected layer."""
+
+Stack = tuple[tuple[int, int, Any], ...]
+"""Rows of layers, units and receptive field."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """One row of the paper.
+    """One network of the paper.
 
     Attributes:
         model: Name of the model function.
-        stacks: The stacks, input first.
+        stacks: The stacks, from the input to the output.
         input_shape: Default `(height, width, channels)`.
-        dropout: The paper's dropout rate after the last layer of each stack; for
-            fully-connected stacks, after each layer. Missing rates are 0.
-        activation: The default of the model function's argument, as all that follow.
-        batch_normalization: The same.
-        width: The same.
-        preprocessing: The same.
-        stem_strides: The same. The paper does not state them; 2 makes its training
-            times on ImageNet plausible.
-        pyramid_levels: The same; empty for no pyramid. The paper has three levels and
-            does not state their sizes.
+        dropout: The paper's dropout rate after the last layer of each stack, or after
+            each layer of a fully-connected stack. Missing rates are 0.
+        activation: Default of the model function's argument with this name.
+        batch_normalization: Default, likewise.
+        width: Default, likewise.
+        preprocessing: Default, likewise.
+        stem_strides: Default, likewise. The paper does not state it; 2 makes the
+            paper's training times on ImageNet plausible.
+        pyramid_levels: Default, likewise; empty for no pyramid. The paper has three
+            levels and does not state their sizes.
         reconstructs: Whether the outputs are the pixels of the image, from 0 to 1.
+
+    Example:
+
+    >>> ARCHITECTURES["elunet11"].classes
+    100
     """
 
     model: str
-    stacks: tuple
-    input_shape: tuple
-    dropout: tuple = ()
+    stacks: tuple[Stack, ...]
+    input_shape: tuple[int, int, int]
+    dropout: tuple[float, ...] = ()
     activation: str = "elu"
     batch_normalization: bool = False
     width: float = 1.0
     preprocessing: str = "standardize"
     stem_strides: int = 1
-    pyramid_levels: tuple = ()
+    pyramid_levels: tuple[int, ...] = ()
     reconstructs: bool = False
 
     @property
-    def classes(self):
+    def classes(self) -> int:
+        """Number of units of the output layer."""
         return self.stacks[-1][-1][1]
 
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Architecture] = {
     "elunet11": Architecture(
         model="ELUNet11",
         stacks=(
@@ -117,13 +129,13 @@ ARCHITECTURES = {
 
 
 def reconstructs(model: str) -> bool:
-    """Whether the outputs of a network are the pixels of the image.
+    """Tells whether the outputs of a network are the pixels of the image.
 
     Args:
         model: Name of the model function.
 
     Returns:
-        A boolean.
+        Whether some architecture of that name reconstructs its input.
 
     Example:
 
@@ -133,16 +145,35 @@ def reconstructs(model: str) -> bool:
     return any(a.reconstructs for a in ARCHITECTURES.values() if a.model == model)
 
 
-def dropout_rates(dropout, stacks):
-    """One rate for each layer of each stack, from a model function's `dropout`."""
-    rates = [dropout or 0.0] * len(stacks) if _is_rate(dropout) else list(dropout)
+def dropout_rates(dropout: Any, stacks: Sequence[Stack]) -> list[list[float]]:
+    """Expands a model function's `dropout` to one rate for each layer.
+
+    Args:
+        dropout: `None`, a rate, or a sequence with one item for each hidden stack: a
+            rate, or a sequence with one rate for each layer of the stack.
+        stacks: The hidden stacks.
+
+    Returns:
+        One list of rates for each stack.
+
+    Raises:
+        UserError: If a rate is out of [0, 1), or there are too many or too few.
+
+    Example:
+
+    >>> dropout_rates([0.1, 0.5], [((1, 192, 5), (1, 240, 3)), ((2, 4096, FC),)])
+    [[0.0, 0.1], [0.5, 0.5]]
+    """
+    rates: list[Any] = (
+        [dropout or 0.0] * len(stacks) if _is_rate(dropout) else list(dropout)
+    )
     if any(rates[len(stacks) :]):
         raise UserError(
             f"Expected dropout to have at most {len(stacks)} rates above 0, one for "
             f"each hidden stack. Received: dropout={dropout!r}"
         )
     rates = rates[: len(stacks)] + [0.0] * (len(stacks) - len(rates))
-    layered = []
+    layered: list[list[float]] = []
     for rate, stack in zip(rates, stacks, strict=True):
         count = sum(layers for layers, _, _ in stack)
         if not isinstance(rate, (list, tuple)):
@@ -154,9 +185,9 @@ def dropout_rates(dropout, stacks):
                 "Expected dropout rates in [0, 1), one for each stack or for each of "
                 f"its {count} layers. Received: dropout={dropout!r}"
             )
-        layered.append(rate)
+        layered.append(list(rate))
     return layered
 
 
-def _is_rate(value):
+def _is_rate(value: Any) -> bool:
     return value is None or isinstance(value, numbers.Real)

@@ -1,11 +1,14 @@
-"""Errors that are the user's to mend."""
+"""Errors that the user can correct."""
+
+import os
+from typing import Any
 
 
 class UserError(ValueError):
     """A mistake in an argument, a file or a recipe.
 
-    Commands show its message as one line. Every other exception is a fault of the
-    program and keeps its traceback.
+    Commands show its message on one line. Any other exception is a fault of the program
+    and keeps its traceback.
 
     Example:
 
@@ -15,14 +18,14 @@ class UserError(ValueError):
 
 
 class ImageError(UserError):
-    """A file, or bytes, that are no image which this package accepts.
+    """A file or bytes that this package does not accept as an image.
 
     Args:
-        message: What was expected and what came.
+        message: What was expected and what was received.
         path: Path of the file, or `None` for bytes and arrays.
 
     Attributes:
-        path: As given.
+        path: The argument `path`.
 
     Example:
 
@@ -30,9 +33,11 @@ class ImageError(UserError):
     'notes.txt'
     """
 
-    def __init__(self, message: str, path: object = None):
+    def __init__(
+        self, message: str, path: str | os.PathLike[str] | None = None
+    ) -> None:
         super().__init__(message)
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (*self.args, self.path)

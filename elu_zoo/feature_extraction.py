@@ -1,4 +1,4 @@
-"""The outputs of a network's stacks, by the names of its layers."""
+"""The outputs of a network's stacks, found by the names of its layers."""
 
 import re
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ from elu_zoo.errors import UserError
 
 
 def features(model: keras.Model, stacks: Sequence[str] | None = None) -> keras.Model:
-    """The outputs of the stacks of a network, as a model.
+    """Makes a model that outputs the features of a network's stacks.
 
     Args:
-        model: A model of this package, from a model function, fine-tuned, or loaded
+        model: A model of this package: from a model function, fine-tuned, or loaded
             from a file. It is shared, not copied: training one trains the other.
-        stacks: Names of the stacks to give, such as `["stack2", "stack5"]`; default
+        stacks: Names of the stacks to output, such as `["stack2", "stack5"]`; default
             all of them.
 
     Returns:
-        A functional `keras.Model` of the same input whose output is a dict from
+        A functional `keras.Model` with the same input. Its output is a dict from
         `"stack1"`, `"stack2"`, ... to the output of the stack's last layer: feature
-        maps `(n, height, width, units)`, each stack's of half the size of the one
-        before or of the same, or vectors `(n, units)`.
+        maps of shape `(n, height, width, units)`, whose size each stack halves or
+        keeps, or vectors of shape `(n, units)`.
 
     Raises:
-        UserError: If the model has no such stacks.
+        UserError: If the model does not have these stacks.
 
     Example:
 
@@ -45,18 +45,25 @@ def features(model: keras.Model, stacks: Sequence[str] | None = None) -> keras.M
 
 
 def stack_layers(model: keras.Model) -> dict[str, list[keras.Layer]]:
-    """The layers of each stack.
+    """Finds the layers of each stack.
 
     Args:
         model: A model of this package.
 
     Returns:
-        A dict from `"stack1"`, `"stack2"`, ... to the stack's layers, in their order.
+        A dict from `"stack1"`, `"stack2"`, ... to the stack's layers, in order.
 
     Raises:
-        UserError: If the model has no layers that are named after stacks.
+        UserError: If no layer of the model is named after a stack.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> layers = stack_layers(elu_zoo.ELUNet11(width=0.05))
+    >>> [layer.name for layer in layers["stack1"]]
+    ['stack1_conv1', 'stack1_pool', 'stack1_activation1']
     """
-    stacks = {}
+    stacks: dict[str, list[keras.Layer]] = {}
     for layer in getattr(model, "layers", []):
         if match := re.match(r"(stack\d+)_", layer.name):
             stacks.setdefault(match[1], []).append(layer)
@@ -79,13 +86,13 @@ def stack_layers(model: keras.Model) -> dict[str, list[keras.Layer]]:
 
 
 def find_trunk(model: keras.Model) -> keras.Model:
-    """The model of this package within a model: itself, or the first inside it.
+    """Finds the model of this package within a model: itself, or the first inside it.
 
     Args:
         model: Keras model, such as `Sequential([ELUNet11(include_top=False), ...])`.
 
     Returns:
-        A `keras.Model` whose layers are named after stacks; `model` if there is none.
+        The `keras.Model` whose layers are named after stacks; `model` if there is none.
 
     Example:
 

@@ -9,22 +9,32 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A temporary path beside `path` that takes its place if the block succeeds.
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a temporary path that replaces `path` if the block succeeds.
 
     Args:
-        path: String or path of the file to write or to replace.
+        path: Path of the file to write or replace.
 
     Yields:
-        The path to write to, in the same folder. It is synced and renamed to `path`
-        after the block; if the block raises, it is removed and `path` is as it was.
+        The path to write to, in the same folder. After the block the file is synced and
+        renamed to `path`. If the block raises, the file is removed and `path` is left
+        unchanged.
 
     Raises:
         OSError: If the folder cannot be written to.
+
+    Example:
+
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with replacing(f"{folder.name}/a.txt") as part:
+    ...     _ = part.write_text("all of it")
+    >>> os.listdir(folder.name)
+    ['a.txt']
+    >>> folder.cleanup()
     """
     path = pathlib.Path(path)
     part = path.with_name(f".part.{secrets.token_hex(4)}.{path.name}")
-    # Not by tempfile, whose files are private: asking for the umask would change it.
+    # tempfile would make a private file, and reading the umask means changing it.
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield part
@@ -36,13 +46,20 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         part.unlink(missing_ok=True)
 
 
-def check_writable(folder: str | os.PathLike) -> None:
-    """Raises an OSError now, not after hours, if no file can be made in a folder."""
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Checks that files can be created in a folder, before hours of work.
+
+    Args:
+        folder: Path of the folder.
+
+    Raises:
+        OSError: If no file can be created in it.
+    """
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: pathlib.Path) -> None:
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_DIRECTORY)
         try:

@@ -1,4 +1,4 @@
-"""The paper's networks as functions, with the arguments of `keras.applications`."""
+"""The paper's networks as functions with the arguments of `keras.applications`."""
 
 import os
 import pathlib
@@ -15,28 +15,28 @@ from elu_zoo.records import did_you_mean, get_record, list_weights
 
 def ELUNet11(
     include_top: bool = True,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable | None = "softmax",
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "elunet11",
     *,
     activation: str | None = None,
     batch_normalization: bool | None = None,
-    dropout: float | Sequence | None = None,
+    dropout: float | Sequence[float | Sequence[float]] | None = None,
     width: float | None = None,
     include_preprocessing: bool = True,
     preprocessing: str | None = None,
     kernel_initializer: Any = None,
 ) -> keras.Model:
-    """The 11-layer CIFAR network (section 4.2 of the paper), 1.67 M weights.
+    """The 11-layer CIFAR network (section 4.2 of the paper), with 1.67 M weights.
 
-    The arguments that `keras.applications` has mean the same here. The model takes raw
-    images with values from 0 to 255 (`uint8` or float, NHWC); the preprocessing is a
-    layer of the model, its statistics are part of the weights. With a `weights` tag,
-    arguments that are left out become what the weights were made with.
+    Arguments shared with `keras.applications` mean the same here. The model takes raw
+    images with values from 0 to 255 (`uint8` or float, NHWC). Preprocessing is a layer
+    of the model, and its statistics are part of the weights. With a `weights` tag,
+    omitted arguments take the values that the weights were made with.
 
     Args:
         include_top: Whether to include the output layer.
@@ -44,45 +44,47 @@ def ELUNet11(
             `elu_zoo.list_weights()`), or the path of a `.weights.h5` file.
         input_tensor: Optional Keras tensor to use as the image input.
         input_shape: Optional `(height, width, channels)`; default `(32, 32, 3)`, or
-            that of the weights. Weights of 3 channels also serve 1, whose images give
-            the answers of their RGB copies, and more than 3, of which the others
-            start without influence.
-        pooling: With `include_top=False`: `None` for the output of the last hidden
-            layer as it is, `"avg"` or `"max"` for global pooling over the image.
-        classes: Number of your own classes: with a `weights` tag everything but the
-            output layer is loaded, and the output layer starts anew, whatever the
-            number. Default: the classes of the weights, with their output layer, or
-            100 without weights. Of a file it has to be what the file has.
-        classifier_activation: Activation of the output layer, `None` for logits.
+            the shape of the weights. Weights for 3 channels also serve 1 channel, where
+            an image gives the outputs of its RGB copy, and more than 3, where the
+            additional channels have no influence at first.
+        pooling: With `include_top=False`: `None` for the unpooled output of the last
+            hidden layer, `"avg"` or `"max"` for global pooling over the image.
+        classes: Number of your own classes. With a `weights` tag, all layers except the
+            output layer are loaded, and the output layer starts from random weights,
+            even if the number is that of the weights. Default: the classes of the
+            weights, with their output layer, or 100 without weights. With a file, it
+            must be the number of classes in the file.
+        classifier_activation: Activation of the output layer; `None` for logits.
         name: Name of the model.
         activation: `"elu"` (default), `"relu"`, `"leaky_relu"` (slope 0.1) or
             `"shifted_relu"`.
-        batch_normalization: Whether each hidden layer is batch-normalized before its
-            activation. Default: no, which is how the networks are meant to be trained.
-        dropout: `None` for no dropout, a rate for all hidden stacks, or a sequence
-            with one rate per stack, applied after its last layer (after each layer of a
-            fully-connected stack). In place of a rate, a sequence with one per layer of
-            the stack. The paper's rates:
+        batch_normalization: Whether to batch-normalize each hidden layer before its
+            activation. The default is no: the networks are meant to be trained without.
+        dropout: `None` for no dropout, one rate for all hidden stacks, or a sequence
+            with one rate per stack, applied after the last layer of the stack (after
+            each layer of a fully-connected stack). A sequence in place of a stack's
+            rate gives one rate per layer. The paper's rates are
             `elu_zoo.architectures.ARCHITECTURES["elunet11"].dropout`.
         width: Factor for the number of units of every hidden layer; default 1.
         include_preprocessing: Whether the model starts with its preprocessing.
         preprocessing: `"standardize"` (default; mean and standard deviation per
             channel), `"pixel_mean"` (the same per pixel and channel, for images of one
             size), `"gcn_zca"` (the paper's global contrast normalization and ZCA
-            whitening) or `"rescale"` (to 0–1). All but the last have statistics: call
-            `elu_zoo.adapt_preprocessing`, or load weights.
+            whitening) or `"rescale"` (to 0–1). All but `"rescale"` have statistics:
+            call `elu_zoo.adapt_preprocessing`, or load weights.
         kernel_initializer: Initializer of all kernels, such as the paper's
-            `"he_normal"`. The default, `None`, is LeCun normal with a ten times smaller
-            variance in the output layer: without normalization the loss then starts
-            near `log(classes)`, where with He's it starts far above.
+            `"he_normal"`. The default, `None`, is LeCun normal with a tenth of the
+            variance in the output layer. Without normalization the loss then starts
+            near `log(classes)`; with He initialization it starts far above.
 
     Returns:
         A functional `keras.Model`. Its layers are named after the paper's stacks
         (`"stack2_conv1"`, ..., `"predictions"`); see `elu_zoo.features`.
 
     Raises:
-        ValueError: If an argument is not one of the values above, or if it contradicts
-            the weights.
+        ValueError: If an argument is not one of the values above, or contradicts the
+            weights.
+        OSError: If published weights cannot be found or downloaded.
 
     Example:
 
@@ -112,34 +114,32 @@ def ELUNet11(
 
 def ELUNet18(
     include_top: bool = True,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable | None = "softmax",
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "elunet18",
     *,
     activation: str | None = None,
     batch_normalization: bool | None = None,
-    dropout: float | Sequence | None = None,
+    dropout: float | Sequence[float | Sequence[float]] | None = None,
     width: float | None = None,
     include_preprocessing: bool = True,
     preprocessing: str | None = None,
     kernel_initializer: Any = None,
 ) -> keras.Model:
-    """The 18-layer CIFAR network (section 4.2 of the paper), 39 M weights.
+    """The 18-layer CIFAR network (section 4.2 of the paper), with 39 M weights.
 
-    The paper's table lists 18 hidden layers and the output layer.
-
-    Args:
-        See `elu_zoo.ELUNet11`: the same arguments with the same defaults.
+    The paper's table lists 18 hidden layers and the output layer. The arguments and
+    their defaults are those of `elu_zoo.ELUNet11`.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: As `ELUNet11` does.
+        ValueError: As in `elu_zoo.ELUNet11`.
 
     Example:
 
@@ -169,17 +169,17 @@ def ELUNet18(
 
 def ELUNet15(
     include_top: bool = True,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable | None = "softmax",
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "elunet15",
     *,
     activation: str | None = None,
     batch_normalization: bool | None = None,
-    dropout: float | Sequence | None = None,
+    dropout: float | Sequence[float | Sequence[float]] | None = None,
     width: float | None = None,
     include_preprocessing: bool = True,
     preprocessing: str | None = None,
@@ -187,14 +187,15 @@ def ELUNet15(
     stem_strides: int | None = None,
     pyramid_levels: Sequence[int] | None = None,
 ) -> keras.Model:
-    """The 15-layer ImageNet network (section 4.3 of the paper), 165 M weights.
+    """The 15-layer ImageNet network (section 4.3 of the paper), with 165 M weights.
 
-    Spatial pyramid pooling before the fully-connected layers lets it take images of
+    Spatial pyramid pooling before the fully-connected layers makes it accept images of
     any size: pass `input_shape=(None, None, 3)`, the default with published weights.
+    Arguments not listed here are those of `elu_zoo.ELUNet11`.
 
     Args:
         input_shape: Optional `(height, width, channels)`; default `(224, 224, 3)`, or
-            that of the weights.
+            the shape of the weights.
         classes: Number of classes; default 1000, or that of the weights.
         stem_strides: Strides of the first convolution; default 2. The paper does not
             state them; 2 makes its training times plausible. Use 1 for images of 64
@@ -202,13 +203,12 @@ def ELUNet15(
         pyramid_levels: Sides of the grids of the spatial pyramid pooling (He et al.,
             2015); default `(4, 2, 1)`. The paper has three levels and does not state
             their sizes.
-        Others: See `elu_zoo.ELUNet11`.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: As `ELUNet11` does.
+        ValueError: As in `elu_zoo.ELUNet11`.
 
     Example:
 
@@ -240,17 +240,17 @@ def ELUNet15(
 
 def MNISTClassifier(
     include_top: bool = True,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable | None = "softmax",
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "mnist_classifier",
     *,
     activation: str | None = None,
     batch_normalization: bool | None = None,
-    dropout: float | Sequence | None = None,
+    dropout: float | Sequence[float | Sequence[float]] | None = None,
     width: float | None = None,
     include_preprocessing: bool = True,
     preprocessing: str | None = None,
@@ -258,17 +258,18 @@ def MNISTClassifier(
 ) -> keras.Model:
     """The MNIST classifier (section 4.1 of the paper): 8 hidden layers of 128 units.
 
+    Arguments not listed here are those of `elu_zoo.ELUNet11`.
+
     Args:
         input_shape: Optional `(height, width, channels)`; default `(28, 28, 1)`.
         classes: Number of classes; default 10.
-        preprocessing: Default `"rescale"`.
-        Others: See `elu_zoo.ELUNet11`.
+        preprocessing: As in `elu_zoo.ELUNet11`; default `"rescale"`.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: As `ELUNet11` does.
+        ValueError: As in `elu_zoo.ELUNet11`.
 
     Example:
 
@@ -297,17 +298,17 @@ def MNISTClassifier(
 
 def MNISTAutoencoder(
     include_top: bool = True,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: str | Callable | None = "sigmoid",
+    classifier_activation: str | Callable[..., Any] | None = "sigmoid",
     name: str = "mnist_autoencoder",
     *,
     activation: str | None = None,
     batch_normalization: bool | None = None,
-    dropout: float | Sequence | None = None,
+    dropout: float | Sequence[float | Sequence[float]] | None = None,
     width: float | None = None,
     include_preprocessing: bool = True,
     preprocessing: str | None = None,
@@ -315,22 +316,22 @@ def MNISTAutoencoder(
 ) -> keras.Model:
     """The MNIST autoencoder (section 4.1 of the paper): 1000-500-250-30, mirrored.
 
-    Its "classes" are the pixels: the output is the reconstruction, a vector of values
-    from 0 to 1, and `include_top=False` leaves out the output layer. The code of 30
-    units is `"stack1"` of `elu_zoo.features`.
+    Its "classes" are pixels: the output is the reconstructed image as a vector of
+    values from 0 to 1, and `include_top=False` omits the output layer. The code of 30
+    units is `"stack1"` of `elu_zoo.features`. Arguments not listed here are those of
+    `elu_zoo.ELUNet11`.
 
     Args:
         input_shape: Optional `(height, width, channels)`; default `(28, 28, 1)`.
         classes: Number of pixels; default 784.
         classifier_activation: Activation of the output layer; default `"sigmoid"`.
-        preprocessing: Default `"rescale"`.
-        Others: See `elu_zoo.ELUNet11`.
+        preprocessing: As in `elu_zoo.ELUNet11`; default `"rescale"`.
 
     Returns:
         A functional `keras.Model`.
 
     Raises:
-        ValueError: As `ELUNet11` does.
+        ValueError: As in `elu_zoo.ELUNet11`.
 
     Example:
 
@@ -357,7 +358,7 @@ def MNISTAutoencoder(
     )
 
 
-MODELS = {
+MODELS: dict[str, Callable[..., keras.Model]] = {
     "elunet11": ELUNet11,
     "elunet18": ELUNet18,
     "elunet15": ELUNet15,
@@ -367,10 +368,10 @@ MODELS = {
 
 
 def list_models() -> list[str]:
-    """Names of the model functions.
+    """Lists the names of the model functions.
 
     Returns:
-        A list of names, each of a function of `elu_zoo`.
+        The names, each of a function of `elu_zoo`.
 
     Example:
 
@@ -381,16 +382,21 @@ def list_models() -> list[str]:
 
 
 def get_model_function(name: str) -> Callable[..., keras.Model]:
-    """The model function of a name as in `list_models()`; capitals do not matter.
+    """Finds a model function by its name.
 
     Args:
-        name: String, such as `"ELUNet11"`.
+        name: A name as in `list_models()`, such as `"ELUNet11"`, in any case.
 
     Returns:
         The function.
 
     Raises:
-        ValueError: If there is no such model.
+        UserError: If there is no such model.
+
+    Example:
+
+    >>> get_model_function("elunet11") is ELUNet11
+    True
     """
     for key, function in MODELS.items():
         if str(name).lower() in (function.__name__.lower(), key):
@@ -402,15 +408,18 @@ def get_model_function(name: str) -> Callable[..., keras.Model]:
 
 
 def build_model(model: str, arguments: Mapping[str, Any], **more: Any) -> keras.Model:
-    """The model of settings, such as those of a record or a run.
+    """Builds a model from settings, such as those of a record or a run.
 
     Args:
         model: Name of the model function.
-        arguments: Its arguments. `dropout` is left out: it has no weights.
-        **more: Arguments that come before those of the settings.
+        arguments: Its arguments. `dropout` is ignored, because it has no weights.
+        **more: Arguments that override `arguments`.
 
     Returns:
-        A Keras model.
+        A `keras.Model`.
+
+    Raises:
+        UserError: If there is no such model, or an argument is invalid.
 
     Example:
 
@@ -421,23 +430,23 @@ def build_model(model: str, arguments: Mapping[str, Any], **more: Any) -> keras.
     return get_model_function(model)(**kept | more)
 
 
-def load(name_or_path: str | os.PathLike, **arguments: Any) -> keras.Model:
-    """A model with its weights and its record.
+def load(name_or_path: str | os.PathLike[str], **arguments: Any) -> keras.Model:
+    """Loads a model with its weights and its record.
 
     Args:
         name_or_path: Name of published weights, such as `"elunet11.cifar100"`, or the
-            path of a `.keras` file, or of a folder with a `model.keras`.
-        **arguments: For published weights: arguments of the model function, such as
+            path of a `.keras` file or of a folder that holds a `model.keras`.
+        **arguments: For published weights, arguments of the model function, such as
             `classes`, `input_shape` or `classifier_activation`.
 
     Returns:
-        A Keras model. `preprocess_input`, `decode_predictions`, `evaluate` and
-        `export_saved_model` take it and need to be told nothing else.
+        A `keras.Model`. `preprocess_input`, `decode_predictions`, `evaluate` and
+        `export_saved_model` take it and need no further information.
 
     Raises:
-        UserError: If there are no such weights, or the file is no model of Keras's and
-            this package's layers.
-        OSError: If the file cannot be had.
+        UserError: If there are no such weights, or the file is not a model made of
+            layers of Keras and this package.
+        OSError: If the file cannot be read, found or downloaded.
 
     Example:
 
@@ -446,7 +455,7 @@ def load(name_or_path: str | os.PathLike, **arguments: Any) -> keras.Model:
     (None, 100)
     """
     path = pathlib.Path(name_or_path).expanduser()
-    # A folder may have the name of weights, such as their results: it is "./NAME".
+    # A name of published weights wins over a folder of that name, which is "./NAME".
     named = str(name_or_path) in list_weights()
     if not named and path.is_dir():
         path = path / "model.keras"
@@ -461,13 +470,13 @@ def load(name_or_path: str | os.PathLike, **arguments: Any) -> keras.Model:
     return get_model_function(record.model)(weights=record.name, **arguments)
 
 
-def _load_saved(path):
+def _load_saved(path: pathlib.Path) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"Expected a saved model. There is no {path}")
     try:
         return keras.saving.load_model(path, compile=False)
     except (TypeError, ValueError) as error:
-        # Keras's message has the whole configuration of the model before the cause.
+        # Keras's message puts the model's whole configuration before the cause.
         cause = str(error).rsplit("Exception encountered: ", 1)[-1] or repr(error)
         raise UserError(
             f"Expected a model of layers of Keras and elu_zoo. Received: {path}, which "
@@ -476,10 +485,10 @@ def _load_saved(path):
 
 
 def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:
-    """Lets the preprocessing of a model learn its statistics.
+    """Computes the statistics of a model's preprocessing from images.
 
     Args:
-        model: Keras model made by a model function of `elu_zoo`.
+        model: Keras model made by a model function of `elu_zoo`; changed in place.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
 
     Example:
@@ -501,10 +510,10 @@ def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:
 
 
 def reset_head(model: keras.Model) -> None:
-    """Starts the output layer of a model anew, from its initializers.
+    """Resets the output layer of a model with its initializers.
 
     Args:
-        model: Keras model made by a model function of `elu_zoo`, changed in place.
+        model: Keras model made by a model function of `elu_zoo`; changed in place.
 
     Example:
 

@@ -3,15 +3,17 @@
 import functools
 import math
 import numbers
-from typing import Any
+from collections.abc import Callable
 
 import keras
 
-# From this size on XLA's speed outweighs its compilation for each new shape.
+from elu_zoo._typing import Tensor
+
+# From this many elements on, XLA's speed outweighs compiling for each new shape.
 XLA_MIN_SIZE = 1 << 20
 
-# Of (exp(r) - 1 - r) / r^2, near 1/720, 1/120, 1/24, 1/6, 1/2: those with the smallest
-# relative error of exp(r) - 1 for |r| <= ln(2) / 2, which is 1.3e-8.
+# The coefficients of (exp(r) - 1 - r) / r^2, close to 1/720, 1/120, 1/24, 1/6 and 1/2.
+# They minimize the relative error of exp(r) - 1 for |r| <= ln(2) / 2, which is 1.3e-8.
 SERIES = (0.00138825, 0.00836652, 0.0416672, 0.16666544, 0.49999998)
 
 
@@ -19,13 +21,13 @@ def check_alpha(alpha: float) -> float:
     """Returns `alpha` as a float if it is a positive finite number.
 
     Args:
-        alpha: the value to check.
+        alpha: The value to check.
 
     Returns:
         A Python float.
 
     Raises:
-        ValueError: if `alpha` is anything else.
+        ValueError: If `alpha` is anything else.
 
     Example:
 
@@ -44,36 +46,36 @@ def check_alpha(alpha: float) -> float:
     return float(alpha)
 
 
-def elu(x: Any, alpha: float = 1.0) -> Any:
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Exponential linear unit: `x` for x > 0, `alpha * (exp(x) - 1)` for x <= 0.
 
     Section 3 of "Fast and Accurate Deep Network Learning by Exponential Linear Units"
-    (Clevert et al., 2016). Works on every Keras backend and on symbolic inputs. The
-    gradient, `1` where the output is positive and `output + alpha` elsewhere, is
-    computed from the output on TensorFlow and JAX, so the input need not be kept.
-    Derivatives of any order are right; at 0 they are those of the left side.
+    (Clevert et al., 2016). Works on every Keras backend and on symbolic inputs. On
+    TensorFlow and JAX the gradient, `1` where the output is positive and
+    `output + alpha` elsewhere, is computed from the output, so the input need not be
+    kept. Derivatives of every order are exact; at 0 they are those from the left.
 
-    float32 results have a relative error of at most 1e-6, with one exception. In a
-    TensorFlow graph that is not compiled by XLA (`tf.function`, `fit`, `predict`, a
-    SavedModel) the op is `tf.nn.elu`, which is fused with the convolution before it
-    and exports everywhere. There only the absolute error is bounded, by
-    `1e-7 * max(1, alpha)`, because `tf.nn.elu` computes `exp(x) - 1`:
+    float32 results have a relative error of at most 1e-6, with one exception: in a
+    TensorFlow graph that XLA does not compile (`tf.function`, `fit`, `predict`, a
+    SavedModel), the op is `tf.nn.elu`, which fuses with the preceding convolution and
+    exports everywhere. It computes `exp(x) - 1`, so only its absolute error is bounded,
+    by `1e-7 * max(1, alpha)`:
     https://github.com/tensorflow/tensorflow/issues/116943.
 
-    Called eagerly on TensorFlow with a million elements or more, it is compiled by XLA
-    on the first call with each shape.
+    When called eagerly on TensorFlow with a million elements or more, it is compiled by
+    XLA on the first call with each shape.
 
     Args:
-        x: floating-point tensor, array or number, of any shape: float16, bfloat16,
-            float32 or float64.
-        alpha: positive finite number, the negative of the limit at minus infinity.
+        x: Floating-point tensor, array or number of any shape, with dtype float16,
+            bfloat16, float32 or float64.
+        alpha: Positive finite number; the output tends to `-alpha` at minus infinity.
 
     Returns:
-        A tensor of the shape and dtype of `x`. NaN stays NaN.
+        A tensor with the shape and dtype of `x`. NaN stays NaN.
 
     Raises:
-        ValueError: if `alpha` is not a positive finite number.
-        TypeError: if `x` is not floating-point.
+        ValueError: If `alpha` is not a positive finite number.
+        TypeError: If `x` is not floating-point.
 
     Example:
 
@@ -112,21 +114,21 @@ class EluOperation(keras.Operation):
         super().__init__(name=name)
         self.alpha = alpha
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         return elu(x, self.alpha)
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(x.shape, dtype=x.dtype)
 
 
-def _tensorflow_elu(x, alpha):
+def _tensorflow_elu(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
     y = None
 
     @tf.custom_gradient
-    def function(inputs):
-        def gradient(dy):
+    def function(inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        def gradient(dy: Tensor) -> Tensor:
             # Forward mode asks for the gradient before there is an output.
             output = _tensorflow_elu(x, alpha) if y is None else y
             return _tensorflow_gradient(dy, output, alpha)
@@ -134,11 +136,11 @@ def _tensorflow_elu(x, alpha):
         return _tensorflow_forward(inputs, alpha), gradient
 
     y = function(x)
-    x = None  # The gradient does not need it any more.
+    x = None  # The gradient no longer needs it.
     return y
 
 
-def _tensorflow_forward(x, alpha):
+def _tensorflow_forward(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
     if not tf.executing_eagerly():
@@ -150,7 +152,7 @@ def _tensorflow_forward(x, alpha):
     return _expm1_elu(x, alpha)
 
 
-def _tensorflow_gradient(dy, y, alpha):
+def _tensorflow_gradient(dy: Tensor, y: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
     if tf.executing_eagerly() and y.shape.num_elements() >= XLA_MIN_SIZE:
@@ -158,15 +160,15 @@ def _tensorflow_gradient(dy, y, alpha):
     return _gradient_from_output(dy, y, alpha)
 
 
-def _gradient_from_output(dy, y, alpha):
+def _gradient_from_output(dy: Tensor, y: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
-    if alpha == 1:  # The same with fewer kernels.
+    if alpha == 1:  # The same result with fewer kernels.
         return dy * (tf.minimum(y, 0) + 1)
     return dy * tf.where(y > 0, tf.ones_like(y), y + alpha)
 
 
-def _expm1_elu(x, alpha):
+def _expm1_elu(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
     wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
@@ -174,15 +176,15 @@ def _expm1_elu(x, alpha):
     return tf.where(x > 0, x, tf.cast(y, x.dtype))
 
 
-def _polynomial_elu(x, alpha):
-    """ELU by an exp(x) - 1 of its own, which XLA vectorizes better than its `expm1`."""
+def _polynomial_elu(x: Tensor, alpha: float) -> Tensor:
+    """ELU with its own exp(x) - 1, which XLA vectorizes better than `expm1`."""
     import tensorflow as tf
 
     if x.dtype == tf.float64:
         return _expm1_elu(x, alpha)
     # x = n ln 2 + r with |r| <= ln(2) / 2, so exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1.
     # Adding 1.5 * 2^23, whose bits are 0x4B400000, rounds to an integer and leaves it
-    # in the low bits. The rounding error of n ln 2 is scaled down by 2^n.
+    # in the low bits. The factor 2^n scales the rounding error of n ln 2 down.
     z = tf.maximum(tf.cast(x, tf.float32), -80.0)
     bits = tf.bitcast(z * (1 / math.log(2)) + 1.5 * 2**23, tf.int32)
     n = tf.cast(bits - 0x4B400000, tf.float32)
@@ -196,7 +198,7 @@ def _polynomial_elu(x, alpha):
 
 
 @functools.lru_cache
-def _compiled(function, alpha):
+def _compiled(function: Callable[..., Tensor], alpha: float) -> Callable[..., Tensor]:
     import tensorflow as tf
 
     return tf.function(
@@ -208,18 +210,18 @@ def _compiled(function, alpha):
 
 
 @functools.lru_cache
-def _jax_elu(alpha):
+def _jax_elu(alpha: float) -> Callable[[Tensor], Tensor]:
     import jax
     import jax.numpy as jnp
 
     @jax.custom_jvp
-    def function(x):
-        x = jnp.asarray(x)  # `jax.grad` of a Python float calls it with the float.
+    def function(x: Tensor) -> Tensor:
+        x = jnp.asarray(x)  # `jax.grad` of a Python float passes the float itself.
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.where(x > 0, x, (alpha * jnp.expm1(wide)).astype(x.dtype))
 
     @function.defjvp
-    def jvp(primals, tangents):
+    def jvp(primals: tuple[Tensor], tangents: tuple[Tensor]) -> tuple[Tensor, Tensor]:
         y = function(*primals)
         return y, tangents[0] * jnp.where(y > 0, 1, y + alpha)
 

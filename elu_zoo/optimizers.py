@@ -1,9 +1,12 @@
-"""Adam with a learning rate of its own for each stack."""
+"""Adam with a separate learning rate for each stack."""
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
+from elu_zoo._typing import Tensor
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 
@@ -12,16 +15,20 @@ from elu_zoo.feature_extraction import find_trunk, stack_layers
 class LayerwiseAdam(keras.optimizers.Adam):
     """Adam whose learning rate is scaled by layer, for fine-tuning.
 
-    Discriminative learning rates (Howard & Ruder, 2018): early layers, which serve any
-    images, move less than late ones. The factors are saved with the optimizer.
+    Discriminative learning rates (Howard & Ruder, 2018): early layers, whose features
+    suit images of every kind, change less than late ones. The factors are saved with
+    the optimizer.
 
     Args:
         learning_rate: As in `keras.optimizers.Adam`.
-        rate_factors: Dict of regular expressions, searched in the paths of the weights,
-            and factors for the learning rate, weight decay included. The first that is
-            found counts; a weight with none has factor 1, one with factor 0 does not
-            move.
+        rate_factors: Dict from regular expressions to factors of 0 or more. The first
+            expression found in the path of a weight scales its learning rate and weight
+            decay. A weight that none matches has factor 1; a weight with factor 0 is
+            frozen.
         **kwargs: As in `keras.optimizers.Adam`.
+
+    Raises:
+        UserError: If a factor is negative.
 
     Example:
 
@@ -33,7 +40,12 @@ class LayerwiseAdam(keras.optimizers.Adam):
     >>> model.compile(LayerwiseAdam(1e-3, rate_factors=factors))
     """
 
-    def __init__(self, learning_rate=0.001, rate_factors=None, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
+        rate_factors: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, **kwargs)
         self.rate_factors = dict(rate_factors or {})
         for pattern, factor in self.rate_factors.items():
@@ -43,17 +55,19 @@ class LayerwiseAdam(keras.optimizers.Adam):
                     f"rate_factors={{{pattern!r}: {factor!r}}}"
                 )
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
         self._factors = [self._factor(variable.path) for variable in variables]
 
-    def _factor(self, path):
+    def _factor(self, path: str) -> float:
         for pattern, factor in self.rate_factors.items():
             if re.search(pattern, path):
                 return float(factor)
         return 1.0
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor
+    ) -> None:
         factor = self._factors[self._get_variable_index(variable)]
         if not factor:
             return
@@ -63,26 +77,26 @@ class LayerwiseAdam(keras.optimizers.Adam):
             self.assign_sub(variable, variable * (rate * self.weight_decay))
         super().update_step(gradient, variable, learning_rate)
 
-    def _apply_weight_decay(self, variables):
-        """Nothing: Keras would decay all weights at the one rate, here."""
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        """Does nothing: here Keras would decay all weights at one rate."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate_factors": self.rate_factors}
 
 
-def stack_factors(model, decay):
-    """Factors that fall from the output layer to the input.
+def stack_factors(model: keras.Model, decay: float) -> dict[str, float]:
+    """Learning-rate factors that decrease from the output layer to the input.
 
     Args:
         model: Keras model made by a model function of `elu_zoo`.
-        decay: Factor from each stack to the one before it, in (0, 1].
+        decay: Ratio between the factor of a stack and that of the next, in (0, 1].
 
     Returns:
-        A dict for `LayerwiseAdam`: `decay` for the last stack, `decay**2` for the one
-        before it, and so on.
+        The `rate_factors` of `LayerwiseAdam`: `decay` for the last stack, `decay**2`
+        for the one before it, and so on.
 
     Raises:
-        UserError: If the model has no stacks or the decay is out of range.
+        UserError: If the model has no stacks, or `decay` is out of range.
     """
     if not 0 < decay <= 1:
         raise UserError(f"Expected decay in (0, 1]. Received: decay={decay!r}")

@@ -1,7 +1,7 @@
-"""Records: what weights were made with, what they answer, where their file is.
+"""Records: how weights were made, which classes they know, where their file is.
 
-The manifest has one for each published weights file. Every model of a model function
-carries one, which goes with it through saving, loading, cloning and export.
+The manifest has one record per published weights file. Every model from a model
+function carries one through saving, loading, cloning and export.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ _PACKAGE = pathlib.Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a picture of any size becomes the square that a network is given.
+    """How an image of any size becomes the square that a network takes.
 
     Attributes:
-        resize: Side in pixels to resize to: the shorter one, or both with `"squash"`.
+        resize: Length in pixels to resize the shorter side to, or both sides with
+            `mode="squash"`.
         crop: Side in pixels of the square that is cropped from the center.
-        interpolation: Name of Pillow's, such as `"bilinear"`.
-        mode: `"crop"` keeps the aspect ratio, `"squash"` does not.
+        interpolation: Pillow's name of the filter, such as `"bilinear"`.
+        mode: `"crop"` keeps the aspect ratio; `"squash"` does not.
 
     Example:
 
@@ -44,7 +45,7 @@ class Preprocessing:
     mode: str = "crop"
 
     def scaled(self, side: int) -> Preprocessing:
-        """The same for another side of the square.
+        """The same preprocessing for a square of a different size.
 
         Args:
             side: New value of `crop`; `resize` changes by the same factor.
@@ -63,38 +64,40 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What there is to know about the weights of a model.
+    """Everything known about the weights of a model.
 
-    Change one with `dataclasses.replace`, and give it to a model with `attach_record`.
+    To change a record, use `dataclasses.replace`, then `attach_record`.
 
     Attributes:
-        name: Name of the published weights, `"<model>.<tag>"`; of a fine-tuned model
-            that of the weights it started from; empty for random weights.
+        name: Name of the published weights, `"<model>.<tag>"`. A fine-tuned model has
+            the name of the weights that it started from; random weights have none.
         model: Name of the model function, such as `"ELUNet11"`.
-        arguments: Arguments of the model function that give the network.
-        input_shape: `(height, width, channels)`; `None` for any height and width.
-        preprocessing: How pictures are resized; `None` for inputs that are no squares.
+        arguments: Arguments of the model function that build the network.
+        input_shape: `(height, width, channels)`; height and width are `None` if any
+            size is accepted.
+        preprocessing: How images are resized; `None` if the input is not a square.
         class_names: Names of the classes in the order of the outputs; empty if unknown.
         temperature: Probabilities are `softmax(logits / temperature)`.
         calibrated_on: Number of images, held out of training, that `temperature` was
             fitted on; with 0 it is 1.
         dataset: `name`, `terms` and `url` of the training data.
-        license: Of the weights.
-        metrics: Measured on the test set: `error` and others.
+        license: License of the weights.
+        metrics: `error` and other metrics measured on the test set.
         file: Name of the weights file.
-        sha256: Of the file.
+        sha256: SHA-256 of the file.
         bytes: Size of the file.
         packaged: Whether the file is part of the installed package. Files over 20 MB
-            are not: `elu-zoo fetch NAME` gets them.
-        urls: Where the file is published.
+            are not; `elu-zoo fetch NAME` downloads them.
+        urls: URLs at which the file is published.
         parameters: Number of parameters.
-        multiply_adds: For one image of the size of `preprocessing`.
-        resized_from: Side in pixels of the test set's images, if it is another one.
+        multiply_adds: Number of multiply-adds for one image of the size that
+            `preprocessing` gives.
+        resized_from: Side in pixels of the test set's images, if they were resized.
         recipe: Path of the recipe in a checkout.
         recipe_changes: Fields of the recipe that the run changed.
         commit: Git commit of the run.
-        training: Seed, epochs, time, operations, machine.
-        published: Date.
+        training: Seed, epochs, time, operations and machine of the run.
+        published: Date of publication.
         limited_by: What keeps the error from being lower.
         other_seeds: Errors of the same recipe with other seeds.
 
@@ -132,7 +135,7 @@ class Record:
     limited_by: str = ""
     other_seeds: tuple[dict[str, Any], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("input_shape", "class_names", "urls", "other_seeds"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.preprocessing, Mapping):
@@ -146,10 +149,10 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
-        """The record of a JSON-plain dict, such as the manifest's.
+        """Makes a record from plain JSON values, such as an entry of the manifest.
 
         Args:
-            values: Fields by name. Those of a newer version are passed over.
+            values: Fields by name. Unknown fields, as of a newer version, are ignored.
 
         Returns:
             A `Record`.
@@ -163,10 +166,10 @@ class Record:
         return cls(**{key: value for key, value in values.items() if key in known})
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, JSON-plain.
+        """Returns the fields that differ from their defaults as plain JSON values.
 
         Returns:
-            A dict that `from_dict` takes.
+            A dict that `from_dict` accepts.
 
         Example:
 
@@ -179,14 +182,14 @@ class Record:
 
 
 def list_weights(model: str | None = None) -> list[str]:
-    """Names of the published weights.
+    """Lists the names of the published weights.
 
     Args:
-        model: Optional name of a model, such as `"ELUNet11"`.
+        model: Optional name of a model, such as `"ELUNet11"`, to list only its weights.
 
     Returns:
-        A sorted list of names `"<model>.<tag>"`; the model functions take the tag or
-        the name as `weights`.
+        A sorted list of names `"<model>.<tag>"`. A model function takes the name or the
+        tag as `weights`.
 
     Example:
 
@@ -200,19 +203,19 @@ def list_weights(model: str | None = None) -> list[str]:
 
 
 def find_weights(text: str, model: str | None = None) -> str:
-    """The name of published weights that a user means.
+    """Finds the published weights that a user means.
 
     Args:
-        text: A name, a tag or a model's name, of which there is only one; capitals do
-            not matter: `"elunet11.cifar100"`, `"cifar100"`, `"ELUNet11"`.
-        model: Optional name of the model that the weights have to be of.
+        text: A name, a tag, or the name of a model, in any case: `"elunet11.cifar100"`,
+            `"cifar100"`, `"ELUNet11"`. Only one published file may match.
+        model: Optional name of the model that the weights must belong to.
 
     Returns:
         A name as in `list_weights()`.
 
     Raises:
-        UserError: If there are no such weights, or several. The message says which
-            name comes nearest.
+        UserError: If no or several published weights match. The message suggests the
+            closest name.
 
     Example:
 
@@ -231,21 +234,21 @@ def find_weights(text: str, model: str | None = None) -> str:
 
 
 def did_you_mean(text: str, names: list[str]) -> str:
-    """The end of an error message that names what comes nearest.
+    """Writes the end of an error message that suggests the closest name.
 
     Args:
         text: What the user wrote.
-        names: What would have been right; of `"<model>.<tag>"` a part may be near.
+        names: The valid names. Either part of a name `"<model>.<tag>"` may be close.
 
     Returns:
-        A string such as `". Did you mean elunet11.cifar100?"`, or an empty one.
+        A string such as `". Did you mean elunet11.cifar100?"`, or an empty string.
 
     Example:
 
     >>> did_you_mean("elunet11.cifar10", ["elunet11.cifar100"])
     '. Did you mean elunet11.cifar100?'
     """
-    candidates = {}
+    candidates: dict[str, str] = {}
     for name in names:
         for part in (*name.split("."), name):
             candidates[_plain(part)] = name
@@ -254,14 +257,14 @@ def did_you_mean(text: str, names: list[str]) -> str:
 
 
 def matching_weights(text: str, model: str | None = None) -> list[str]:
-    """The names of published weights that a user may mean.
+    """Lists the published weights that a user may mean.
 
     Args:
-        text: As for `find_weights`.
-        model: As for `find_weights`.
+        text: As in `find_weights`.
+        model: As in `find_weights`.
 
     Returns:
-        A list, empty if there are none.
+        A list of names, empty if none match.
 
     Example:
 
@@ -274,7 +277,7 @@ def matching_weights(text: str, model: str | None = None) -> list[str]:
 
 
 def get_record(model: keras.Model | str) -> Record:
-    """The record of a model, or of published weights.
+    """Returns the record of a model or of published weights.
 
     Args:
         model: A model of `elu_zoo`, or a name as in `list_weights()`.
@@ -303,13 +306,13 @@ def get_record(model: keras.Model | str) -> Record:
 
 
 def record_of(model: keras.Model) -> Record | None:
-    """The record that a model carries.
+    """Returns the record that a model carries, if any.
 
     Args:
         model: Any Keras model.
 
     Returns:
-        A `Record`, or `None` if the model is not of `elu_zoo`.
+        A `Record`, or `None` if the model was not made by `elu_zoo`.
 
     Example:
 
@@ -329,8 +332,8 @@ def attach_record(model: keras.Model, record: Record) -> None:
         record: Its new record.
 
     Raises:
-        UserError: If the model is not of `elu_zoo`, or its outputs are not as many as
-            the class names.
+        UserError: If the model was not made by `elu_zoo`, or the number of class names
+            is not that of its outputs.
 
     Example:
 
@@ -356,13 +359,14 @@ def attach_record(model: keras.Model, record: Record) -> None:
 
 
 def class_names_of(model: keras.Model) -> tuple[str, ...]:
-    """The names of the classes of a model's outputs.
+    """Returns the names of the classes of a model's outputs.
 
     Args:
         model: Any Keras model with one output of shape `(n, classes)`.
 
     Returns:
-        A tuple: those of the model's record, or their numbers if it has none that fit.
+        The names in the model's record, or the numbers of the classes if the record is
+        missing or has a different number of names.
 
     Example:
 
@@ -376,7 +380,7 @@ def class_names_of(model: keras.Model) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def _record_layer(model):
+def _record_layer(model: keras.Model) -> Any:
     for layer in getattr(model, "layers", ()):
         if hasattr(layer, "layers"):
             layer = _record_layer(layer)
@@ -386,15 +390,15 @@ def _record_layer(model):
 
 
 def manifest() -> dict[str, Any]:
-    """The manifest, from `ELU_ZOO_MANIFEST` or the package.
+    """Reads the manifest of `ELU_ZOO_MANIFEST` or of the package.
 
     Returns:
-        Its content: `weights` has the records by name, `base_url` is the place of
-        publication.
+        Its content: `weights` holds the records by name, and `base_url` is the URL of
+        the folder in which the files are published.
 
     Raises:
-        OSError: If it is not there.
-        UserError: If it is no manifest.
+        OSError: If the file does not exist.
+        UserError: If the file is not a manifest.
     """
     override = os.environ.get("ELU_ZOO_MANIFEST")
     places = [pathlib.Path(override)] if override else _manifests()
@@ -405,7 +409,7 @@ def manifest() -> dict[str, Any]:
             + ("Set ELU_ZOO_MANIFEST anew." if override else "Install elu_zoo again.")
         )
     try:
-        # Editors on Windows begin a file with a byte-order mark.
+        # Windows editors may start a file with a byte-order mark.
         content = json.loads(path.read_text("utf-8-sig"))
         if not isinstance(content["weights"], dict):
             raise TypeError("its 'weights' are no object")
@@ -417,20 +421,20 @@ def manifest() -> dict[str, Any]:
 
 
 def folders() -> list[pathlib.Path]:
-    """Where the package keeps weights: installed, or in a checkout.
+    """Lists the folders in which the package, installed or a checkout, keeps weights.
 
     Returns:
-        A list of one or two paths.
+        One or two paths.
     """
     checkout = _PACKAGE.parent
-    # Beside an installed package another one may have a folder of this name.
+    # A different package installed next to this one may have a folder of this name.
     in_checkout = (checkout / "setup.py").is_file()
     return [_PACKAGE / "pretrained"] + [checkout / "pretrained"] * in_checkout
 
 
-def _manifests():
+def _manifests() -> list[pathlib.Path]:
     return [folder / "manifest.json" for folder in folders()]
 
 
-def _plain(name):
+def _plain(name: object) -> str:
     return str(name).lower().replace("_", "").replace("-", "")

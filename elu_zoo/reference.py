@@ -1,10 +1,12 @@
-"""Fixed images, to see that weights still compute what they did when published."""
+"""Fixed images that show whether weights still compute what they did when published."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 
-def reference_images(image_shape, count=20):
-    """Images that are the same everywhere, made by integer arithmetic alone.
+def reference_images(image_shape: Sequence[int], count: int = 20) -> np.ndarray:
+    """Makes images by integer arithmetic alone, so that they are the same everywhere.
 
     Args:
         image_shape: `(height, width, channels)`.

@@ -1,4 +1,4 @@
-"""The paper's activations, its spatial pyramid, and its preprocessing, as layers."""
+"""The paper's activations, spatial pyramid and preprocessing as Keras layers."""
 
 from elu_zoo.layers.elu import ELU
 from elu_zoo.layers.global_contrast_normalization import GlobalContrastNormalization

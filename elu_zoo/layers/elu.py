@@ -1,22 +1,26 @@
+"""The exponential linear unit as a layer."""
+
 from typing import Any
 
 import keras
 
 from elu_zoo import ops
+from elu_zoo._typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="elu_zoo")
 class ELU(keras.layers.Layer):
     """Exponential linear unit: `x` for x > 0, `alpha * (exp(x) - 1)` for x <= 0.
 
-    The layer form of `elu_zoo.ops.elu`, which says how exact it is and how it is
-    differentiated. Input and output have the same shape, any, and the layer's dtype.
+    The layer form of `elu_zoo.ops.elu`, which documents its accuracy and its gradient.
+    The input may have any shape; the output has the same shape and the layer's dtype.
 
     Args:
-        alpha: positive finite number, the negative of the limit at minus infinity.
+        alpha: Positive finite number; the output tends to `-alpha` at minus infinity.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `alpha` is not a positive finite number.
+        ValueError: If `alpha` is not a positive finite number.
 
     Example:
 
@@ -31,10 +35,10 @@ class ELU(keras.layers.Layer):
         self.alpha = ops.check_alpha(alpha)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.elu(inputs, self.alpha)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

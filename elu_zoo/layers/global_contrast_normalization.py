@@ -1,25 +1,31 @@
+"""Global contrast normalization as a layer."""
+
 from typing import Any
 
 import keras
 
+from elu_zoo._typing import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="elu_zoo")
 class GlobalContrastNormalization(keras.layers.Layer):
-    """Gives every image the mean 0 and the same contrast.
+    """Gives every image mean 0 and the same contrast.
 
-    An image, all its pixels and channels together, loses its mean and is divided by
-    `sqrt(bias + sum of squares) / scale`. The defaults are those behind Goodfellow et
-    al., "Maxout Networks" (2013), whose preprocessing the paper uses: norm 55, no bias.
-    Computed in float32, whatever the layer's dtype; integer images are welcome.
+    The mean over all pixels and channels of an image is subtracted, then the image is
+    divided by `sqrt(bias + sum of squares) / scale`. The defaults, norm 55 and no bias,
+    are those of Goodfellow et al., "Maxout Networks" (2013), whose preprocessing the
+    paper uses. The layer computes in float32, whatever its dtype, and accepts integer
+    images.
 
     Args:
-        scale: positive float, the norm of a normalized image without bias.
-        bias: non-negative float, keeps images of low contrast from being amplified.
-        min_divisor: positive float; an image whose divisor is smaller counts as
+        scale: Positive float, the norm of a normalized image when `bias` is 0.
+        bias: Non-negative float that keeps low-contrast images from being amplified.
+        min_divisor: Positive float; an image whose divisor is smaller counts as
             constant and is not divided.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     Example:
 
@@ -47,12 +53,12 @@ class GlobalContrastNormalization(keras.layers.Layer):
         self.bias = float(bias)
         self.min_divisor = float(min_divisor)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         dtype = keras.backend.result_type("float32", self.compute_dtype)
         x = keras.ops.cast(inputs, dtype)
         axes = tuple(range(1, len(x.shape)))
-        # The second pass removes what rounding left of the mean: otherwise a constant
-        # image would come out as that remainder, raised to full contrast.
+        # The second pass removes what rounding left of the mean; otherwise that
+        # remainder of a constant image would be raised to full contrast.
         for _ in range(2):
             x = x - keras.ops.mean(x, axis=axes, keepdims=True)
         squares = self.bias + keras.ops.sum(x * x, axis=axes, keepdims=True)
@@ -64,7 +70,7 @@ class GlobalContrastNormalization(keras.layers.Layer):
         )
         return keras.ops.cast(x / divisor, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

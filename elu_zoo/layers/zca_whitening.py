@@ -1,27 +1,33 @@
+"""ZCA whitening as a layer."""
+
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from elu_zoo._typing import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="elu_zoo")
 class ZCAWhitening(keras.layers.Layer):
-    """Decorrelates pixels and channels, staying as near to the image as possible.
+    """Decorrelates pixels and channels while staying as close to the image as possible.
 
-    An image x, flattened, becomes `(x - mean) @ V diag(1 / sqrt(e + bias)) V^T`, with
-    V and e the eigenvectors and eigenvalues of the covariance of the images given to
-    `adapt`. As in Goodfellow et al., "Maxout Networks" (2013), whose preprocessing
-    the paper uses after `GlobalContrastNormalization`. Until `adapt` or loaded weights
-    replace it, the layer is the identity. Mean and matrix are non-trainable float32
-    weights: 38 MB for 32x32x3. Computed in float32, whatever the layer's dtype. Input
-    and output have the same shape, which is fixed but for the batch.
+    A flattened image x becomes `(x - mean) @ V diag(1 / sqrt(e + bias)) V^T`, where V
+    and e are the eigenvectors and eigenvalues of the covariance of the images passed to
+    `adapt`. This is the preprocessing of Goodfellow et al., "Maxout Networks" (2013),
+    which the paper uses after `GlobalContrastNormalization`. The layer is the identity
+    until `adapt` or loaded weights replace its mean and matrix, which are non-trainable
+    float32 weights: 38 MB for images of 32x32x3. It computes in float32, whatever its
+    dtype. Input and output have the same shape, fixed except for the batch.
 
     Args:
-        bias: positive float added to every eigenvalue; along directions of a variance
-            far below it, whitened images keep a variance far below 1.
+        bias: Positive float added to every eigenvalue. Directions whose variance is far
+            below it keep a variance far below 1.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `bias` is not positive, or the size of the images is not fixed.
+        ValueError: If `bias` is not positive, or the size of the images is not fixed.
 
     Example:
 
@@ -41,8 +47,8 @@ class ZCAWhitening(keras.layers.Layer):
             raise ValueError(f"Expected bias to be positive. Received: bias={bias}")
         self.bias = float(bias)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = tuple(input_shape[1:])
+    def build(self, input_shape: Shape) -> None:
+        shape: tuple[Any, ...] = tuple(input_shape[1:])
         if None in shape:
             raise ValueError(
                 "Expected images of a fixed size, because each pixel has its own "
@@ -55,7 +61,7 @@ class ZCAWhitening(keras.layers.Layer):
             (size, size), "identity", name="matrix", **options
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         dtype = keras.backend.result_type("float32", self.compute_dtype)
         x = keras.ops.reshape(keras.ops.cast(inputs, dtype), (-1, self.mean.shape[0]))
         x = x - keras.ops.cast(self.mean, dtype)
@@ -64,19 +70,19 @@ class ZCAWhitening(keras.layers.Layer):
         return keras.ops.cast(x, self.compute_dtype)
 
     def adapt(self, images: np.ndarray, batch_size: int = 1000) -> None:
-        """Learns mean and matrix from `images`, in float64.
+        """Computes mean and matrix from `images`, in float64.
 
         Takes about a minute for 50,000 images of 32x32x3.
 
         Args:
-            images: NumPy array (a memory-mapped one is read in parts) with the shape
-                of the layer's input, preprocessed as the layer's input is.
-            batch_size: int, the number of images read at a time.
+            images: NumPy array with the shape of the layer's input, preprocessed as
+                that input is; a memory-mapped array is read in parts.
+            batch_size: Int, the number of images read at a time.
         """
         if not self.built:
             self.build((None, *images.shape[1:]))
 
-        def batches():
+        def batches() -> Iterator[np.ndarray]:
             for start in range(0, len(images), batch_size):
                 batch = np.asarray(images[start : start + batch_size], "float64")
                 yield batch.reshape(len(batch), -1)
@@ -88,7 +94,7 @@ class ZCAWhitening(keras.layers.Layer):
         self.mean.assign(mean)
         self.matrix.assign(vectors * scales @ vectors.T)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
