@@ -1,9 +1,15 @@
 PYTHON ?= python3
 
-.PHONY: demo test test-lowest clean
+.PHONY: demo site test test-lowest clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python training/demo/demo.py
+
+# Warnings fail it: a link that leads nowhere, a public name without a page.
+site: .venv-docs/installed
+	.venv-docs/bin/python -m sphinx --fail-on-warning --keep-going --quiet \
+		-b html -d build/doctrees -c docs/site . build/site
+	@echo build/site/index.html
 
 # The tests start many processes; two files at a time take half as long.
 test: .venv-test/installed
@@ -27,6 +33,13 @@ test-lowest: .venv-lowest/installed
 	.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check .
 	touch $@
 
+.venv-docs/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=24'
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[docs]'
+	touch $@
+
 .venv-test/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=24'
@@ -45,4 +58,4 @@ test-lowest: .venv-lowest/installed
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-lowest .venv-test
+	rm -rf .venv-demo .venv-docs .venv-lowest .venv-test

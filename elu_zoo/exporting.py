@@ -56,12 +56,10 @@ def export(
     The file is loaded again and compared with the model on fixed images; one that
     differs is not left behind.
 
-    | format | file | dtype |
-    |---|---|---|
-    | `"saved_model"` | as `export_saved_model` | float32, bfloat16 |
-    | `"onnx"` | `.onnx` for onnxruntime | float32, float16 |
-    | `"openvino"` | `.xml`, and `.bin` beside it, for OpenVINO | float32, float16 |
-    | `"litert"` | `.tflite` for LiteRT | float32, float16, int8 |
+    - `"saved_model"`, as `export_saved_model`: float32 or bfloat16;
+    - `"onnx"`, a `.onnx` file for onnxruntime: float32 or float16;
+    - `"openvino"`, a `.xml` file with a `.bin` beside it: float32 or float16;
+    - `"litert"`, a `.tflite` file: float32, float16 or int8.
 
     All but the SavedModel take `image`, float32 `(n, height, width, channels)` with
     values from 0 to 255, and give `probabilities`, float32 `(n, classes)`. Their dtype

@@ -1,0 +1,171 @@
+"""The documentation site: `make site` builds it into `build/site`.
+
+The source folder is the checkout itself, so that the pages of the site are the files
+that the repository shows, and their links work in both.
+"""
+
+import csv
+import importlib
+import inspect
+import pathlib
+import pkgutil
+import re
+import shutil
+import sys
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
+
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import elu_zoo  # noqa: E402
+
+project = "elu_zoo"
+author = "The elu_zoo maintainers"
+release = elu_zoo.__version__
+root_doc = "README"
+include_patterns = [
+    "README.md",
+    "docs/*.md",
+    "docs/site/**",
+    "pretrained/cards/*.md",
+    "training/benchmarks/README.md",
+]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += ["sphinx.ext.autosummary"]
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["kserve", "mlserver"]
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autosummary_generate = False
+napoleon_use_ivar = True
+add_module_names = False
+# Docstrings write code in single backticks, as Markdown does.
+default_role = "py:obj"
+
+html_theme = "furo"
+html_title = f"elu_zoo {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_js_files = [("sort.js", {"defer": "defer"})]
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False
+pygments_dark_style = "github-dark"
+
+CONTENTS = """
+
+```{toctree}
+:hidden:
+:caption: Guides
+
+docs/predicting
+docs/finetuning
+docs/serving
+docs/explaining
+docs/diagnostics
+docs/training
+docs/imagenet
+```
+
+```{toctree}
+:hidden:
+:caption: Results
+
+docs/site/results
+docs/site/cards
+docs/paper
+training/benchmarks/README
+```
+
+```{toctree}
+:hidden:
+:caption: Reference
+
+docs/site/api/index
+docs/contributing
+docs/changelog
+```
+"""
+LINK = re.compile(r"(?<!!)\[([^][]+)\]\(([^()#:\s]+)\)")
+
+
+def public_names() -> set[str]:
+    """Names that the API reference has to have: documented and without underscore."""
+    names = set()
+    for info in pkgutil.walk_packages(elu_zoo.__path__, "elu_zoo."):
+        if "._" in info.name or info.name.startswith(
+            ("elu_zoo.cli", "elu_zoo.serving")
+        ):
+            continue
+        module = importlib.import_module(info.name)
+        names |= {
+            f"{value.__module__}.{name}"
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            and (inspect.isfunction(value) or inspect.isclass(value))
+            and value.__module__ == info.name
+        }
+    return names
+
+
+def read_source(app: Sphinx, name: str, source: list[str]) -> None:
+    """Adds what the site has and the repository's pages have not."""
+    if name == root_doc:
+        source[0] += CONTENTS
+    if name == "docs/site/results":
+        with open(ROOT / "docs/results/results.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        source[0] = app.builder.templates.render_string(source[0], {"rows": rows})
+    folder = (ROOT / name).parent
+
+    def unlinked(match: re.Match) -> str:
+        is_folder = (folder / match[2]).resolve().is_dir()
+        return match[1] if is_folder else match[0]
+
+    source[0] = LINK.sub(unlinked, source[0])
+
+
+def check_names(app: Sphinx, env: BuildEnvironment) -> None:
+    """A public name that no page describes fails the build."""
+    described = set(env.domaindata["py"]["objects"])
+    for name in sorted(public_names() - described):
+        logging.getLogger(__name__).warning("%s is on no page of docs/site/api", name)
+
+
+def resolve_exported(
+    app: Sphinx, env: BuildEnvironment, node: nodes.Element, text: nodes.Element
+) -> nodes.reference | None:
+    """Links a name such as `elu_zoo.load` to its place, `elu_zoo.models.load`."""
+    name = node.get("reftarget", "").removeprefix("elu_zoo.").removesuffix("()")
+    module = elu_zoo._MODULES.get(name)
+    if node.get("refdomain") != "py" or not module:
+        return None
+    place = env.domaindata["py"]["objects"][f"elu_zoo.{module}.{name}"]
+    return make_refnode(
+        app.builder, node["refdoc"], place.docname, place.node_id, text, name
+    )
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """The start page of a folder is index.html."""
+    if not error and app.builder.name == "html":
+        shutil.copy(app.outdir / "README.html", app.outdir / "index.html")
+
+
+def setup(app: Sphinx) -> None:
+    """Connects the functions above."""
+    app.connect("source-read", read_source)
+    app.connect("env-updated", check_names)
+    app.connect("missing-reference", resolve_exported)
+    app.connect("build-finished", finish)
