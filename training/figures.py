@@ -37,13 +37,16 @@ MODES = (
 
 
 @contextlib.contextmanager
-def drawing(path: str | pathlib.Path, panels: int, title: str = "") -> Iterator[list]:
+def drawing(
+    path: str | pathlib.Path, panels: int, title: str = "", columns: int | None = None
+) -> Iterator[list]:
     """Axes to draw on, written to a file after the block.
 
     Args:
         path: Path of the SVG file.
-        panels: Number of axes, side by side.
+        panels: Number of axes.
         title: Of the whole figure.
+        columns: Number of axes side by side; default all.
 
     Yields:
         A list of Matplotlib axes.
@@ -54,14 +57,16 @@ def drawing(path: str | pathlib.Path, panels: int, title: str = "") -> Iterator[
     import matplotlib.pyplot as plt
 
     with matplotlib.rc_context(STYLE):
+        columns = columns or panels
+        rows = -(-panels // columns)
         figure, axes = plt.subplots(
-            *(1, panels),
-            figsize=(5.5 * panels if panels > 1 else 7, 4.2),
+            *(rows, columns),
+            figsize=(5.5 * columns if columns > 1 else 7, 4.2 * rows),
             layout="constrained",
             squeeze=False,
         )
         try:
-            yield list(axes[0])
+            yield list(axes.flat)[:panels]
             if title:
                 figure.suptitle(title)
             with replacing(path) as part:

@@ -147,7 +147,7 @@ def main(argv=None):
             print(*key.values(), f"{accuracy:.1%}", flush=True)
     report(rows)
     if not arguments.candidates:
-        plot(rows, arguments.csv.with_suffix(".png"))
+        plot(rows, arguments.csv.with_suffix(".svg"))
 
 
 def choose(name, images, seed, folder):
@@ -274,7 +274,7 @@ def curves(rows):
 
 def report(rows):
     for (trunk, data, images), methods in curves(rows).items():
-        print(f"{trunk} on {data}, {images} images a class")
+        print(f"{trunk} on {data}, {images} images per class")
         for method, seeds in methods.items():
             last = [curve[max(curve)] for curve in seeds.values()]
             print(
@@ -284,42 +284,26 @@ def report(rows):
 
 
 def plot(rows, path):
-    """The mean of the seeds by step, a panel a task."""
-    import matplotlib.pyplot as plt
-
-    from elu_zoo.files import replacing
+    """Draws the mean and the range of the seeds by step, one panel per task."""
+    from training import figures
 
     tasks = curves(rows)
-    columns = min(3, len(tasks))
-    figure, axes = plt.subplots(
-        *(-(-len(tasks) // columns), columns),
-        figsize=(4.2 * columns, 3.4 * -(-len(tasks) // columns)),
-        layout="constrained",
-        squeeze=False,
-    )
-    for axis in axes.flat[len(tasks) :]:
-        axis.axis("off")
-    for axis, ((trunk, data, images), methods) in zip(
-        axes.flat, tasks.items(), strict=False
-    ):
-        for method, seeds in methods.items():
-            curve = list(seeds.values())
-            steps = sorted(curve[0])
-            values = 100 * np.array([[c[step] for step in steps] for c in curve])
-            (line,) = axis.plot(steps, values.mean(0), label=method)
-            color = line.get_color()
-            axis.fill_between(
-                steps, values.min(0), values.max(0), color=color, alpha=0.2
-            )
-        axis.set_title(f"{trunk}\non {data}, {images} images a class", fontsize=10)
-        axis.set_xlabel("step")
-        axis.set_ylabel("held-out accuracy (%)")
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
-    with replacing(path) as file:
-        figure.savefig(file, dpi=110)
-    plt.close(figure)
+    colors = (figures.BLUE, figures.ORANGE, figures.GREEN)
+    with figures.drawing(path, len(tasks), columns=2) as axes:
+        for axis, (task, methods) in zip(axes, tasks.items(), strict=True):
+            for (method, seeds), color in zip(methods.items(), colors, strict=True):
+                curve = list(seeds.values())
+                steps = sorted(curve[0])
+                values = 100 * np.array([[c[step] for step in steps] for c in curve])
+                axis.plot(steps, values.mean(0), label=method, color=color)
+                axis.fill_between(
+                    *(steps, values.min(0), values.max(0)), color=color, alpha=0.2
+                )
+            axis.set_title("{}\non {}, {} images per class".format(*task))
+            axis.set_xlabel("step")
+            axis.set_ylabel("held-out accuracy (%)")
+            axis.set_ylim(bottom=0)
+        axes[0].legend()
 
 
 if __name__ == "__main__":
