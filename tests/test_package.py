@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,13 +13,32 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+LARGE = "elunet18.large-0.weights.h5"
+
+
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory):
+def source(tmp_path_factory):
+    """What the package is built from, and weights that its record keeps out of it."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("elu_zoo", "pretrained"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
+    manifest["weights"]["elunet18.large"] = {"file": LARGE, "packaged": False}
+    (folder / "pretrained/manifest.json").write_text(json.dumps(manifest))
+    (folder / "pretrained" / LARGE).write_bytes(b"large")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
-            *("--no-build-isolation", "--wheel-dir", folder, ROOT),
+            *("--no-build-isolation", "--wheel-dir", folder, source),
         ],
         check=True,
         cwd=folder,
@@ -37,7 +57,9 @@ def test_contents(unpacked):
     names = {p.name for p in (unpacked / "elu_zoo/pretrained").iterdir()}
     assert "manifest.json" in names
     manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
-    assert {record["file"] for record in manifest["weights"].values()} < names
+    for record in manifest["weights"].values():
+        assert (record["file"] in names) == record.get("packaged", True)
+    assert LARGE not in names
 
 
 def test_pretrained_weights_in_an_empty_directory(unpacked, tmp_path):
