@@ -162,6 +162,7 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
         input=_input(record),
         reconstructs="class_error" not in figures,
         calibrated_on=record.get("calibrated_on", 0),
+        digits=0 if figures.get("error", 1) > 0.1 else 1,
         extremes=list(zip(ranked[:shown], ranked[::-1][:shown], strict=True)),
         options="".join(
             f" --{option.replace('_', '-')} {value}"

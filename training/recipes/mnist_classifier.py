@@ -7,7 +7,8 @@ network knows its training images by heart after a few epochs. The paper's own t
 is `python -m training.paper figure2`.
 
 Cost: 0.0013 GFLOP an image and training step at 28 pixels, 0.0023 PFLOP in all.
-Result: not published yet.
+Result: 0.69 % test error (`mnist_classifier.mnist`), 16 minutes on two AVX2 cores of an
+AMD EPYC, one run in one piece; 0.84 % on 5,000 images held out of train.
 """
 
 from training.data.augmentation import random_crop
