@@ -121,7 +121,7 @@ def build(
         model = _network(architecture, **arguments)
     else:
         model = _pretrained(architecture, arguments, record, path, skip)
-    if new_head:
+    if record and new_head:
         _log.warning(
             "%s: loaded without the output layer of %s classes; the one for your %s "
             "classes starts from random weights.",

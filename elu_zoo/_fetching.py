@@ -4,9 +4,9 @@ Settings are environment variables:
 
 - `ELU_ZOO_MIRROR`: base URLs (`https:`, `http:`, `file:`) or folders, one per line,
   tried in order before the record's own URLs.
-- `ELU_ZOO_OFFLINE`: with `1` no connection is ever opened.
-- `ELU_ZOO_MANIFEST`: a manifest to use in place of the package's.
-- `KERAS_HOME`: the cache is its folder `elu_zoo`; without it `~/.keras/elu_zoo`.
+- `ELU_ZOO_OFFLINE`: `1` forbids every connection.
+- `ELU_ZOO_MANIFEST`: a manifest that replaces the package's.
+- `KERAS_HOME`: the cache is its folder `elu_zoo`; by default `~/.keras/elu_zoo`.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ import urllib.request
 
 from elu_zoo.errors import UserError
 from elu_zoo.records import (
+    Record,
     did_you_mean,
     find_weights,
     folders,
@@ -33,11 +34,13 @@ TIMEOUT = 30
 """Seconds without a byte after which a download counts as stalled."""
 
 _CHUNK = 1 << 20
-_verified = set()
+_verified: set[tuple[str, int, int, str]] = set()
 
 
-def resolve(model, weights):
-    """What a model function's argument `weights` stands for.
+def resolve(
+    model: str, weights: str | os.PathLike[str] | None
+) -> tuple[Record | None, pathlib.Path | None]:
+    """Finds what a model function's argument `weights` stands for.
 
     Args:
         model: Key of the model, such as `"elunet11"`.
@@ -48,7 +51,7 @@ def resolve(model, weights):
 
     Raises:
         UserError: If the weights are neither published nor a file.
-        OSError: If published weights cannot be had.
+        OSError: If published weights cannot be found or downloaded.
     """
     if weights is None:
         return None, None
@@ -82,11 +85,11 @@ def resolve(model, weights):
     )
 
 
-def fetch(name):
-    """The local file of published weights, verified; downloaded if need be.
+def fetch(name: str) -> pathlib.Path:
+    """Finds the file of published weights and verifies it; downloads it if needed.
 
-    Looks in the cache, in the installed package or the checkout, in the mirrors, then
-    at the place of publication. Processes that ask at once wait for one download.
+    Searches the cache, the installed package or the checkout, the mirrors, and the URLs
+    of publication, in this order. Concurrent processes share one download.
 
     Args:
         name: Name as in `list_weights()`.
@@ -96,7 +99,7 @@ def fetch(name):
 
     Raises:
         UserError: If no such weights are published.
-        OSError: If they cannot be had; the error lists all that was tried.
+        OSError: If no source has the file. The message lists every source tried.
     """
     record = get_record(name)
     cached = _cache() / record.file
@@ -123,8 +126,8 @@ def fetch(name):
     )
 
 
-def _sources(record):
-    """Where else to look: strings are URLs of the file, paths are local."""
+def _sources(record: Record) -> list[str | pathlib.Path]:
+    """Further places of the file: strings are URLs, paths are local."""
     lines = os.environ.get("ELU_ZOO_MIRROR", "").splitlines()
     mirrors = [_join(line.strip(), record.file) for line in lines if line.strip()]
     base_url = manifest().get("base_url")
@@ -132,7 +135,7 @@ def _sources(record):
     return mirrors + list(record.urls) + published
 
 
-def _join(base, file):
+def _join(base: str, file: str) -> str | pathlib.Path:
     parts = urllib.parse.urlsplit(base)
     if parts.scheme in ("http", "https"):
         return f"{base.rstrip('/')}/{file}"
@@ -141,8 +144,8 @@ def _join(base, file):
     return pathlib.Path(base).expanduser() / file
 
 
-def _download_once(url, target, record):
-    """Downloads unless another process has done it in the meantime."""
+def _download_once(url: str, target: pathlib.Path, record: Record) -> pathlib.Path:
+    """Downloads the file unless another process has done so in the meantime."""
     import filelock
 
     if os.environ.get("ELU_ZOO_OFFLINE", "0") not in ("", "0"):
@@ -152,7 +155,7 @@ def _download_once(url, target, record):
         try:
             locked = filelock.FileLock(f"{target}.lock").acquire()
         except NotImplementedError:
-            # Some network file systems have no locks: a file stands for one.
+            # Some network file systems have no locks; a lock file stands in.
             locked = filelock.SoftFileLock(f"{target}.lock").acquire()
     except OSError as error:
         raise OSError(
@@ -167,11 +170,11 @@ def _download_once(url, target, record):
     return target
 
 
-def _download(url, target, record):
-    """Replaces `target` by what is at `url`, if that is the right file.
+def _download(url: str, target: pathlib.Path, record: Record) -> None:
+    """Replaces `target` with the file at `url` if that is the right one.
 
-    Bytes that have come stay in a `.part` file, and the next try asks for the rest. The
-    SHA-256 tells whether they belong together; if not, the file is asked for anew.
+    Received bytes stay in a `.part` file, and the next attempt requests the rest. If
+    the SHA-256 shows that the two do not belong together, the download starts over.
     """
     part = target.with_name(target.name + ".part")
     size = record.bytes
@@ -180,7 +183,9 @@ def _download(url, target, record):
         _receive(url, part, resumed, size)
     have = part.stat().st_size
     if have < size:
-        raise OSError(f"ended after {have} of {size} bytes; the next try goes on there")
+        raise OSError(
+            f"ended after {have} of {size} bytes; the next attempt resumes there"
+        )
     try:
         _verify(part, record)
     except OSError:
@@ -193,8 +198,8 @@ def _download(url, target, record):
     os.replace(part, target)
 
 
-def _receive(url, part, start, size):
-    """Writes the bytes from `start` on to the file, or all if the server sends all."""
+def _receive(url: str, part: pathlib.Path, start: int, size: int) -> None:
+    """Writes the bytes from `start` on, or all bytes if the server sends all."""
     from tqdm import tqdm
 
     with _open(url, start, size) as response:
@@ -210,15 +215,15 @@ def _receive(url, part, start, size):
         )
         with progress, part.open("r+b" if have else "wb") as file:
             file.seek(have)
-            # read1 returns what has come, so a stall loses nothing.
+            # read1 returns the bytes received so far, so a stall loses nothing.
             while chunk := response.read1(min(_CHUNK, size - have)):
                 file.write(chunk)
                 have += len(chunk)
                 progress.update(len(chunk))
 
 
-def _open(url, start, size):
-    """The response with the bytes from `start` on, or with all where that fails."""
+def _open(url: str, start: int, size: int) -> http.client.HTTPResponse:
+    """Requests the bytes from `start` on, or all bytes if that fails."""
     request = urllib.request.Request(url, headers={"User-Agent": "elu-zoo"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -239,13 +244,13 @@ def _open(url, start, size):
     return response
 
 
-def _cache():
+def _cache() -> pathlib.Path:
     home = os.environ.get("KERAS_HOME") or pathlib.Path("~/.keras").expanduser()
     return pathlib.Path(home) / "elu_zoo"
 
 
-def _verify(path, record):
-    """Raises an OSError unless the file has the record's SHA-256."""
+def _verify(path: pathlib.Path, record: Record) -> None:
+    """Raises an `OSError` unless the file has the record's SHA-256."""
     if not path.is_file():
         raise OSError("not there")
     status = path.stat()
@@ -259,5 +264,5 @@ def _verify(path, record):
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     if digest.hexdigest() != record.sha256:
-        raise OSError(f"has another SHA-256, {digest.hexdigest()}")
+        raise OSError(f"has a different SHA-256, {digest.hexdigest()}")
     _verified.add(key)

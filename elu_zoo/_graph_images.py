@@ -1,9 +1,12 @@
-"""Decoding and resizing of image bytes inside a TensorFlow graph.
+"""Decodes and resizes image bytes inside a TensorFlow graph.
 
-The limits are those of `elu_zoo.images`, and so are the pixels, but for rounding. The
-resizing is another implementation because a served graph has no Pillow.
+The limits are those of `elu_zoo.images`, and so are the pixels, except for rounding.
+Resizing is implemented separately because a served graph has no Pillow.
 """
 
+import contextlib
+
+from elu_zoo._typing import Tensor
 from elu_zoo.errors import UserError
 from elu_zoo.images import MAX_PIXELS, MAX_RATIO
 
@@ -13,32 +16,39 @@ KERNELS = {
     "lanczos": "lanczos3",
     "box": "box",
 }
-"""TensorFlow's names of Pillow's filters."""
+"""TensorFlow's names of Pillow's filters, by Pillow's names."""
 
 
-def decode(image_bytes, channels, resize, crop, interpolation="bilinear", mode="crop"):
-    """Decodes encoded images of any sizes and brings them to one size.
+def decode(
+    image_bytes: Tensor,
+    channels: int,
+    resize: int,
+    crop: int,
+    interpolation: str = "bilinear",
+    mode: str = "crop",
+) -> tuple[Tensor, Tensor]:
+    """Decodes encoded images of any sizes and resizes them to one size.
 
-    JPEG, PNG, WebP (one frame), GIF (the first frame) and BMP (24 or 32 bits per pixel)
-    are decoded, which are what TensorFlow's ops decode as Pillow does. An op that
-    cannot decode an image fails the whole graph, but `tf.data` can leave the failing
-    elements out: the rest is put back in its place by number.
+    The formats are those that TensorFlow's ops decode as Pillow does: JPEG, PNG, WebP
+    (one frame), GIF (the first frame) and BMP (24 or 32 bits per pixel). An op that
+    cannot decode an image fails the whole graph, but `tf.data` can drop the elements
+    that fail; the others return to their places by number.
 
     Args:
         image_bytes: String tensor of shape `(n,)`.
         channels: 3 for RGB, 1 for gray.
-        resize: As in `elu_zoo.images.resize`; so are the arguments after it.
-        crop: Side of the images in pixels.
+        resize: As in `elu_zoo.images.resize`.
+        crop: Side in pixels of the square that is cropped from the center.
         interpolation: A key of `KERNELS`.
-        mode: `"crop"` or `"squash"`.
+        mode: `"crop"` or `"squash"`, as in `elu_zoo.images.resize`.
 
     Returns:
-        A float32 tensor of shape `(n + 1, crop, crop, channels)`, the last image of
-        which and those that could not be decoded are zeros; and a bool one of shape
-        `(n + 1,)`: which could be, the last included.
+        `(images, valid)`: a float32 tensor of shape `(n + 1, crop, crop, channels)`,
+        and a bool tensor of shape `(n + 1,)`. An image that could not be decoded is all
+        zeros and not valid; the additional last image is all zeros and valid.
 
     Raises:
-        UserError: If there is no such `interpolation` in TensorFlow.
+        UserError: If TensorFlow has no such `interpolation`.
     """
     import tensorflow as tf
 
@@ -51,7 +61,7 @@ def decode(image_bytes, channels, resize, crop, interpolation="bilinear", mode="
     shape = (crop, crop, channels)
 
     @tf.autograph.experimental.do_not_convert
-    def read(index, data):
+    def read(index: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
         image = _decode_image(data, channels)
         return index, _resize(image, resize, crop, KERNELS[interpolation], mode)
 
@@ -73,8 +83,8 @@ def decode(image_bytes, channels, resize, crop, interpolation="bilinear", mode="
     return tf.ensure_shape(images, (None, *shape)), valid
 
 
-def _decode_image(data, channels):
-    """Upright pixels; fails for other bytes, and for what would need gigabytes."""
+def _decode_image(data: Tensor, channels: int) -> Tensor:
+    """Upright pixels; fails for other bytes and for images over the limits."""
     import tensorflow as tf
 
     content = _Bytes(data)
@@ -95,15 +105,15 @@ def _decode_image(data, channels):
     return _gray(image) if channels == 1 else image
 
 
-def _only_if(condition):
-    """A context whose ops fail without the condition."""
+def _only_if(condition: Tensor) -> contextlib.AbstractContextManager[None]:
+    """A context whose ops fail unless the condition holds."""
     import tensorflow as tf
 
-    check = tf.raw_ops.Assert(condition=condition, data=["no image that is accepted"])
+    check = tf.raw_ops.Assert(condition=condition, data=["not an accepted image"])
     return tf.control_dependencies([check])
 
 
-def _within_limits(size):
+def _within_limits(size: Tensor) -> contextlib.AbstractContextManager[None]:
     import tensorflow as tf
 
     longer, shorter = tf.reduce_max(size), tf.reduce_min(size)
@@ -115,17 +125,17 @@ def _within_limits(size):
 
 
 class _Bytes:
-    """Numbers at places of a string; behind its end there are zeros."""
+    """Reads numbers at byte offsets of a string; past its end it reads zeros."""
 
-    def __init__(self, data):
+    def __init__(self, data: Tensor) -> None:
         import tensorflow as tf
 
         self.data = data
         self.raw = tf.pad(tf.io.decode_raw(data, tf.uint8), [[0, 1]])
         self.length = tf.cast(tf.strings.length(data), tf.int64)
 
-    def int(self, place, count, big_endian=False):
-        """Unsigned integers of `count` bytes at places, int64."""
+    def int(self, place: Tensor, count: int, big_endian: bool = False) -> Tensor:
+        """Unsigned integers of `count` bytes at offsets, as int64."""
         import tensorflow as tf
 
         place = tf.cast(place, tf.int64)[..., None] + tf.range(count, dtype=tf.int64)
@@ -134,26 +144,26 @@ class _Bytes:
         powers = [256**i for i in range(count)]
         return tf.reduce_sum(values * (powers[::-1] if big_endian else powers), -1)
 
-    def has(self, place, text):
-        """Whether a text is at a place."""
+    def has(self, place: Tensor, text: bytes) -> Tensor:
+        """Whether the string has `text` at an offset."""
         return self.int(place, len(text)) == int.from_bytes(
             text, "little", signed=len(text) == 8
         )
 
 
-# A reader of each format gives the pixels, and the place of EXIF data or -1.
+# The reader of each format returns the pixels and the offset of EXIF data or -1.
 
 
-def _jpeg(content):
+def _jpeg(content: _Bytes) -> tuple[Tensor, Tensor]:
     import tensorflow as tf
 
     with _within_limits(tf.cast(tf.io.extract_jpeg_shape(content.data)[:2], tf.int64)):
-        # As Pillow decodes; the default is faster and less exact.
+        # This is what Pillow does; the default is faster and less accurate.
         image = tf.io.decode_jpeg(content.data, 3, dct_method="INTEGER_ACCURATE")
     return image, _jpeg_exif(content)
 
 
-def _png(content):
+def _png(content: _Bytes) -> tuple[Tensor, Tensor]:
     import tensorflow as tf
 
     with _within_limits(content.int(tf.constant([20, 16]), 4, big_endian=True)):
@@ -161,7 +171,7 @@ def _png(content):
     return image, _chunk(content, 8, b"eXIf", big_endian=True)
 
 
-def _webp(content):
+def _webp(content: _Bytes) -> tuple[Tensor, Tensor]:
     import tensorflow as tf
 
     lossless = content.int(21, 4)
@@ -181,43 +191,43 @@ def _webp(content):
             else tf.zeros((1, 1, 3), tf.uint8)
         )
     place = _chunk(content, 12, b"EXIF", big_endian=False)
-    # Some programs write the name that a JPEG has before its EXIF data.
+    # Some programs write the header that precedes EXIF data in a JPEG.
     named = (place >= 0) & content.has(place, b"Exif\0\0")
     return image, tf.where(named, place + 6, place)
 
 
-def _has_webp():
+def _has_webp() -> bool:
+    """Whether TensorFlow decodes WebP, as it does since 2.21."""
     import tensorflow as tf
 
-    # Since TensorFlow 2.21.
     return hasattr(tf.io, "decode_webp")
 
 
-def _bmp(content):
+def _bmp(content: _Bytes) -> tuple[Tensor, Tensor]:
     import tensorflow as tf
 
     height, width = content.int(22, 4), content.int(18, 4)
-    # A negative height, of rows from top to bottom.
+    # A negative height means that the rows run from top to bottom.
     with _within_limits(tf.stack([tf.minimum(height, 2**32 - height), width])):
         return tf.io.decode_bmp(content.data, 3), tf.constant(-1, tf.int64)
 
 
-def _plain_bmp(content):
-    """Whether it has colours, not numbers in a palette, which TensorFlow leaves out."""
+def _plain_bmp(content: _Bytes) -> Tensor:
+    """Whether a BMP holds colors: TensorFlow does not support palettes."""
     bits = content.int(28, 2)
     return ((bits == 24) | (bits == 32)) & (content.int(30, 4) == 0)
 
 
-def _gif(content):
-    """The first frame, on black where it is smaller than the image.
+def _gif(content: _Bytes) -> tuple[Tensor, Tensor]:
+    """The first frame, padded with black to the size of the image.
 
-    TensorFlow decodes all frames, of which few bytes make gigabytes: it is given the
-    file up to the end of the first one.
+    TensorFlow decodes all frames, and a few bytes may decode to gigabytes; so it is
+    given only the file up to the end of the first frame.
     """
     import tensorflow as tf
 
     end, top, left, height, width = _gif_frame(content)
-    # As in Pillow, a frame may be larger than the file says at its start.
+    # As in Pillow, a frame may exceed the size that the header states.
     tall = tf.maximum(content.int(8, 2), top + height)
     wide = tf.maximum(content.int(6, 2), left + width)
     with _within_limits(tf.stack([tall, wide])):
@@ -227,26 +237,28 @@ def _gif(content):
     return tf.pad(image, around), tf.constant(-1, tf.int64)
 
 
-def _gif_frame(content):
-    """Where a GIF's first frame ends, and its top, left, height and width."""
+def _gif_frame(content: _Bytes) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The end of a GIF's first frame, and its top, left, height and width."""
     import tensorflow as tf
 
-    def table(place):
+    def table(place: Tensor) -> Tensor:
         flags = content.int(place, 1)
         size = 3 * 2 ** (flags % 8 + 1)
         return tf.where(flags >= 128, size, tf.zeros_like(size))
 
-    def step(place, frame, inside):
+    def step(
+        place: Tensor, frame: Tensor, inside: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         length = content.int(place, 1)
         image, extension = length == 0x2C, length == 0x21
         skipped = tf.where(image, 11 + table(place + 9), 2 * tf.ones_like(length))
         after = tf.where(image | extension, place + skipped, content.length)
-        # Inside are blocks of data; the last has length 0.
+        # Inside a frame or an extension are data blocks; the last has length 0.
         after = tf.where(inside, place + 1 + length, after)
         frame = tf.where(~inside & image, place, frame)
         return after, frame, tf.where(inside, length > 0, image | extension)
 
-    def going_on(place, frame, inside):
+    def going_on(place: Tensor, frame: Tensor, inside: Tensor) -> Tensor:
         return (place < content.length) & ((frame < 0) | inside)
 
     start = 13 + table(tf.constant(10, tf.int64))
@@ -258,14 +270,14 @@ def _gif_frame(content):
     return tf.minimum(end, content.length), top, left, height, width
 
 
-def _chunk(content, start, name, big_endian):
-    """Place of the data of a PNG's or a WebP's chunk, -1 if it has none."""
+def _chunk(content: _Bytes, start: int, name: bytes, big_endian: bool) -> Tensor:
+    """The offset of the data of a chunk of a PNG or WebP; -1 if it has none."""
     import tensorflow as tf
 
     at, data = (4, 8) if big_endian else (0, 8)
     tail = 12 if big_endian else 8
 
-    def step(place, found):
+    def step(place: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
         length = content.int(place + 4 - at, 4, big_endian)
         found = tf.where(content.has(place + at, name), place + data, found)
         padding = 0 if big_endian else length % 2
@@ -278,19 +290,19 @@ def _chunk(content, start, name, big_endian):
     )[1]
 
 
-def _jpeg_exif(content):
+def _jpeg_exif(content: _Bytes) -> Tensor:
     import tensorflow as tf
 
-    def step(place, found):
+    def step(place: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
         marker = content.int(place + 1, 1)
         exif = (marker == 0xE1) & content.has(place + 4, b"Exif\0\0")
         found = tf.where(exif, place + 10, found)
         length = 2 + content.int(place + 2, 2, big_endian=True)
-        # Any number of 0xff may stand before a marker.
+        # Any number of 0xff may precede a marker.
         return place + tf.where(marker == 0xFF, tf.ones_like(length), length), found
 
-    def going_on(place, found):
-        # The image itself begins with 0xda.
+    def going_on(place: Tensor, found: Tensor) -> Tensor:
+        # The image itself starts with 0xda.
         in_header = content.has(place, b"\xff") & (content.int(place + 1, 1) != 0xDA)
         return (place < content.length) & (found < 0) & in_header
 
@@ -298,11 +310,11 @@ def _jpeg_exif(content):
     return tf.while_loop(going_on, step, start)[1]
 
 
-def _orientation(content, tiff):
-    """The tag in EXIF data that begin at a place; 1 if there is none."""
+def _orientation(content: _Bytes, tiff: Tensor) -> Tensor:
+    """The orientation in the EXIF data at an offset; 1 if there is none."""
     import tensorflow as tf
 
-    def read(big_endian):
+    def read(big_endian: bool) -> Tensor:
         first = tiff + content.int(tiff + 4, 4, big_endian)
         count = tf.minimum(content.int(first, 2, big_endian), 1000)
         entries = first + 2 + 12 * tf.range(count)
@@ -321,11 +333,11 @@ def _orientation(content, tiff):
     )
 
 
-def _turned(image, orientation):
-    """An image of such an EXIF orientation made upright."""
+def _turned(image: Tensor, orientation: Tensor) -> Tensor:
+    """An image turned upright from an EXIF orientation."""
     import tensorflow as tf
 
-    def among(*orientations):
+    def among(*orientations: int) -> Tensor:
         return tf.reduce_any(orientation == tf.constant(orientations, tf.int64))
 
     image = tf.transpose(image, tf.where(among(5, 6, 7, 8), [1, 0, 2], [0, 1, 2]))
@@ -333,8 +345,8 @@ def _turned(image, orientation):
     return tf.reverse(image, backwards)
 
 
-def _gray(image):
-    """Pillow's gray of RGB."""
+def _gray(image: Tensor) -> Tensor:
+    """Converts RGB to gray as Pillow does."""
     import tensorflow as tf
 
     weights = tf.constant([19595, 38470, 7471])
@@ -342,8 +354,8 @@ def _gray(image):
     return tf.cast((total + 2**15) // 2**16, tf.uint8)
 
 
-def _resize(image, resize, crop, kernel, mode):
-    """`elu_zoo.images.resize`, which says what the arguments mean."""
+def _resize(image: Tensor, resize: int, crop: int, kernel: str, mode: str) -> Tensor:
+    """The same as `elu_zoo.images.resize`, with TensorFlow's name of the filter."""
     import tensorflow as tf
 
     size = tf.cast(tf.shape(image)[:2], tf.float64)

@@ -1,26 +1,38 @@
 """Reading and writing `.weights.h5` files."""
 
+from __future__ import annotations
+
+import os
 import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
+if TYPE_CHECKING:
+    import h5py
+    import keras
 
-def load_weights(model, path, skip=()):
-    """Assigns a `.weights.h5` file to a model of this package.
 
-    Layers are matched by their names, which do not depend on the model's `name`. All of
-    the model's weights have to be in the file, and no others; otherwise none is
-    assigned. What else Keras saves there, such as the optimizer's state, is ignored.
+def load_weights(
+    model: keras.Model, path: str | os.PathLike[str], skip: Iterable[str] = ()
+) -> None:
+    """Loads a `.weights.h5` file into a model of this package.
+
+    Layers are matched by name, independently of the model's `name`. The file must hold
+    the weights of exactly the model's layers; otherwise nothing is loaded. Anything
+    else that Keras saves there, such as the state of the optimizer, is ignored.
 
     Args:
         model: Keras model of this package.
-        path: Path of a file written by `save_weights`, or by the `save_weights` of a
-            Keras model (Keras 3.6 or later).
-        skip: Beginnings of names of layers to leave as they are.
+        path: Path of a file written by `save_weights`, or by the method
+            `save_weights` of a Keras model (Keras 3.6 or later).
+        skip: Layer-name prefixes to skip.
 
     Raises:
         UserError: If the file does not fit the model.
@@ -39,8 +51,13 @@ def load_weights(model, path, skip=()):
         variable.assign(array)
 
 
-def _match(model, stored, skip, path):
-    """Pairs of a variable of the model and its dataset in the file."""
+def _match(
+    model: keras.Model,
+    stored: dict[str, list[h5py.Dataset]],
+    skip: tuple[str, ...],
+    path: str | os.PathLike[str],
+) -> list[tuple[keras.Variable, h5py.Dataset]]:
+    """Pairs each variable of the model with its dataset in the file."""
     stored = {n: items for n, items in stored.items() if not n.startswith(skip)}
     wanted = {
         layer.name: layer.weights
@@ -68,11 +85,12 @@ def _match(model, stored, skip, path):
     ]
 
 
-def save_weights(model, path):
+def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model's weights, rounded to bfloat16 and compressed.
 
-    The values are stored as float32 whose low 16 bits are 0, which halves the file. The
-    same weights give the same bytes. Keras's `load_weights` reads the file too.
+    The values are stored as float32 with the low 16 bits 0, which halves the compressed
+    size. The same weights always give the same bytes. Keras's `load_weights` reads the
+    file too.
 
     Args:
         model: Keras model of this package.
@@ -103,14 +121,14 @@ def save_weights(model, path):
                 item.parent.attrs["name"] = layer
 
 
-def round_to_bfloat16(array):
+def round_to_bfloat16(array: npt.ArrayLike) -> np.ndarray:
     """Rounds float values to the nearest bfloat16, ties to even.
 
     Args:
         array: Array of any shape.
 
     Returns:
-        A float32 array; integers come back as they are.
+        A float32 array; an integer array is returned unchanged.
 
     Example:
 
@@ -123,9 +141,11 @@ def round_to_bfloat16(array):
     return array.astype(ml_dtypes.bfloat16).astype("float32")
 
 
-def _layers(file, path):
-    """The variables of each layer in a weights file, by the layers' names."""
-    layers = {}
+def _layers(
+    file: h5py.File, path: str | os.PathLike[str]
+) -> dict[str, list[h5py.Dataset]]:
+    """The variables of each layer in a weights file, by the layer's name."""
+    layers: dict[Any, dict[int, h5py.Dataset]] = {}
     for item in _variables(file):
         layer = layers.setdefault(item.parent.attrs.get("name"), {})
         layer[int(item.name.rsplit("/", 1)[1])] = item
@@ -137,14 +157,14 @@ def _layers(file, path):
     return {name: [layer[i] for i in sorted(layer)] for name, layer in layers.items()}
 
 
-def _variables(file):
+def _variables(file: h5py.File) -> list[h5py.Dataset]:
     """The variables of the layers in a Keras weights file: `/layers/<key>/vars/<i>`."""
     import h5py
 
-    found = []
+    found: list[h5py.Dataset] = []
 
-    def visit(name, item):
-        # Links are not visited either, so a file cannot pull in another.
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        # Links are not visited, so a file cannot pull in another file.
         if isinstance(item, h5py.Dataset) and name.startswith("layers/"):
             if item.external or item.is_virtual:
                 raise UserError(f"Expected no links. Received: {file.filename}:{name}")
@@ -154,8 +174,8 @@ def _variables(file):
     return found
 
 
-def _array(dataset):
-    # HDF5 has no bfloat16: Keras says so beside the two bytes.
+def _array(dataset: h5py.Dataset) -> np.ndarray:
+    # HDF5 has no bfloat16; Keras stores the bytes and names the dtype beside them.
     if dataset.attrs.get("dtype") == "bfloat16":
         return dataset[()].view(ml_dtypes.bfloat16).astype("float32")
     return dataset[()]
