@@ -277,7 +277,8 @@ def random_erasing(
         height, width, _ = context.shape
         chosen = rng.random(count) < probability
         pixels = rng.uniform(*area, count) * height * width * chosen
-        ratios = np.exp(rng.uniform(*np.log(ratio), count))
+        low, high = np.log(ratio)
+        ratios = np.exp(rng.uniform(low, high, count))
         sides = np.rint(np.sqrt(pixels * ratios)), np.rint(np.sqrt(pixels / ratios))
         return {"boxes": _boxes(rng, count, context.shape, *sides)}
 
@@ -484,7 +485,8 @@ def keras_layer(
             call(draws["seeds"][i], images[i : i + rows], labels[i : i + rows])
             for i in range(0, len(labels), rows)
         ]
-        return tuple(map(np.concatenate, zip(*groups, strict=True)))
+        images, labels = map(np.concatenate, zip(*groups, strict=True))
+        return images, labels
 
     return Augmentation(draw, apply, on_host=True)
 

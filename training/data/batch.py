@@ -17,8 +17,13 @@ Result = TypeVar("Result")
 class Labelled(Protocol):
     """What of a data set its targets are made from."""
 
-    labels: np.ndarray
-    class_names: tuple[str, ...]
+    @property
+    def labels(self) -> np.ndarray:
+        """Integer array of shape `(examples,)`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -48,8 +48,8 @@ class Crop:
         """
         self.check(context.image_size)
         draws = rng.random((count, self.draws)).T
-        sides = (np.full(count, float(side)) for side in context.shape[:2])
-        windows = self.windows(draws, *sides, float(context.image_size))
+        height, width = (np.full(count, float(side)) for side in context.shape[:2])
+        windows = self.windows(draws, height, width, float(context.image_size))
         return {"windows": np.stack(windows, -1).astype("float32")}
 
     def apply(

@@ -60,12 +60,12 @@ def decode(
         crop is all zeros.
     """
     sides = np.array([sides_of(file) for file in files], "float32")
-    good = sides.all(-1)
+    good = np.asarray(sides.all(-1))
     # The windows of the other files are not used, but must be computable.
     height, width = np.where(good[:, None], sides, size).T
     windows = np.stack(crop.windows(draws.T, height, width, np.float32(size)), -1)
     images = np.zeros((len(files), size, size, 3), "uint8")
-    for i in np.flatnonzero(good):
+    for i in np.flatnonzero(good).tolist():
         window = windows[i].astype(int)
         good[i] = _decode_into(images[i], files[i], window, fast)
     return images, good
@@ -144,7 +144,8 @@ def _decode_by_pillow(file: bytes, ratio: int) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(file))
         # Rounded down: Pillow chooses a size that is not smaller.
-        image.draft(None, [max(1, side // ratio) for side in image.size])
+        width, height = (max(1, side // ratio) for side in image.size)
+        image.draft(None, (width, height))
         return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise UserError(str(error)) from error
@@ -199,7 +200,7 @@ def decode_ops(
     rgb_or_grey = (shapes[:, 2] == 1) | (shapes[:, 2] == 3)
     # One more image, of zeros, in place of those that cannot be decoded.
     spare = tf.data.Dataset.from_tensors((rows, tf.zeros((size, size, 3), tf.uint8)))
-    images = None
+    images: Any = None
     for which, way in ways:
         chosen = tf.where(which & rgb_or_grey)[:, 0]
         some = (

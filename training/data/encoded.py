@@ -5,7 +5,7 @@ numbers of the records, and `training.data.decoding` the crops of their files.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -108,7 +108,7 @@ class EncodedStream(Stream):
         """`None`, since the images travel to the device with each batch."""
         return None
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Yields the input of each compiled step, made ahead in threads.
 
         Args:

@@ -15,21 +15,19 @@ if TYPE_CHECKING:
 
 
 class Examples(Protocol):
-    """A split of a data set, or some of its examples.
+    """A split of a data set, or some of its examples."""
 
-    Attributes:
-        labels: int64 array of shape `(examples,)`.
-        class_names: One name per class.
-        shape: `(height, width, channels)` of the images; height and width are `None`
-            where each image has its own.
-    """
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 array of shape `(examples,)`."""
 
-    labels: np.ndarray
-    class_names: tuple[str, ...]
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class."""
 
     @property
     def shape(self) -> tuple[int | None, int | None, int]:
-        """Shape of the images."""
+        """`(height, width, channels)` of the images; `None` where sizes differ."""
 
     def __len__(self) -> int:
         """Number of examples."""

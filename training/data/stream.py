@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from training.data.phases import phase_at
 
 if TYPE_CHECKING:
     from training.data.memory import MemoryDataset
+    from training.data.records import RecordDataset
 
 
 class Stream:
@@ -45,7 +46,7 @@ class Stream:
 
     def __init__(
         self,
-        dataset: MemoryDataset,
+        dataset: MemoryDataset | RecordDataset,
         batch_size: int,
         augmentation: Sequence[Any] = (),
         image_sizes: Mapping[int, int] | None = None,
@@ -58,14 +59,15 @@ class Stream:
                 f"Expected at least one batch of {batch_size} training images. "
                 f"Received: {len(dataset)} images"
             )
-        self.dataset, self.seed = dataset, seed
+        self.dataset: Any = dataset
+        self.seed = seed
         self.batch_size, self.image_sizes = batch_size, dict(image_sizes or {})
         if 0 not in self.image_sizes:
-            self.image_sizes[0] = dataset.image_size
+            self.image_sizes[0] = self.dataset.image_size
         self.rows = worker_rows(batch_size, worker, workers)
         self.steps_per_epoch = len(dataset) // batch_size
         self.on_host, self.on_device = _split(tuple(augmentation))
-        self._order = functools.lru_cache(maxsize=2)(self._order)
+        self._order = functools.lru_cache(maxsize=2)(self._shuffled)
 
     @property
     def resident(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -74,7 +76,7 @@ class Stream:
             return None
         return self.dataset.images, self.dataset.labels.astype("int32")
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(
             len(self.dataset)
         )
@@ -105,16 +107,17 @@ class Stream:
         numbers: np.ndarray,
         images: np.ndarray | None,
         weights: np.ndarray,
-        shape: tuple[int, ...],
+        shape: Sequence[int],
     ) -> Batch:
         epoch = step // self.steps_per_epoch
         size = self.image_size(epoch)
+        _, height, width, channels = shape
         rng = np.random.default_rng([self.seed, 1, step])
         draws = draw_all(
             self.on_host + self.on_device,
             rng,
             self.batch_size,
-            Context(epoch, numbers, tuple(shape[1:]), size),
+            Context(epoch, numbers, (height, width, channels), size),
         )
         draws = [{key: x[self.rows] for key, x in one.items()} for one in draws]
         first, numbers, targets = len(self.on_host), numbers[self.rows], None
@@ -153,7 +156,7 @@ class Stream:
             )
         return batch.replace(images=images, targets=targets, weights=weights, draws=())
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Yields the input of each compiled step, made ahead in a thread.
 
         Args:

@@ -42,7 +42,7 @@ def save(
     Raises:
         OSError: If the file cannot be written. Earlier checkpoints are left unchanged.
     """
-    arrays = {name: np.asarray(variable) for name, variable in _named(groups).items()}
+    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in _named(groups).items()}
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     path = pathlib.Path(folder) / f"checkpoint-{meta['step']:08d}.npz"
     with replacing(path) as part:

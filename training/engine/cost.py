@@ -48,8 +48,8 @@ def training_flop(
     Returns:
         The number of operations.
     """
-    sizes = {int(first): size for first, size in settings["image_sizes"].items()}
-    firsts = {0: input_shape[0]} | counted_from_start(sizes, settings["epochs"])
+    given = {int(first): size for first, size in settings["image_sizes"].items()}
+    firsts = {0: input_shape[0]} | counted_from_start(given, settings["epochs"])
     sizes = [phase_at(firsts, epoch) for epoch in range(settings["epochs"])]
     images = settings["train_examples"] // settings["batch_size"]
     images *= settings["batch_size"]

@@ -77,7 +77,7 @@ def default_precision() -> str:
     if gpu:
         fast = _has_bfloat16(gpu[1])
     else:
-        fast = {"avx512_bf16", "amx_bf16"} & set(_cpu("flags").split())
+        fast = not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
     return "mixed_bfloat16" if fast else "float32"
 
 

@@ -333,7 +333,8 @@ class _Run:
     def _is_evaluated(self) -> bool:
         every = self.recipe.evaluate_every * self.stream.steps_per_epoch
         step = self.state["step"]
-        return step == self.total or (self.recipe.holdout and step % every == 0)
+        due = self.recipe.holdout > 0 and step % every == 0
+        return step == self.total or due
 
     def _train_row(self) -> dict[str, Any]:
         sums = np.concatenate([np.asarray(x, "float64") for x in self.window])

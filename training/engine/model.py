@@ -75,7 +75,7 @@ def layered_dropout(
     return dropout_rates(rates, stacks[:-1])
 
 
-def set_dropout(model: keras.Model, rates: Sequence[Sequence[float]]) -> None:
+def set_dropout(model: keras.Model, rates: Sequence[Sequence[float | None]]) -> None:
     """Changes the rates of a model's dropout layers, in place.
 
     Args:

@@ -1,14 +1,14 @@
 """Learning-rate schedules that Keras does not have."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from elu_zoo.errors import UserError
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 
 
 class WarmupLinear(keras.optimizers.schedules.LearningRateSchedule):

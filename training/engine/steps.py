@@ -140,16 +140,17 @@ class Steps:
         def finished(resident: Any, inputs: Any) -> tuple[Any, Any, Any]:
             return self._finished(resident, inputs, image_size)
 
-        make = {
+        makers: dict[tuple[str, str], Callable[..., Any]] = {
             ("tensorflow", "train"): self._tensorflow_train,
             ("tensorflow", "evaluate"): self._tensorflow_evaluate,
             ("jax", "train"): self._jax_train,
             ("jax", "evaluate"): self._jax_evaluate,
-        }[keras.backend.backend(), kind]
+        }
+        make = makers[keras.backend.backend(), kind]
         return make(sums, finished) if kind == "train" else make(sums)
 
     def _finished(
-        self, resident: Any, inputs: Any, image_size: int | None
+        self, resident: Any, inputs: Any, image_size: Any
     ) -> tuple[Any, Any, Any]:
         """Images, targets and weights of a batch, augmented."""
         weights = inputs["weights"]
@@ -259,6 +260,7 @@ class Steps:
         """The resident images and labels; the first call puts them on the devices."""
         if self._resident is None or "resident" in self._compiled:
             return self._compiled.get("resident")
+        put: Any
         if keras.backend.backend() == "jax":
             put = self._replicate
         else:

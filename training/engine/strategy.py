@@ -354,8 +354,13 @@ def expand_nodes(text: str) -> list[str]:
 
 def _tasks_per_node(text: str) -> list[int]:
     """Numbers of tasks, such as [2, 2, 1] for `"2(x2),1"`."""
-    parts = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
-    return [int(part[1]) for part in parts for _ in range(int(part[2] or 1))]
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if not match:
+            raise ValueError(f"no numbers of tasks: {text!r}")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
 
 
 def _from_kubernetes(environ: Mapping[str, str]) -> Cluster:
