@@ -3,10 +3,10 @@
     python -m training.prepare imagenet --manual-dir D --data-dir T
 
 D holds the official ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
-T/imagenet-256 receives TFRecord shards of the images resized to 256×256 pixels, as in
-the paper, and an index: smaller than the originals, and twice as fast to read. With
-`--resize 0`, T/imagenet receives the same JPEG files. Stop it as you like and give the
-same command again: it goes on, and the files are the same.
+T/imagenet-256 receives TFRecord shards of the images, resized to 256×256 pixels as in
+the paper, and an index. They are smaller than the originals and twice as fast to read.
+With `--resize 0`, T/imagenet receives the original JPEG files. The command can be
+stopped at any time; given again, it resumes and writes the same files.
 
 `cifar10`, `cifar100` and `mnist` are prepared by TensorFlow Datasets, which takes the
 official archives from D or downloads them.
@@ -15,11 +15,13 @@ official archives from D or downloads them.
 import concurrent.futures
 import contextlib
 import io
+import logging
 import os
 import pathlib
 import shutil
 import sys
 import tarfile
+from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -30,13 +32,22 @@ from training.data.records import RecordDataset, write_index, write_shard
 from training.data.sources import CATALOGUE, IMAGENET
 
 ARCHIVES, IMAGES = IMAGENET.archives, IMAGENET.examples
-# Share of them that can be decoded for certain.
+# Share of the images that can certainly be decoded.
 ENOUGH = 0.99
 VALIDATION_SHARD = 1000
 
+# The images of a shard: `(file name, label, place in the archive)`.
+Group = list[tuple[str, int, tarfile.TarInfo]]
 
-def main(argv=None):
-    """Runs the command."""
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     options = parser("training.prepare", __doc__)
     options.add_argument(
         "dataset",
@@ -47,8 +58,8 @@ def main(argv=None):
     options.add_argument(
         "--splits",
         nargs="+",
-        choices=list(IMAGENET.archives),
-        default=list(IMAGENET.archives),
+        choices=list(ARCHIVES),
+        default=list(ARCHIVES),
     )
     options.add_argument(
         "--allow-missing",
@@ -60,32 +71,28 @@ def main(argv=None):
         type=int,
         default=256,
         metavar="SIDE",
-        help="of the square images to store; 0: the files as they are (default: 256)",
+        help="side of the stored square images; 0 keeps the files (default: 256)",
     )
     arguments = parse(options, argv)
     try:
+        folders = arguments.manual_dir, arguments.data_dir
         if arguments.dataset != "imagenet":
-            return prepare_tfds(
-                arguments.dataset, arguments.manual_dir, arguments.data_dir
-            )
+            prepare_tfds(arguments.dataset, *folders)
+            return
         for split in arguments.splits:
-            prepare_imagenet(
-                arguments.manual_dir,
-                arguments.data_dir,
-                split,
-                arguments.allow_missing,
-                arguments.resize,
-            )
+            prepare_imagenet(*folders, split, arguments.allow_missing, arguments.resize)
     except (OSError, UserError) as error:
         sys.exit(f"training.prepare: {error}")
 
 
-def prepare_tfds(name, manual_dir, data_dir):
-    """Has TensorFlow Datasets prepare a data set.
+def prepare_tfds(
+    name: str, manual_dir: str | pathlib.Path, data_dir: str | pathlib.Path
+) -> None:
+    """Prepares a data set by TensorFlow Datasets.
 
     Args:
-        name: Its name there.
-        manual_dir: Folder with the official archives, if there are any.
+        name: Name of the data set there.
+        manual_dir: Folder of the official archives, if there are any.
         data_dir: Folder to prepare it in.
     """
     import tensorflow_datasets as tfds
@@ -99,23 +106,27 @@ def prepare_tfds(name, manual_dir, data_dir):
     print(f"{name}: {builder.data_path}")
 
 
-def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=256):
+def prepare_imagenet(
+    manual_dir: str | pathlib.Path,
+    data_dir: str | pathlib.Path,
+    split: str,
+    allow_missing: bool = False,
+    resize: int = 256,
+) -> None:
     """Makes the shards and the index of a split of ImageNet 2012.
 
     Args:
-        manual_dir: Folder with the official archives.
-        data_dir: Folder that receives `imagenet-256/`, or `imagenet/` for the files as
-            they are.
+        manual_dir: Folder of the official archives.
+        data_dir: Folder that receives `imagenet-256/`, or `imagenet/` for the original
+            files.
         split: `"train"` or `"validation"`.
         allow_missing: Whether an archive may lack classes or images.
-        resize: Side in pixels of the square images to store; 0 for the files as they
-            are.
+        resize: Side in pixels of the square images to store; 0 for the original files.
 
     Raises:
-        FileNotFoundError: If the archive is not there.
-        UserError: If it is not the official archive, or not all of it, or `resize` is
-            negative.
-        OSError: If there is too little space.
+        FileNotFoundError: If the archive is missing.
+        UserError: If it is not the whole official archive, or `resize` is negative.
+        OSError: If there is not enough space.
     """
     if resize < 0:
         raise UserError(
@@ -123,23 +134,24 @@ def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=25
         )
     archive = pathlib.Path(manual_dir) / ARCHIVES[split]
     folder = pathlib.Path(data_dir) / (f"imagenet-{resize}" if resize else "imagenet")
-    # Without the index, or a shard of it, there is work to do.
+    # If the index or a shard is missing, there is work to do.
     with contextlib.suppress(FileNotFoundError):
         count = len(RecordDataset(folder, split))
         if count < ENOUGH * IMAGES[split] and not allow_missing:
             raise UserError(
                 f"Expected nearly all of {IMAGES[split]:,} images in {folder}. "
-                f"Received: {count:,}, of only a part of {archive.name}. Remove "
+                f"Received: {count:,}, from only a part of {archive.name}. Remove "
                 f"{folder}/{split}*, or give --allow-missing."
             )
-        return print(f"{split}: {count:,} images are in {folder} already")
+        print(f"{split}: {count:,} images are in {folder} already")
+        return
     if not archive.is_file():
         raise FileNotFoundError(
-            f"Expected the archive {archive}. It is not there; get it from "
+            f"Expected the archive {archive}, which is missing. Get it from "
             "https://image-net.org/download-images"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Those of the other split may be another process's.
+    # Half-written files of the other split may belong to a running process.
     for half_written in folder.glob(f".part.*.{split}[-.]*"):
         half_written.unlink()
     classes = _lines("labels.txt")
@@ -160,24 +172,24 @@ def prepare_imagenet(manual_dir, data_dir, split, allow_missing=False, resize=25
     _finish(folder, split, shards, classes, expected)
 
 
-def rgb_jpeg(data):
-    """An image file as JPEG of grey or RGB, as training reads it.
+def rgb_jpeg(data: bytes) -> bytes:
+    """Converts an image file to a grayscale or RGB JPEG, which training can read.
 
     Args:
-        data: Bytes of the file.
+        data: Content of the file.
 
     Returns:
-        Its own bytes, or those of a conversion if it is in CMYK, in another format, or
-        a kind of JPEG that training does not read.
+        The same bytes; a converted file if it is CMYK, not a JPEG, or a kind of JPEG
+        that training cannot read.
 
     Raises:
-        UserError: If it cannot be decoded to its end.
+        UserError: If the file cannot be decoded to its end.
     """
     from PIL import Image
 
     try:
         if any(sides_of(data)):
-            # Reads the whole file, but computes few pixels of it.
+            # This reads the whole file but computes few pixels.
             decode_jpeg(data, RATIOS[-1])
             return data
         converted = io.BytesIO()
@@ -188,18 +200,19 @@ def rgb_jpeg(data):
         raise UserError(f"Expected a whole image. {error}") from error
 
 
-def resized(data, side):
-    """An image file resized to a square.
+def resized(data: bytes, side: int) -> bytes:
+    """Resizes an image file to a square.
 
-    As `elu_zoo.images.resize` with `mode="squash"`, but rounded, and stored as a JPEG
-    file. Orientation in EXIF data is left out, as where ImageNet's files are read.
+    It does the same as `elu_zoo.images.resize` with `mode="squash"`, but rounds the
+    values and stores a JPEG file. The orientation in EXIF data is ignored, as it is
+    when ImageNet's files are read.
 
     Args:
-        data: Bytes of the file.
-        side: Side in pixels.
+        data: Content of the file.
+        side: Side of the square in pixels.
 
     Returns:
-        Bytes of a JPEG file.
+        Content of a JPEG file.
     """
     from PIL import Image
 
@@ -210,22 +223,22 @@ def resized(data, side):
     return file.getvalue()
 
 
-def _lines(name):
+def _lines(name: str) -> list[str]:
     import tensorflow_datasets as tfds
 
     path = tfds.core.tfds_path(f"datasets/imagenet2012/{name}")
     return pathlib.Path(path).read_text().split()
 
 
-def _opened(archive):
+def _opened(archive: pathlib.Path) -> tarfile.TarFile:
     try:
         return tarfile.open(archive, "r:")
     except tarfile.ReadError as error:
         raise UserError(_cut_short(archive, error)) from error
 
 
-def _members(tar, archive):
-    """Members in the order of their names; fails if the file ends before they do."""
+def _members(tar: tarfile.TarFile, archive: pathlib.Path) -> list[tarfile.TarInfo]:
+    """The archive's files, sorted by name; fails if the archive is cut short."""
     try:
         members = [member for member in tar.getmembers() if member.isfile()]
     except tarfile.ReadError as error:
@@ -237,12 +250,17 @@ def _members(tar, archive):
     return sorted(members, key=lambda member: member.name)
 
 
-def _cut_short(archive, why):
+def _cut_short(archive: object, why: object) -> str:
     return f"Expected all of {archive}. Received: {why}. Copy or download it again."
 
 
-def _classes(tar, members, classes, archive):
-    """Images of each class's archive in the archive: `(name, label, member)`."""
+def _classes(
+    tar: tarfile.TarFile,
+    members: Sequence[tarfile.TarInfo],
+    classes: Sequence[str],
+    archive: pathlib.Path,
+) -> list[Group]:
+    """The images of each class; the archive holds an archive for each class."""
     labels = {f"{wnid}.tar": label for label, wnid in enumerate(classes)}
     strangers = [m.name for m in members if m.name not in labels]
     if strangers or not members:
@@ -263,8 +281,10 @@ def _classes(tar, members, classes, archive):
     return groups
 
 
-def _parts(members, classes, archive):
-    """Validation images in groups of equal size: `(name, label, member)`."""
+def _parts(
+    members: Sequence[tarfile.TarInfo], classes: Sequence[str], archive: pathlib.Path
+) -> list[Group]:
+    """The validation images in groups of equal size."""
     truth = _lines("validation_labels.txt")
     labels = {
         f"ILSVRC2012_val_{number:08}.JPEG": classes.index(wnid)
@@ -282,7 +302,9 @@ def _parts(members, classes, archive):
     return [rows[start : start + VALIDATION_SHARD] for start in starts]
 
 
-def _check_count(groups, split, archive, allow_missing):
+def _check_count(
+    groups: Sequence[Group], split: str, archive: pathlib.Path, allow_missing: bool
+) -> None:
     count = sum(map(len, groups))
     if count != IMAGES[split] and not allow_missing:
         raise UserError(
@@ -291,29 +313,47 @@ def _check_count(groups, split, archive, allow_missing):
         )
 
 
-def _bytes(group):
+def _bytes(group: Group) -> int:
     return sum(member.size for _, _, member in group)
 
 
-def _announce(groups, shards, split, folder, resize):
+def _announce(
+    groups: Sequence[Group],
+    shards: Sequence[pathlib.Path],
+    split: str,
+    folder: pathlib.Path,
+    resize: int,
+) -> None:
     todo = [g for g, s in zip(groups, shards, strict=True) if not s.exists()]
     size, free = sum(map(_bytes, todo)), shutil.disk_usage(folder).free
-    # Resized images are smaller, by how much shows only when they are made.
+    # Resized images are smaller, but by how much is not known before.
     about = "at most " if resize else ""
-    print(
-        f"{split}: {sum(map(len, todo)):,} images, {about}{size:,} bytes to write to "
-        f"{folder} "
-        f"in {len(todo)} of {len(shards)} shards"
+    logger.info(
+        "%s: %s images, %s%s bytes to write to %s in %d of %d shards",
+        split,
+        f"{sum(map(len, todo)):,}",
+        about,
+        f"{size:,}",
+        folder,
+        len(todo),
+        len(shards),
     )
     if free < size and not resize:
         raise OSError(
             f"Expected {size:,} free bytes for the shards in {folder}. Received: "
-            f"{free:,}. Free some, or choose another --data-dir."
+            f"{free:,}. Free some, or choose a different --data-dir."
         )
 
 
-def _write_shards(tar, groups, shards, split, resize):
-    total, converted = sum(map(_bytes, groups)), []
+def _write_shards(
+    tar: tarfile.TarFile,
+    groups: Sequence[Group],
+    shards: Sequence[pathlib.Path],
+    split: str,
+    resize: int,
+) -> None:
+    total = sum(map(_bytes, groups))
+    converted: list[str] = []
     with (
         tqdm(total=total, desc=split, unit="B", unit_scale=True) as bar,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -323,16 +363,24 @@ def _write_shards(tar, groups, shards, split, resize):
                 write_shard(shard, _examples(tar, group, pool, converted, resize))
             bar.update(_bytes(group))
     if converted:
-        print(
-            f"{split}: {len(converted)} images were CMYK or no JPEG files and are now "
-            f"RGB: {', '.join(sorted(converted))}"
+        logger.info(
+            "%s: %d images were CMYK or not JPEG files and were converted to RGB: %s",
+            split,
+            len(converted),
+            ", ".join(sorted(converted)),
         )
 
 
-def _examples(tar, group, pool, converted, side):
-    """Records of the images that can be decoded, made by several threads in order."""
+def _examples(
+    tar: tarfile.TarFile,
+    group: Group,
+    pool: concurrent.futures.Executor,
+    converted: list[str],
+    side: int,
+) -> Iterator[tuple[bytes, int, str]]:
+    """Records of the images that can be decoded, in order, made by several threads."""
 
-    def convert(data):
+    def convert(data: bytes) -> tuple[bytes | None, bool]:
         try:
             image = rgb_jpeg(data)
         except ValueError:
@@ -349,21 +397,31 @@ def _examples(tar, group, pool, converted, side):
                 yield image, label, name
 
 
-def _read(tar, member):
-    tar.fileobj.seek(member.offset_data)
-    return tar.fileobj.read(member.size)
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.fileobj
+    assert file is not None  # Open for reading.
+    file.seek(member.offset_data)
+    return file.read(member.size)
 
 
-def _finish(folder, split, shards, classes, expected):
+def _finish(
+    folder: pathlib.Path,
+    split: str,
+    shards: Sequence[pathlib.Path],
+    classes: Sequence[str],
+    expected: Sequence[str],
+) -> None:
     size = sum(shard.stat().st_size for shard in shards)
     with tqdm(total=size, desc=f"{split} index", unit="B", unit_scale=True) as bar:
         written = write_index(folder, split, shards, classes, bar.update)
     left_out = sorted(set(expected) - set(written))
     print(f"{split}: {len(written):,} images in {len(shards)} shards in {folder}")
     if left_out:
-        print(
-            f"{split}: {len(left_out)} images cannot be decoded and were left out: "
-            + ", ".join(left_out)
+        logger.warning(
+            "%s: %d images cannot be decoded and were left out: %s",
+            split,
+            len(left_out),
+            ", ".join(left_out),
         )
 
 

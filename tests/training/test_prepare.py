@@ -120,13 +120,15 @@ def test_validation_labels_are_those_of_the_numbers(prepared):
     assert [dataset.class_names[i] for i in dataset.labels] == VALIDATION
 
 
-def test_what_was_done_is_said(manual_dir, tmp_path, capsys):
+def test_what_was_done_is_said(manual_dir, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
     prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
-    output = capsys.readouterr().out
+    output = caplog.text
     size = sum(len(x) for images in train_images().values() for x in images.values())
     assert f"19 images, {size:,} bytes to write" in output
-    assert "2 images were CMYK or no JPEG files" in output
+    assert "2 images were CMYK or not JPEG files" in output
     assert "left out: n01484850_92.JPEG, n01484850_93.JPEG" in output
+    assert "17 images in" in capsys.readouterr().out
     prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
     assert "17 images are in" in capsys.readouterr().out
 
