@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-# Exit statuses: starting again is of no use; start again.
+# Exit statuses: a restart cannot help; a restart helps.
 UNMENDABLE, START_AGAIN = 2, 75
 
-# Factor of the learning rate for a batch so many times as large.
+# Factors for the learning rate, by the ratio of the batch size to the recipe's.
 RATE_SCALING: dict[str, Callable[[float], float]] = {
     "none": lambda ratio: 1.0,
     "linear": lambda ratio: ratio,
@@ -18,7 +18,15 @@ RATE_SCALING: dict[str, Callable[[float], float]] = {
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """An argument parser for `python -m NAME`, whose help is the module's docstring."""
+    """Makes an argument parser for `python -m NAME`.
+
+    Args:
+        name: Name of the module.
+        description: Docstring of the module, shown by `--help`.
+
+    Returns:
+        The parser.
+    """
     return argparse.ArgumentParser(
         prog=f"python -m {name}",
         description=description,
@@ -26,8 +34,18 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None):
-    """Parses the arguments; messages of `training` go to stderr from then on."""
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parses the arguments, and sends the log of `training` to stderr from then on.
+
+    Args:
+        parser: The parser.
+        argv: Arguments; default those of the process.
+
+    Returns:
+        The parsed arguments.
+    """
     arguments = parser.parse_args(argv)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -39,7 +57,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None):
 
 
 def positive(text: str) -> int:
-    """An option's integer of 1 or more."""
+    """Reads an option's integer of 1 or more.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The integer.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is less than 1.
+    """
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, received {text}")
@@ -47,7 +75,17 @@ def positive(text: str) -> int:
 
 
 def natural(text: str) -> int:
-    """An option's integer of 0 or more."""
+    """Reads an option's integer of 0 or more.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The integer.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is less than 0.
+    """
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"expected 0 or more, received {text}")
@@ -55,8 +93,14 @@ def natural(text: str) -> int:
 
 
 def leave(command: str, message: object, status: int) -> None:
-    """Ends the process at once: TensorFlow's threads may wait for a lost worker."""
-    # HDF5's own messages have several lines.
+    """Ends the process at once, since TensorFlow's threads may wait for a lost worker.
+
+    Args:
+        command: Name of the command.
+        message: What to write to stderr, in one line.
+        status: Exit status.
+    """
+    # HDF5's messages have several lines.
     print(f"{command}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(status)

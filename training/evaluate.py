@@ -3,21 +3,36 @@
     python -m training.evaluate elunet11.cifar100 --data DIR --out FILE.json
     python -m training.evaluate RUN --data DIR
 
-Error, top-5 error, calibration and confusion of published weights, or of the last (or
-best, with --weights best) weights of a run's folder. A single view of each image.
+The metrics are error, top-5 error, calibration and confusion of published weights, or
+of the last weights in the folder of a run (with --weights best, of the best ones). Each
+image is seen in a single view.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from training.commands import parse, parser
 from training.engine import device  # sets the environment before Keras
 from training.tables import error_text
 
+if TYPE_CHECKING:
+    import keras
 
-def main(argv=None):
-    """Runs the command."""
+    from training.data.protocol import Examples
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     options = parser("training.evaluate", __doc__)
     options.add_argument("source", help="name of published weights, or a run's folder")
     options.add_argument("--data", required=True, help="folder of the data sets")
@@ -60,15 +75,15 @@ def main(argv=None):
     )
 
 
-def _load(arguments):
-    """The model, the name of its data set and the split."""
+def _load(arguments: argparse.Namespace) -> tuple[keras.Model, str, Examples]:
+    """The model, the name of its data set, and the split."""
     from elu_zoo.cli.common import known_model
     from elu_zoo.models import load
     from elu_zoo.records import get_record, list_weights
     from training.data import sources
     from training.engine.run import load_run
 
-    # As in `elu-zoo`: a name of weights, unless it is written "./NAME", then a path.
+    # As in `elu-zoo`, the name of weights comes first; a folder NAME is "./NAME".
     source, split = known_model(arguments.source), arguments.split
     if pathlib.Path(source).is_dir() and source not in list_weights():
         run = load_run(source)

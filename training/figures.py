@@ -3,12 +3,13 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from elu_zoo.files import replacing
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
-# Replaced by the color of the reader's text.
+# Stands in for the color of the reader's text.
 INK = "#123456"
 STYLE = {
     "svg.fonttype": "none",
@@ -39,13 +40,13 @@ MODES = (
 @contextlib.contextmanager
 def drawing(
     path: str | pathlib.Path, panels: int, title: str = "", columns: int | None = None
-) -> Iterator[list]:
-    """Axes to draw on, written to a file after the block.
+) -> Iterator[list[Any]]:
+    """Gives axes to draw on, and writes the figure after the block.
 
     Args:
         path: Path of the SVG file.
         panels: Number of axes.
-        title: Of the whole figure.
+        title: Title of the whole figure.
         columns: Number of axes side by side; default all.
 
     Yields:
@@ -70,7 +71,7 @@ def drawing(
             if title:
                 figure.suptitle(title)
             with replacing(path) as part:
-                # The date would make another file of the same figure.
+                # With a date, the same figure would be a different file.
                 figure.savefig(
                     part, format="svg", transparent=True, metadata={"Date": None}
                 )
@@ -79,7 +80,7 @@ def drawing(
             plt.close(figure)
 
 
-def _themed(svg):
-    """An SVG whose ink is dark in light mode and light in dark mode."""
+def _themed(svg: str) -> str:
+    """Makes the ink of an SVG dark in light mode and light in dark mode."""
     head, rest = svg.split("<defs>", 1)
     return f"{head}{MODES}\n <defs>{rest}".replace(INK, "currentColor")

@@ -1,10 +1,12 @@
-"""Renders all that is made from the manifest and the results of pretrained weights.
+"""Renders everything made from the manifest and the results of pretrained weights.
 
     python -m training.tables
 
-These are the table in README, the model cards, `docs/results/results.csv` and
+That is the table in the README, the model cards, `docs/results/results.csv` and
 `docs/results/error.svg`. `training.publish` does the same after adding weights.
 """
+
+from __future__ import annotations
 
 import csv
 import io
@@ -12,13 +14,22 @@ import json
 import pathlib
 import statistics
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from elu_zoo import datasets
 from training.commands import parse, parser
 
+if TYPE_CHECKING:
+    import jinja2
+    from matplotlib.axes import Axes
+
+# A point of the plot: name, PFLOP, error in percent, its interval or `None`.
+Point = tuple[str, float, float, tuple[float, float] | None]
+
 ROOT = pathlib.Path(__file__).parents[1]
-# The paper's figures, section 4.2, with the cost of its training from our recipes.
+# The paper's test errors, section 4.2; the cost is that of our recipes.
 PAPER = {
     "cifar100": (
         ("paper, 11 layers", 15.6, 28.75),
@@ -28,8 +39,12 @@ PAPER = {
 BEGIN, END = "<!-- weights: python -m training.tables -->\n", "<!-- end -->\n"
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     parse(parser("training.tables", __doc__), argv)
     manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
     render(manifest, ROOT / "pretrained", ROOT / "docs/results", ROOT / "README.md")
@@ -66,7 +81,7 @@ def render(
 
 
 def over_seeds(record: Mapping) -> tuple[float, float | None, list[int]]:
-    """The test error of all seeds that were run.
+    """Summarizes the test error over all seeds that were run.
 
     Args:
         record: Record of the manifest.
@@ -121,7 +136,14 @@ def error_text(record: Mapping, digits: int = 2) -> str:
 
 
 def hardware(record: Mapping) -> str:
-    """What weights were trained on, by their record."""
+    """Returns the hardware that weights were trained on.
+
+    Args:
+        record: Record of the manifest.
+
+    Returns:
+        Name of the accelerator, or the processor and its number of cores.
+    """
     machine = record["training"]["machine"]
     return (
         machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
@@ -129,16 +151,16 @@ def hardware(record: Mapping) -> str:
 
 
 def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
-    """The model card of published weights, from the template `card.md.jinja`.
+    """Renders the model card of published weights by the template `card.md.jinja`.
 
     Args:
         name: Name of the weights.
         record: Their record in the manifest.
-        figures: Their evaluation, as `elu_zoo.evaluation.measure` gives it.
-        curve: Name of the file of the learning curve in the results.
+        figures: Their metrics, a result of `elu_zoo.evaluation.measure`.
+        curve: File name of the learning curve among the results.
 
     Returns:
-        A string of Markdown.
+        The card as Markdown.
     """
     mean, deviation, seeds = over_seeds(record)
     ranked = sorted(figures.get("class_error", {}).items(), key=lambda item: item[1])
@@ -172,7 +194,7 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
     return "\n\n".join(map(_filled, text.split("\n\n")))
 
 
-def _input(record):
+def _input(record: Mapping) -> str:
     *size, channels = record["input_shape"]
     if None not in size:
         return f"{'×'.join(map(str, size))}×{channels}"
@@ -180,7 +202,7 @@ def _input(record):
     return f"images of any size, best {best}×{best}×{channels}"
 
 
-def _template():
+def _template() -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
@@ -194,8 +216,8 @@ def _template():
     return environment.get_template("card.md.jinja")
 
 
-def _filled(block):
-    """A paragraph in lines of one width; tables, code and headings as they are."""
+def _filled(block: str) -> str:
+    """Wraps a paragraph; tables, code and headings stay as they are."""
     if block.startswith(("#", "|", "!", "    ")):
         return block
     return textwrap.fill(
@@ -206,7 +228,15 @@ def _filled(block):
 def cards(
     manifest: Mapping, results: pathlib.Path = ROOT / "docs/results"
 ) -> dict[str, str]:
-    """The model cards of all weights, by name."""
+    """Renders the model cards of all weights.
+
+    Args:
+        manifest: Content of `manifest.json`.
+        results: Folder of the evaluations.
+
+    Returns:
+        The cards by the name of the weights.
+    """
     return {
         name: card(
             name,
@@ -219,7 +249,14 @@ def cards(
 
 
 def table(manifest: Mapping) -> str:
-    """The table of all weights of a manifest, as Markdown."""
+    """Renders the table of all weights.
+
+    Args:
+        manifest: Content of `manifest.json`.
+
+    Returns:
+        The table as Markdown.
+    """
     rows = [
         "| weights | data | test error (95 % interval) | seeds | top-5 error "
         "| parameters | multiply-adds | file | training |",
@@ -245,7 +282,15 @@ def table(manifest: Mapping) -> str:
 
 
 def updated(readme: str, manifest: Mapping) -> str:
-    """README with its table made anew."""
+    """Replaces the table in the README.
+
+    Args:
+        readme: Content of the README.
+        manifest: Content of `manifest.json`.
+
+    Returns:
+        The new content.
+    """
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
     return before + BEGIN + table(manifest) + END + after
@@ -288,18 +333,21 @@ def results_csv(manifest: Mapping) -> str:
     return text.getvalue()
 
 
-def _percent(share):
+def _percent(share: float | None) -> float | str:
     return "" if share is None else round(100 * share, 2)
 
 
-def points(manifest: Mapping) -> dict[str, list[tuple]]:
-    """The points of the plot by data set; those with a single one are left out.
+def points(manifest: Mapping) -> dict[str, list[Point]]:
+    """Collects the points of the plot.
+
+    Args:
+        manifest: Content of `manifest.json`.
 
     Returns:
-        A dict of lists of `(name, PFLOP, error, interval)`, errors in percent; the
-        interval of the paper's figures is `None`.
+        Points by data set, without data sets that have only one; the interval of the
+        paper's errors is `None`.
     """
-    panels: dict[str, list[tuple]] = {}
+    panels: dict[str, list[Point]] = {}
     for name, record in sorted(manifest["weights"].items()):
         metrics = record["metrics"]
         if "error" not in metrics:
@@ -319,7 +367,7 @@ def points(manifest: Mapping) -> dict[str, list[tuple]]:
 
 
 def plot(manifest: Mapping, path: pathlib.Path) -> None:
-    """Draws test error against the operations of the training, one panel per data set.
+    """Draws test error against the operations of training, one panel per data set.
 
     Args:
         manifest: Content of `manifest.json`.
@@ -335,7 +383,7 @@ def plot(manifest: Mapping, path: pathlib.Path) -> None:
             _draw(axis, dataset, rows, figures)
 
 
-def _draw(axis, dataset, rows, figures):
+def _draw(axis: Axes, dataset: str, rows: Sequence[Point], figures: ModuleType) -> None:
     for name, x, y, interval in rows:
         ours = interval is not None
         error = [[y - interval[0]], [interval[1] - y]] if ours else None

@@ -9,16 +9,21 @@ first.
 Exit status:
     0    the run is finished
     1    an unexpected error, shown with its traceback
-    2    a mistake in the command, the recipe, the data or the folder: mend it first
-    75   a worker was lost, or another process uses RUN: start all workers again
+    2    a mistake in the command, the recipe, the data or the folder: fix it first
+    75   a worker was lost, or another process is using RUN: start all workers again
     130  stopped by SIGINT
     143  stopped by SIGTERM
 """
 
+from __future__ import annotations
+
+import argparse
 import dataclasses
 import math
 import os
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from training.commands import (
     RATE_SCALING,
@@ -33,10 +38,14 @@ from training.commands import (
 from training.engine import device  # sets the environment before Keras
 from training.engine.strategy import NAMES, several_workers
 
+if TYPE_CHECKING:
+    from training.engine.recipe import Recipe
+    from training.engine.stopping import Stopping
+
 NAME = "training.train"
 
 
-def _options():
+def _options() -> argparse.ArgumentParser:
     options = parser(NAME, __doc__)
     options.add_argument("recipe", help="path of a recipe file")
     options.add_argument("--data", required=True, help="folder of the data sets")
@@ -70,7 +79,7 @@ def _options():
         "--cpu-devices",
         type=positive,
         metavar="N",
-        help="split the processor into N devices, to try a strategy",
+        help="split the CPU into N devices, to try a strategy",
     )
     options.add_argument(
         "--batch-size", type=positive, help="global batch, over all devices"
@@ -79,7 +88,7 @@ def _options():
         "--rate-scaling",
         choices=list(RATE_SCALING),
         default="linear",
-        help="of the learning rate with a different --batch-size (default: linear)",
+        help="how the learning rate depends on --batch-size (default: linear)",
     )
     options.add_argument(
         "--precision", choices=["float32", "mixed_bfloat16"], help="default: by device"
@@ -87,10 +96,10 @@ def _options():
     options.add_argument(
         "--smoke",
         action="store_true",
-        help="try the recipe in seconds, at a small size",
+        help="try the recipe at a small size, in seconds",
     )
     options.add_argument(
-        "--seconds", type=positive, help="stop after so many, with a checkpoint"
+        "--seconds", type=positive, help="write a checkpoint and stop after this time"
     )
     options.add_argument("--log-every", type=positive, default=50, metavar="STEPS")
     options.add_argument(
@@ -100,16 +109,16 @@ def _options():
     options.add_argument(
         "--accept-code-changes",
         action="store_true",
-        help="resume although code that the run depends on has changed",
+        help="resume even if code that the run depends on has changed",
     )
     return options
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Args:
-        argv: List of arguments; default is that of the process.
+        argv: Arguments; default those of the process.
     """
     arguments = parse(_options(), argv)
     if arguments.cpu_devices:
@@ -135,7 +144,7 @@ def main(argv=None):
             message = f"Expected whole shards in {arguments.data}. {error}"
             leave(NAME, message, UNMENDABLE)
         if lost_worker(error, arguments.strategy):
-            message = f"Another worker is gone. Start all again. {error}"
+            message = f"Another worker is gone. Start all workers again. {error}"
             leave(NAME, message, START_AGAIN)
         raise
     if result is None:
@@ -146,7 +155,7 @@ def main(argv=None):
     )
 
 
-def _train(arguments, stopping):
+def _train(arguments: argparse.Namespace, stopping: Stopping) -> dict[str, Any] | None:
     from training.engine.loop import train
     from training.engine.objectives import objective_of
     from training.engine.recipe import OPTIONS, load_recipe, smoke
@@ -181,13 +190,13 @@ def _train(arguments, stopping):
     return result | {"error": unit.format(result["eval_error"])}
 
 
-def _checkpoint(out):
-    """What is there to resume from, as a sentence."""
+def _checkpoint(out: str) -> str:
+    """Says in a sentence what there is to resume from."""
     from training.engine.checkpoint import find
 
     files = find(out)
     if not files:
-        return f"There is no checkpoint in {out} yet; the same command begins anew."
+        return f"There is no checkpoint in {out} yet; the same command starts afresh."
     step = int(files[0].stem.partition("-")[2])
     return (
         f"The checkpoint of step {step} in {out} is whole; the same command resumes "
@@ -195,19 +204,36 @@ def _checkpoint(out):
     )
 
 
-def rate_factor(recipe, arguments):
-    """Factor for the learning rate that goes with `--batch-size`."""
+def rate_factor(recipe: Recipe, arguments: argparse.Namespace) -> float:
+    """Returns the factor for the learning rate that goes with `--batch-size`.
+
+    Args:
+        recipe: The recipe as in its file.
+        arguments: Parsed arguments.
+
+    Returns:
+        The factor.
+    """
     ratio = (arguments.batch_size or recipe.batch_size) / recipe.batch_size
     return RATE_SCALING[arguments.rate_scaling](ratio)
 
 
-def lost_shard(error):
-    """Whether TensorFlow says that a file of records is damaged or not there."""
+def lost_shard(error: BaseException) -> bool:
+    """Returns whether TensorFlow says that a file of records is damaged or missing.
+
+    Args:
+        error: The error.
+    """
     return type(error).__name__ in ("DataLossError", "NotFoundError")
 
 
-def lost_worker(error, strategy=None):
-    """Whether TensorFlow says that it cannot reach another worker."""
+def lost_worker(error: BaseException, strategy: str | None = None) -> bool:
+    """Returns whether TensorFlow says that it cannot reach another worker.
+
+    Args:
+        error: The error.
+        strategy: Name of the strategy, if the command named one.
+    """
     return type(error).__name__ in (
         *("UnavailableError", "AbortedError", "CancelledError"),
         *("DeadlineExceededError", "InternalError"),

@@ -1,19 +1,31 @@
-"""Draws a network's first filters, and the images that excite units of its stacks most.
+"""Draws a network's first filters and the images that excite its units most.
 
     python -m training.units elunet11.cifar100 --data DIR --out units.png
 
-One row per unit, its strongest image first; the first rows are all filters of the first
-layer. DIR holds the data set of the weights, as for `elu-zoo evaluate`.
+The first rows are all filters of the first layer. Every other row is a unit of a stack,
+its strongest image first. DIR holds the data set of the weights, as for
+`elu-zoo evaluate`.
 """
+
+from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import keras
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command."""
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,8 +54,20 @@ def main(argv: list[str] | None = None) -> None:
         Image.fromarray(page).save(part, format="PNG")
 
 
-def draw(model, images: np.ndarray, units: int, columns: int) -> np.ndarray:
-    """The picture as a uint8 array of shape `(height, width, 3)`."""
+def draw(
+    model: keras.Model, images: np.ndarray, units: int, columns: int
+) -> np.ndarray:
+    """Draws the picture.
+
+    Args:
+        model: Model of `elu_zoo`.
+        images: Images to look at, of shape `(n, side, side, channels)`, 0 to 255.
+        units: Number of units per stack.
+        columns: Number of images per row.
+
+    Returns:
+        A uint8 array of shape `(height, width, 3)`.
+    """
     from elu_zoo.explain import exciting_images, first_layer_filters
     from elu_zoo.feature_extraction import stack_layers
 
@@ -56,8 +80,8 @@ def draw(model, images: np.ndarray, units: int, columns: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _tiles(images, columns, side, gap=2):
-    """Images of any size as tiles of one, on white, row by row."""
+def _tiles(images: np.ndarray, columns: int, side: int, gap: int = 2) -> np.ndarray:
+    """Tiles images on white, row by row, all resized to the same side."""
     from PIL import Image
 
     height = -(-len(images) // columns)
