@@ -1,17 +1,18 @@
-"""Trains a recipe on a GPU that is there for minutes only, on Keras's JAX backend.
+"""Trains a recipe on a GPU that is available only for minutes, on Keras's JAX backend.
 
     python -m training.gpu RECIPE --seconds 420 --data DIR --out RUN [--unpack FILE ...]
 
-Unpacks archives of data into DIR. Prints images a second and the share of the peak of
-matrix products after 20 steps of the largest size, so that a wrong set-up is seen at
-once. Then trains, writes a checkpoint every minute and ends 30 seconds before the time
-is over; the same command resumes. In RUN/parts it leaves log and settings, and weights
-rounded to bfloat16 in parts of at most 15 MiB, which
+The command unpacks archives of data into DIR. After 20 steps at the largest image size
+it prints the images per second and the share of the peak of matrix products, so that a
+wrong setup shows at once. Then it trains, writes a checkpoint every minute and stops 30
+seconds before the time is up; the same command resumes. RUN/parts receives the log, the
+settings, and the weights, rounded to bfloat16, in parts of at most 15 MiB. This joins
+them:
 
     python -m training.gpu --join RUN/parts --to NAME.weights.h5
-
-puts together again.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -22,13 +23,23 @@ import pathlib
 import shutil
 import statistics
 import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.engine.recipe import Recipe
 
 RESERVE = 30  # Seconds for the end of a run.
 PART = 15 << 20  # Bytes.
-TRIED = 20  # Steps to measure the speed of.
+TRIED = 20  # Number of steps whose speed is measured.
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     started = time.monotonic()
     arguments = parse(argv)
     if arguments.join:
@@ -59,21 +70,29 @@ def main(argv=None):
     leave(out, facts)
 
 
-def parse(argv):
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the arguments.
+
+    Args:
+        argv: Arguments; default those of the process.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m training.gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="?", help="path of a recipe file")
-    parser.add_argument("--seconds", type=float, help="until the GPU is gone")
+    parser.add_argument("--seconds", type=float, help="time until the GPU is gone")
     parser.add_argument("--data", help="folder of the data sets")
     parser.add_argument("--out", help="folder of the run")
     parser.add_argument(
         "--unpack", nargs="+", default=[], metavar="FILE", help="archives for --data"
     )
     parser.add_argument("--smoke", action="store_true", help="try it at a small size")
-    parser.add_argument("--join", metavar="FOLDER", help="put its parts together")
+    parser.add_argument("--join", metavar="FOLDER", help="folder of parts to join")
     parser.add_argument("--to", metavar="FILE", help="the weights file to write")
     arguments = parser.parse_args(argv)
     needed = ["to"] if arguments.join else ["recipe", "seconds", "data", "out"]
@@ -83,17 +102,19 @@ def parse(argv):
     return arguments
 
 
-def measure(arguments, recipe, out):
-    """Speed of the recipe's largest images, from steps that are then thrown away.
+def measure(
+    arguments: argparse.Namespace, recipe: Recipe, out: pathlib.Path
+) -> dict[str, float]:
+    """Measures the speed at the recipe's largest image size, in a trial run.
 
     Args:
         arguments: Result of `parse`.
-        recipe: `Recipe`.
-        out: Folder of the run; the compiled programs there serve the run too.
+        recipe: The recipe.
+        out: Folder of the run, which reuses the programs compiled there.
 
     Returns:
-        A dict with `images_per_second`, `tflop_per_second`, and `share_of_peak` of the
-        matrix products that `peak` measures.
+        `images_per_second`, `tflop_per_second`, and `share_of_peak`, the share of the
+        result of `peak`.
     """
     from training.engine import runlog
     from training.engine.cost import image_flop
@@ -103,7 +124,7 @@ def measure(arguments, recipe, out):
     calls = iter(range(TRIED // every))
     largest_first = dataclasses.replace(
         recipe,
-        # The other one is not reached; the model has to take it.
+        # The smaller size is not reached, but the model has to take both.
         image_sizes={0: max(sizes), recipe.epochs - 1: min(sizes)} if sizes else {},
         dropout=first(recipe),
     )
@@ -115,7 +136,7 @@ def measure(arguments, recipe, out):
         progress=False,
         should_stop=lambda: next(calls, None) is None,
     )
-    # The first rows have the compilation in them.
+    # The first rows include the compilation.
     speeds = [row["images_per_second"] for row in runlog.read(trial / "log.csv")]
     facts = json.loads((trial / "run.json").read_text())
     shutil.rmtree(trial)
@@ -130,13 +151,25 @@ def measure(arguments, recipe, out):
     }
 
 
-def first(recipe):
-    """The dropout of the recipe's first phase alone."""
+def first(recipe: Recipe) -> dict[float, Any]:
+    """Returns the dropout of only the first phase of a recipe.
+
+    Args:
+        recipe: The recipe.
+    """
     return {0: recipe.dropout[0]} if recipe.dropout else {}
 
 
-def peak(size=4096, repeats=5):
-    """Operations a second of bfloat16 matrix products, the best of some tries."""
+def peak(size: int = 4096, repeats: int = 5) -> float:
+    """Measures the peak of bfloat16 matrix products.
+
+    Args:
+        size: Rows and columns of the matrices; an eighth of it on a CPU.
+        repeats: Number of measurements.
+
+    Returns:
+        The best result, in operations per second.
+    """
     import jax
 
     on_cpu = jax.devices()[0].platform == "cpu"
@@ -154,8 +187,13 @@ def peak(size=4096, repeats=5):
     return 10 * 2 * size**3 / min(seconds)
 
 
-def leave(out, facts):
-    """Writes what is to be brought home to the folder `parts` of a run."""
+def leave(out: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Writes what is to be copied from the machine to the folder `parts` of a run.
+
+    Args:
+        out: Folder of the run.
+        facts: Result of `measure`.
+    """
     from elu_zoo._weight_files import save_weights
     from training.engine.run import Run
 
@@ -174,13 +212,15 @@ def leave(out, facts):
     split(file, parts)
 
 
-def split(path, folder, size=PART):
-    """Writes a file in parts, and its SHA-256.
+def split(
+    path: str | pathlib.Path, folder: str | pathlib.Path, size: int = PART
+) -> None:
+    """Splits a file into parts, and writes its SHA-256.
 
     Args:
         path: Path of the file.
-        folder: Folder of the parts, `weights.000` and so on, and `weights.sha256`.
-        size: Bytes of a part, at most.
+        folder: Folder for the parts, `weights.000` and so on, and `weights.sha256`.
+        size: Largest size of a part in bytes.
     """
     data, folder = pathlib.Path(path).read_bytes(), pathlib.Path(folder)
     for number, start in enumerate(range(0, len(data), size)):
@@ -188,11 +228,11 @@ def split(path, folder, size=PART):
     (folder / "weights.sha256").write_text(hashlib.sha256(data).hexdigest() + "\n")
 
 
-def join(folder, path):
-    """Puts the parts of a file together.
+def join(folder: str | pathlib.Path, path: str | pathlib.Path) -> None:
+    """Joins the parts of a file.
 
     Args:
-        folder: Folder that `split` wrote.
+        folder: Folder that `split` wrote to.
         path: Path of the file to write.
 
     Raises:

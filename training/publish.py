@@ -1,23 +1,25 @@
-"""Publishes a finished run: evaluates it, records it, renders what shows the record.
+r"""Publishes a finished run: evaluates it, records it, and renders the record.
 
     python -m training.publish RUN --name elunet15.imagenet --data DIR
 
-The weights are rounded to bfloat16 and compressed, evaluated as rounded on the test
-split, and written with their record and card to the folder `pretrained`; log, curve,
-recipe and figures go to `docs/results/NAME`. Weights of the same name are replaced.
+The weights are rounded to bfloat16, compressed, evaluated on the test split, and
+written with their record and card to the folder `pretrained`. Log, curve, recipe and
+metrics go to `docs/results/NAME`. Weights of the same name are replaced.
 
     python -m training.publish RUN --name elunet15.imagenet --data DIR \
         --holdout-run RUN2
 
 calibrates the probabilities: the temperature is fitted on the images that RUN2, a run
-of the same recipe with `--holdout`, has left out of its training. If RUN itself has
-left some out, it is fitted on them.
+of the same recipe with `--holdout`, left out of its training. If RUN itself left images
+out, it is fitted on them.
 
     python -m training.publish RUN --name elunet15.imagenet --data DIR --another-seed
 
-adds the figures of a run that differs in its seed alone, so that the card states mean
+adds the metrics of a run that differs only in its seed, so that the card states mean
 and standard deviation; its weights are not kept.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import datetime
@@ -28,6 +30,8 @@ import pathlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from elu_zoo.errors import UserError
 from training.commands import RATE_SCALING, parse, parser, positive
@@ -35,15 +39,21 @@ from training.engine import dependencies, device
 from training.engine.recipe import OPTIONS, load_recipe
 from training.tables import error_text, main_error, over_seeds, render
 
+if TYPE_CHECKING:
+    import keras
+
+    from training.data.protocol import Examples
+    from training.engine.run import Run
+
 ROOT = pathlib.Path(__file__).parents[1]
-# Of an evaluation, what the record has.
+# Metrics that the record keeps.
 METRICS = (
     *("n", "error", "error_interval", "top5_error", "loss", "calibration_error"),
     *("reconstruction_error", "unexplained_variance"),
 )
-# Of the installed package; larger files are fetched.
+# Largest weights file in the installed package; larger ones are fetched.
 MAX_BYTES = 20_000_000
-# Files of a run to keep, with the names that they get.
+# Files of a run to keep, by the names that they are given.
 RUN_FILES = {
     "recipe.py": "recipe.txt",
     "run.json": "run.json",
@@ -52,8 +62,12 @@ RUN_FILES = {
 }
 
 
-def main(argv=None):
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     options = parser("training.publish", __doc__)
     options.add_argument("run", help="folder of the run")
     options.add_argument(
@@ -64,19 +78,19 @@ def main(argv=None):
         "--weights",
         default="last",
         choices=["last", "best"],
-        help="which of the run's weights; best only where it held images out",
+        help="which of the run's weights; best only if it held images out",
     )
     options.add_argument(
         "--another-seed",
         action="store_true",
-        help="keep the figures alone, beside those of the published weights",
+        help="add only the metrics to those of the published weights",
     )
     options.add_argument(
         "--image-size",
         type=positive,
         metavar="SIDE",
-        help="of the images that the weights are for, and the test images are resized "
-        "to (default: as they are); best chosen by training.benchmarks.evaluation_size",
+        help="image size that the weights are for and are evaluated at (default: that "
+        "of the data set); training.benchmarks.evaluation_size finds the best",
     )
     options.add_argument(
         "--limited-by", metavar="TEXT", help="what limits the error, for the card"
@@ -84,7 +98,7 @@ def main(argv=None):
     options.add_argument(
         "--holdout-run",
         metavar="RUN2",
-        help="run of the same recipe with held-out images, to calibrate with",
+        help="run of the same recipe whose held-out images calibrate the weights",
     )
     options.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     options.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
@@ -113,28 +127,28 @@ def main(argv=None):
 
 
 def publish(
-    run,
-    name,
-    data,
-    weights="last",
-    image_size=None,
-    limited_by=None,
-    holdout_run=None,
-    pretrained=ROOT / "pretrained",
-    results=ROOT / "docs/results",
-):
-    """See the module's docstring.
+    run: str | pathlib.Path,
+    name: str,
+    data: str | pathlib.Path,
+    weights: str = "last",
+    image_size: int | None = None,
+    limited_by: str | None = None,
+    holdout_run: str | pathlib.Path | None = None,
+    pretrained: pathlib.Path = ROOT / "pretrained",
+    results: pathlib.Path = ROOT / "docs/results",
+) -> dict[str, Any]:
+    """Publishes a finished run, see the module's docstring.
 
     Args:
         run: Folder of a finished run.
         name: Name of the weights, `"<model>.<tag>"`.
         data: Folder of the data sets.
         weights: `"last"` or `"best"`.
-        image_size: Side in pixels of the images that the weights are for; default is
-            that of the run's data set, or of its largest images on disk.
+        image_size: Side in pixels of the images that the weights are for; default that
+            of the run's evaluations.
         limited_by: What limits the error, as a sentence of the card.
         holdout_run: Folder of a finished run of the same recipe with held-out images;
-            default is `run`, if it has some.
+            default `run`, if it held images out.
         pretrained: Folder of the manifest, the weights files and the cards.
         results: Folder of the results.
 
@@ -142,49 +156,99 @@ def publish(
         The new record of the manifest.
 
     Raises:
-        UserError: If a run is not finished, the name is not one of its model, `"best"`
-            would choose by the test set, or the held-out images are another recipe's.
+        UserError: If a run is not finished, the name does not fit its model, `"best"`
+            would choose by the test set, or `holdout_run` is of a different recipe.
     """
     from elu_zoo.architectures import ARCHITECTURES
     from elu_zoo.files import replacing
-    from training.data.sources import CATALOGUE
-    from training.engine.cost import multiply_adds, training_flop
 
-    run = _finished(run)
-    settings = run.settings
+    finished = _finished(run)
     model_name, _, tag = name.partition(".")
-    key = next(k for k, a in ARCHITECTURES.items() if a.model == settings["model"])
+    of_run = finished.settings["model"]
+    key = next(k for k, a in ARCHITECTURES.items() if a.model == of_run)
     if model_name != key or not tag:
         raise UserError(
             f"Expected a name like {key}.<tag> for this run. Received: {name!r}"
         )
-    test = run.load_data("test", data)
-    side, _, channels = run.facts["input_shape"]
-    shape = [image_size or side, image_size or side, channels]
-    any_size = bool(ARCHITECTURES[key].pyramid_levels)
-    temperature, calibrated_on = _temperature(run, holdout_run, weights, data, shape)
-    model, content, figures = _evaluated(run, name, weights, test, shape, temperature)
-
-    entry = CATALOGUE[settings["dataset"]]
-    digest = hashlib.sha256(content).hexdigest()
+    test = finished.load_data("test", data)
+    side, _, channels = finished.facts["input_shape"]
+    shape = (image_size or side, image_size or side, channels)
+    temperature, calibrated_on = _temperature(
+        finished, holdout_run, weights, data, shape
+    )
+    model, content, metrics = _evaluated(
+        finished, name, weights, test, shape, temperature
+    )
     record = {
+        **_about_file(name, content),
+        **_about_model(finished, model, shape),
+        "preprocessing": test.preprocessing(shape[0]),
+        "temperature": temperature,
+        "calibrated_on": calibrated_on,
+        **_about_run(finished, name),
+        "metrics": {key: metrics[key] for key in METRICS if key in metrics},
+        "published": datetime.date.today().isoformat(),
+        "limited_by": limited_by,
+    }
+
+    manifest = _read_manifest(pretrained)
+    before = manifest["weights"].get(name)
+    manifest["weights"][name] = record
+    _write_results(finished, metrics, results / name)
+    (pretrained / "reference").mkdir(parents=True, exist_ok=True)
+    with replacing(pretrained / record["file"]) as part:
+        part.write_bytes(content)
+    with replacing(pretrained / "reference" / f"{name}.json") as part:
+        part.write_text(json.dumps(reference_logits(model)) + "\n")
+    _write_manifest(manifest, pretrained, results)
+    # Last, since the old files are valid until the new record is on disk.
+    for seed in (results / name).glob("seed-*"):
+        shutil.rmtree(seed)
+    if before and before["file"] != record["file"]:
+        (pretrained / before["file"]).unlink(missing_ok=True)
+    return record
+
+
+def _about_file(name: str, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    return {
         "file": f"{name}-{digest[:8]}.weights.h5",
         "sha256": digest,
         "bytes": len(content),
         "packaged": len(content) <= MAX_BYTES,
         "urls": [],
-        "model": settings["model"],
+    }
+
+
+def _about_model(
+    run: Run, model: keras.Model, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    from elu_zoo.architectures import ARCHITECTURES
+    from training.engine.cost import multiply_adds
+
+    name, side = run.settings["model"], run.facts["input_shape"][0]
+    architecture = next(a for a in ARCHITECTURES.values() if a.model == name)
+    any_size = bool(architecture.pyramid_levels)
+    return {
+        "model": name,
         "arguments": run.arguments,
         # Without the statistics of the preprocessing; a ZCA matrix has nine million.
         "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
         "multiply_adds": multiply_adds(model),
-        "input_shape": [None, None, channels] if any_size else shape,
-        # Side of the data set's images, if those for the weights have another.
-        "resized_from": side if image_size not in (None, side) else None,
-        "preprocessing": test.preprocessing(shape[0]),
+        "input_shape": [None, None, shape[-1]] if any_size else list(shape),
+        # Side of the data set's images, if the weights are for a different one.
+        "resized_from": side if shape[0] != side else None,
         "class_names": list(run.class_names),
-        "temperature": temperature,
-        "calibrated_on": calibrated_on,
+    }
+
+
+def _about_run(run: Run, name: str) -> dict[str, Any]:
+    from training.data.sources import CATALOGUE
+    from training.engine.cost import training_flop
+
+    settings, facts = run.settings, run.facts
+    entry = CATALOGUE[settings["dataset"]]
+    return {
         "dataset": {
             "name": settings["dataset"],
             "terms": entry.terms,
@@ -193,8 +257,7 @@ def publish(
         "license": "Apache-2.0; see the terms of the training data",
         "recipe": f"docs/results/{name}/recipe.txt",
         "recipe_changes": _changes(run),
-        "metrics": {key: figures[key] for key in METRICS if key in figures},
-        "commit": run.facts["commit"],
+        "commit": facts["commit"],
         "training": {
             "seed": settings["seed"],
             "epochs": settings["epochs"],
@@ -202,54 +265,40 @@ def publish(
             "precision": settings["precision"],
             "seconds": run.rows[-1]["seconds"],
             "flop": training_flop(
-                settings, run.facts["input_shape"], run.arguments["classes"]
+                settings, facts["input_shape"], run.arguments["classes"]
             ),
-            "starts": run.facts["starts"],
-            "machine": run.facts["machine"],
+            "starts": facts["starts"],
+            "machine": facts["machine"],
         },
-        "published": datetime.date.today().isoformat(),
-        "limited_by": limited_by,
     }
-
-    manifest = _read_manifest(pretrained)
-    before = manifest["weights"].get(name)
-    manifest["weights"][name] = record
-    _write_results(run, figures, results / name)
-    (pretrained / "reference").mkdir(parents=True, exist_ok=True)
-    with replacing(pretrained / record["file"]) as part:
-        part.write_bytes(content)
-    with replacing(pretrained / "reference" / f"{name}.json") as part:
-        part.write_text(json.dumps(reference_logits(model)) + "\n")
-    _write_manifest(manifest, pretrained, results)
-    # Last: until the new record is on the disk the old ones are still the good ones.
-    for seed in (results / name).glob("seed-*"):
-        shutil.rmtree(seed)
-    if before and before["file"] != record["file"]:
-        (pretrained / before["file"]).unlink(missing_ok=True)
-    return record
 
 
 def add_seed(
-    run,
-    name,
-    data,
-    weights="last",
-    pretrained=ROOT / "pretrained",
-    results=ROOT / "docs/results",
-):
-    """Adds a run's figures to the record of weights that differ in the seed alone.
+    run: str | pathlib.Path,
+    name: str,
+    data: str | pathlib.Path,
+    weights: str = "last",
+    pretrained: pathlib.Path = ROOT / "pretrained",
+    results: pathlib.Path = ROOT / "docs/results",
+) -> dict[str, Any]:
+    """Adds a run's metrics to the record of weights that differ only in the seed.
 
     Args:
-        run, name, data, weights, pretrained, results: As in `publish`.
+        run: Folder of a finished run.
+        name: Name of the published weights.
+        data: Folder of the data sets.
+        weights: `"last"` or `"best"`.
+        pretrained: Folder of the manifest, the weights files and the cards.
+        results: Folder of the results.
 
     Returns:
-        The record.
+        The changed record of the manifest.
 
     Raises:
         UserError: If no such weights are published, or the run differs in more than
-            its seed and precision, or has one of their seeds.
+            its seed and precision, or its seed is there already.
     """
-    run = _finished(run)
+    finished = _finished(run)
     manifest = _read_manifest(pretrained)
     if name not in manifest["weights"]:
         raise UserError(
@@ -260,44 +309,44 @@ def add_seed(
     published = json.loads((results / name / "run.json").read_text())["settings"]
     differing = {
         key: value
-        for key, value in run.settings.items()
+        for key, value in finished.settings.items()
         if key in published.keys() - {"seed", "precision"} and published[key] != value
     }
-    seed = run.settings["seed"]
+    seed = finished.settings["seed"]
     if differing or seed in over_seeds(record)[2]:
         raise UserError(
-            f"Expected a run with the settings of {name} and another seed than "
+            f"Expected a run with the settings of {name} and a seed other than "
             f"{over_seeds(record)[2]}. Received: {differing | {'seed': seed}}"
         )
-    test = run.load_data("test", data)
+    test = finished.load_data("test", data)
     side = record["preprocessing"]["crop"]
     shape = (side, side, record["input_shape"][-1])
     temperature = record.get("temperature", 1.0)
-    _, _, figures = _evaluated(run, name, weights, test, shape, temperature)
-    _write_results(run, figures, results / name / f"seed-{seed}")
+    _, _, metrics = _evaluated(finished, name, weights, test, shape, temperature)
+    _write_results(finished, metrics, results / name / f"seed-{seed}")
     others = record.get("other_seeds", [])
     record["other_seeds"] = sorted(
-        [*others, {"seed": seed, "error": main_error(figures)}],
+        [*others, {"seed": seed, "error": main_error(metrics)}],
         key=lambda x: x["seed"],
     )
     _write_manifest(manifest, pretrained, results)
     return record
 
 
-def _finished(folder):
+def _finished(folder: str | pathlib.Path) -> Run:
     from training.engine.run import load_run
 
     run = load_run(folder)
     if not run.facts["finished"]:
         raise UserError(
             f"Expected a finished run. Received: {folder}, which was stopped after "
-            f"step {run.rows[-1]['step'] if run.rows else 0}. Give its command again."
+            f"step {run.rows[-1]['step'] if run.rows else 0}. Run its command again."
         )
     return run
 
 
-def _changes(run):
-    """Options of the command that the run had, by the fields of its recipe."""
+def _changes(run: Run) -> dict[str, Any]:
+    """The fields of the recipe that options of the command changed."""
     recipe = load_recipe(run.folder / "recipe.py")
     changes = {
         name: run.settings[name]
@@ -315,8 +364,14 @@ def _changes(run):
     )
 
 
-def _temperature(run, holdout_run, weights, data, shape):
-    """Fitted on held-out images, where there are some, and how many these are."""
+def _temperature(
+    run: Run,
+    holdout_run: str | pathlib.Path | None,
+    weights: str,
+    data: str | pathlib.Path,
+    shape: Sequence[int],
+) -> tuple[float, int]:
+    """The temperature fitted on held-out images, if any, and their number."""
     from elu_zoo.architectures import reconstructs
     from elu_zoo.predictions import fit_temperature
 
@@ -331,8 +386,8 @@ def _temperature(run, holdout_run, weights, data, shape):
     return round(fit_temperature(outputs, held_out.labels), 3), len(held_out)
 
 
-def _same_recipe(run, held_out):
-    """The run with held-out images, if it differs in nothing else but its seed."""
+def _same_recipe(run: Run, held_out: Run) -> Run:
+    """The run with held-out images; it must not differ in anything but its seed."""
     same = {"seed": 0, "holdout": 0}
     if (
         not held_out.settings["holdout"]
@@ -340,26 +395,33 @@ def _same_recipe(run, held_out):
         or dependencies.changed(_recipe_of(run), _recipe_of(held_out))
     ):
         raise UserError(
-            f"Expected a run of the recipe in {run.folder} that differs in --holdout "
-            f"and --seed alone. Received: {held_out.folder}, with "
+            f"Expected a run of the recipe in {run.folder} that differs only in "
+            f"--holdout and --seed. Received: {held_out.folder}, with "
             f"{_changes(held_out)}, there {_changes(run)}"
         )
     return held_out
 
 
-def _recipe_of(run):
+def _recipe_of(run: Run) -> dict[str, str]:
     return {dependencies.RECIPE: (run.folder / "recipe.py").read_text("utf-8")}
 
 
-def _evaluated(run, name, weights, test, shape, temperature):
+def _evaluated(
+    run: Run,
+    name: str,
+    weights: str,
+    test: Examples,
+    shape: Sequence[int],
+    temperature: float,
+) -> tuple[keras.Model, bytes, dict[str, Any]]:
     """The model with rounded weights, their file's content, and their metrics."""
     from elu_zoo._weight_files import load_weights, save_weights
     from elu_zoo.records import attach_record, get_record
 
     if weights == "best" and not run.settings["holdout"]:
         raise UserError(
-            "Expected a run with held-out images for its best weights; this one would "
-            "choose by the test set. Use the last ones."
+            "Expected a run with held-out images for its best weights. This run would "
+            "choose by the test set; use the last weights."
         )
     model = run.build_model(weights, shape)
     with tempfile.TemporaryDirectory() as folder:
@@ -367,35 +429,37 @@ def _evaluated(run, name, weights, test, shape, temperature):
         save_weights(model, file)
         load_weights(model, file)
         content = file.read_bytes()
-    figures = test.evaluate(model)
+    metrics = test.evaluate(model)
     if temperature != 1:
-        before = {key: figures[key] for key in ("loss", "calibration_error")}
+        before = {key: metrics[key] for key in ("loss", "calibration_error")}
         record = dataclasses.replace(get_record(model), temperature=temperature)
         attach_record(model, record)
-        figures = test.evaluate(model) | {"uncalibrated": before}
+        metrics = test.evaluate(model) | {"uncalibrated": before}
     facts = {"name": name, "split": "test", "machine": device.description()}
-    return model, content, facts | figures
+    return model, content, facts | metrics
 
 
-def _write_results(run, figures, folder):
+def _write_results(run: Run, metrics: Mapping[str, Any], folder: pathlib.Path) -> None:
     from elu_zoo.files import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
     for file, kept in RUN_FILES.items():
         shutil.copyfile(run.folder / file, folder / kept)
     with replacing(folder / "evaluation.json") as part:
-        part.write_text(json.dumps(figures) + "\n")
+        part.write_text(json.dumps(metrics) + "\n")
 
 
-def _read_manifest(pretrained):
+def _read_manifest(pretrained: pathlib.Path) -> dict[str, Any]:
     path = pretrained / "manifest.json"
     if path.is_file():
         return json.loads(path.read_text())
     return {"format": 1, "base_url": None, "weights": {}}
 
 
-def _write_manifest(manifest, pretrained, results):
-    """The manifest, and what is made from it."""
+def _write_manifest(
+    manifest: dict[str, Any], pretrained: pathlib.Path, results: pathlib.Path
+) -> None:
+    """Writes the manifest and what is rendered from it."""
     from elu_zoo.files import replacing
 
     with replacing(pretrained / "manifest.json") as part:
@@ -404,8 +468,15 @@ def _write_manifest(manifest, pretrained, results):
     render(manifest, pretrained, results, readme)
 
 
-def reference_logits(model):
-    """Logits of the reference images, as lists."""
+def reference_logits(model: keras.Model) -> list[list[float]]:
+    """Computes the logits of the reference images.
+
+    Args:
+        model: Model of `elu_zoo`.
+
+    Returns:
+        Logits rounded to five decimals, one list per image.
+    """
     import keras
 
     from elu_zoo._builder import HEAD

@@ -150,7 +150,7 @@ def test_another_seed_then_publishing_again(published):
 
     first = record()
     again = publish("run", "--another-seed")
-    assert again.returncode == 1 and "another seed than [0]" in again.stderr
+    assert again.returncode == 1 and "a seed other than [0]" in again.stderr
     for out, more in (("run-1", ()), ("longer", ("--epochs", 7))):
         result = python(
             *("-m", "training.train", published / "tiny15.py", "--quiet", *more),
@@ -252,7 +252,7 @@ def test_held_out_images_have_to_be_of_the_same_recipe(tmp_path, differing):
     good = kept_run(tmp_path / "good", "# A comment.\n" + RECIPE, holdout=9, seed=1)
     assert publish._same_recipe(run, good) is good
     other = kept_run(tmp_path / "other", **{"holdout": 9} | differing)
-    with pytest.raises(UserError, match="--holdout and --seed alone"):
+    with pytest.raises(UserError, match="only in --holdout and --seed"):
         publish._same_recipe(run, other)
 
 
