@@ -143,7 +143,7 @@ def test_a_shard_that_was_removed_is_made_again(manual_dir, prepared, tmp_path):
 
 
 def test_a_try_with_part_of_the_images_is_not_all_of_them(manual_dir, prepared):
-    with pytest.raises(ValueError, match="Received: 17, of only a part"):
+    with pytest.raises(ValueError, match="Received: 17, from only a part"):
         prepare_imagenet(manual_dir, prepared, "train", resize=0)
 
 
