@@ -1,41 +1,44 @@
-"""Fine-tuning: freezing, heads for new classes, and two stages."""
+"""Fine-tuning: freezing, output layers for new classes, training in two stages."""
 
 import dataclasses
 import numbers
+import os
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo import _stages, records
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
-from elu_zoo.image_files import Batches
+from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 from elu_zoo.records import attach_record, record_of
 
 
-def freeze(model, stacks=None):
+def freeze(model: keras.Model, stacks: int | None = None) -> int:
     """Freezes the trunk of a network, or part of it.
 
-    Compile the model afterwards: Keras decides then what is trained. There is nothing
-    else to watch: without normalization layers a frozen layer computes the same in
-    training and inference.
+    Compile the model afterwards: that is when Keras decides what to train. Nothing else
+    needs care: without normalization layers, a frozen layer computes the same in
+    training and in inference.
 
     Args:
-        model: Keras model made by a model function of `elu_zoo`, or one that has it
-            inside, such as `Sequential([trunk, Dense(5)])`.
-        stacks: Number of stacks to freeze, counted from the input; 0 for none. Default:
-            all, so that the output layer alone is trained.
+        model: Keras model made by a model function of `elu_zoo`, or one that contains
+            it, such as `Sequential([trunk, Dense(5)])`.
+        stacks: Number of stacks to freeze, counted from the input; 0 freezes none.
+            Default: all, so that only the output layer is trained.
 
     Returns:
-        The number of parameters that are left to train.
+        The number of parameters that remain trainable.
 
     Raises:
-        UserError: If the model has no stacks, or not so many.
+        UserError: If the model has no stacks, or fewer than `stacks`.
 
     Example:
 
@@ -54,7 +57,7 @@ def freeze(model, stacks=None):
             f"Expected the number of stacks to freeze, from 0 to {len(named)}. "
             f"Received: stacks={stacks!r}"
         )
-    # The output layer, or the model as a whole, may have been frozen before.
+    # The output layer, or the whole model, may have been frozen before.
     for layer in (model, *model.layers):
         layer.trainable = True
     for number, layers in enumerate(named, start=1):
@@ -66,16 +69,16 @@ def freeze(model, stacks=None):
 def with_classes(
     model: keras.Model, class_names: Sequence[str], known_names: Sequence[str] = ()
 ) -> keras.Model:
-    """A network with an output layer for other classes.
+    """Gives a network an output layer for other classes.
 
-    Classes that the network knows keep their weights, so that training starts with what
-    it can do; see `start_head`.
+    Classes that the network already knows keep their weights, so that training starts
+    from what it can do; see `start_head`.
 
     Args:
         model: Keras model made by a model function of `elu_zoo`. Its other layers are
             shared with the result, not copied.
         class_names: Names of the new classes.
-        known_names: Names of its own classes, in the order of its outputs.
+        known_names: Names of the model's own classes, in the order of its outputs.
 
     Returns:
         A functional `keras.Model`.
@@ -114,20 +117,20 @@ def start_head(
     known_names: Sequence[str],
     class_names: Sequence[str],
 ) -> int:
-    """Starts an output layer from another one's weights where class names coincide.
+    """Copies the weights of classes that another output layer knows by the same name.
 
-    The others stay random, at the scale of those that are known.
+    The other classes keep random weights, scaled to match those that are copied.
 
     Args:
         head: Output layer for `class_names`, changed in place.
-        kernel: Array of shape `(units, known classes)`.
-        bias: Array of shape `(known classes,)`.
-        known_names: Names of the classes that these are for.
-        class_names: Names of the classes of the layer. Capitals do not matter, nor
-            whether words are joined by spaces, hyphens or underscores.
+        kernel: Kernel of the other layer, of shape `(units, known classes)`.
+        bias: Bias of the other layer, of shape `(known classes,)`.
+        known_names: Class names of the other layer.
+        class_names: Class names of `head`. Names match regardless of case, and of
+            whether spaces, hyphens or underscores join their words.
 
     Returns:
-        The number of classes that were known.
+        The number of classes whose weights were copied.
 
     Example:
 
@@ -154,15 +157,15 @@ def start_head(
     return len(new)
 
 
-def _plain(name):
+def _plain(name: str) -> str:
     return name.casefold().replace("_", " ").replace("-", " ")
 
 
 def finetune(
     model: keras.Model,
-    images: np.ndarray,
-    labels: Sequence,
-    validation_data: tuple | None = None,
+    images: np.ndarray | ImageFiles,
+    labels: npt.ArrayLike,
+    validation_data: tuple[np.ndarray | ImageFiles, npt.ArrayLike] | None = None,
     *,
     class_names: Sequence[str] | None = None,
     epochs: tuple[int, int] = (5, 10),
@@ -170,60 +173,64 @@ def finetune(
     rate_decay: float = 0.7,
     batch_size: int = 32,
     augment: bool = True,
-    class_weight: dict | str | None = None,
+    class_weight: Mapping[int | str, float] | Literal["balanced"] | None = None,
     patience: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    checkpoint: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: str | int = "auto",
 ) -> _stages.History:
     """Trains the output layer alone, then the whole network at a lower rate.
 
-    Two calls of Keras's `fit` with Adam and a cosine schedule each. The first keeps the
-    random output layer from spoiling the pretrained ones. Rates and epochs did best, in
-    the mean of two tasks, in docs/results/transfer_candidates.csv.
+    Each stage is a call of Keras's `fit` with Adam and a cosine schedule. The first
+    keeps the random output layer from spoiling the pretrained ones. The default rates
+    and epochs did best on average over the two tasks of
+    docs/results/transfer_candidates.csv.
 
-    With `validation_data` the model ends with its best weights. Of each stage that is
-    the epoch of the lowest held-out loss, with which the second stage begins; of the
-    start and the two stages the one of the higher held-out accuracy, or where these are
-    within half a point the one of the lower loss. Without, it ends with the last epoch.
+    With `validation_data`, the model ends with its best weights. Each stage keeps the
+    epoch with the lowest held-out loss, and the second stage starts from the one that
+    the first kept. A stage replaces what it started from if its held-out accuracy is
+    higher, or, where the two are within half a point, if its loss is lower. Without
+    `validation_data`, the model ends with the weights of the last epoch.
 
     Args:
         model: Keras model that gives probabilities or logits, such as
-            `ELUNet11(weights="cifar100", classes=5)`, or one that has a network of this
-            package inside. Trained in place, and left compiled, and frozen, as in its
-            last stage.
+            `ELUNet11(weights="cifar100", classes=5)`, or one that contains a network of
+            this package. It is trained in place, and stays compiled and frozen as in
+            its last stage.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
-            an `elu_zoo.image_files.ImageFiles`, which is decoded a batch at a time.
+            an `elu_zoo.image_files.ImageFiles`, which is decoded batch by batch.
         labels: Integer array of shape `(n,)`, or class names.
-        validation_data: Optional `(images, labels)` held out to choose the epoch by.
-        class_names: Names of the classes in the order of their numbers.
-        epochs: Epochs of the two stages; 0 leaves a stage out.
-        learning_rate: Highest learning rates of the two stages.
-        rate_decay: Factor of the second learning rate from each stack to the one before
-            it; 1 trains all stacks at the same rate. See
+        validation_data: Optional held-out `(images, labels)` to choose the epoch by.
+        class_names: Names of the classes, in the order of their numbers.
+        epochs: Epochs of the two stages; 0 skips a stage.
+        learning_rate: Peak learning rates of the two stages.
+        rate_decay: Factor between the second stage's learning rates of a stack and of
+            the stack before it; 1 trains all stacks at the same rate. See
             `elu_zoo.optimizers.LayerwiseAdam`.
-        batch_size: Images a step; the last batch of an epoch may be smaller.
-        augment: Whether to flip images at random and shift them by up to an eighth.
-        class_weight: Optional factors of the loss by class, a dict from numbers or
-            names, or `"balanced"` for factors by which all classes weigh the same.
+        batch_size: Images per step; the last batch of an epoch may be smaller.
+        augment: Whether to flip images at random and shift them by up to an eighth of
+            their sides.
+        class_weight: Optional loss factors per class: a dict from class numbers or
+            names, or `"balanced"` to give all classes the same total weight.
         patience: Number of epochs without a lower held-out loss after which a stage
             ends early.
-        callbacks: Keras callbacks for both stages. Epochs are counted through.
-        checkpoint: Path of a file for the state after each epoch. If it is there, the
-            run is resumed from it and ends with the same weights as if it had not been
-            interrupted. The file stays; remove it to start anew.
-        seed: Of order and augmentation.
-        verbose: As in `fit`.
+        callbacks: Keras callbacks for both stages. The second stage continues the
+            epoch count of the first.
+        checkpoint: Path of a file for the state after each epoch. If the file exists,
+            the run resumes from it and ends with the same weights as a run without an
+            interruption. The file is kept; delete it to start over.
+        seed: Seed of the order and the augmentation of the images.
+        verbose: As in `keras.Model.fit`.
 
     Returns:
-        A dict of lists, one value per epoch, as in Keras's `History.history`, with the
-        number of the stage, and whether the epoch is the one that was kept. Its
-        attribute `start` has the held-out metrics before the training.
+        A dict of lists, one value per epoch, as in Keras's `History.history`. Its
+        `"stage"` is the number of the stage, its `"kept"` whether the epoch's weights
+        were kept, and its attribute `start` the held-out metrics before training.
 
     Raises:
-        UserError: If images, labels and the other arguments do not fit each other or
-            the model, or the checkpoint is of another run.
+        UserError: If the arguments do not fit each other or the model, or if the
+            checkpoint belongs to a different run.
         RuntimeError: If a frozen weight changed.
 
     Example:
@@ -235,14 +242,14 @@ def finetune(
     >>> history["stage"]
     [1, 2]
     """
-    epochs = _pair("epochs", epochs, lambda n: n == int(n) and n >= 0, "0 or more")
+    counts = _pair("epochs", epochs, lambda n: n == int(n) and n >= 0, "0 or more")
     rates = _pair("learning_rate", learning_rate, lambda rate: rate >= 0, "0 or more")
     _check_whole("batch_size", batch_size)
     if patience is not None:
         _check_whole("patience", patience)
         if validation_data is None:
             raise UserError(
-                "Expected validation_data, whose loss the patience is for. Received: "
+                "Expected validation_data, whose loss patience watches. Received: "
                 f"patience={patience}, validation_data=None"
             )
     names = _names(model, class_names)
@@ -254,7 +261,7 @@ def finetune(
     )
     weights = _class_weights(class_weight, labels, names, model.output_shape[-1])
     settings = {
-        "epochs": epochs,
+        "epochs": counts,
         "learning_rate": rates,
         "rate_decay": rate_decay,
         "batch_size": batch_size,
@@ -268,8 +275,8 @@ def finetune(
         "shapes": zlib.crc32(repr([v.shape for v in model.variables]).encode()),
     }
     state, live = _stages.load(checkpoint, settings)
-    while state.stage < len(epochs):
-        count = epochs[state.stage]
+    while state.stage < len(counts):
+        count = counts[state.stage]
         if count:
             steps = count * len(batches)
             _compile(model, state.stage, rates[state.stage], rate_decay, steps)
@@ -277,7 +284,7 @@ def finetune(
             frozen = [(v, np.array(v)) for v in model.non_trainable_variables]
             if not state.stopped and len(state.rows) < state.first + count:
                 recorder = _stages.Recorder(state, batches, patience, checkpoint)
-                # The batches have their own order, which is that of the seed.
+                # Batches shuffles, by the seed.
                 model.fit(
                     batches,
                     initial_epoch=len(state.rows),
@@ -294,13 +301,15 @@ def finetune(
     return _stages.History(state)
 
 
-def _name_sum(images):
-    """A checksum of the names of the files, wherever the folder is."""
+def _name_sum(images: np.ndarray | ImageFiles) -> int:
+    """A checksum of the files' names that does not depend on where the folder is."""
     names = ["/".join(path.parts[-2:]) for path in getattr(images, "paths", [])]
     return zlib.crc32("\n".join(names).encode(errors="surrogateescape"))
 
 
-def _compile(model, stage, rate, rate_decay, steps):
+def _compile(
+    model: keras.Model, stage: int, rate: float, rate_decay: float, steps: int
+) -> None:
     freeze(model, None if stage == 0 else 0)
     model.compile(
         LayerwiseAdam(
@@ -312,8 +321,13 @@ def _compile(model, stage, rate, rate_decay, steps):
     )
 
 
-def _begin(model, state, live, held_out):
-    """Resumes a stage, or measures what the first starts from."""
+def _begin(
+    model: keras.Model,
+    state: _stages.State,
+    live: dict[str, list[np.ndarray]],
+    held_out: Batches | None,
+) -> None:
+    """Resumes a stage, or measures the model before the first one."""
     if live:
         model.optimizer.build(model.trainable_variables)
         _stages.assign(model.variables, live["model"])
@@ -325,24 +339,26 @@ def _begin(model, state, live, held_out):
         state.weights["kept"] = _stages.weights(model)
 
 
-def _check_unmoved(frozen):
+def _check_unmoved(frozen: list[tuple[keras.Variable, np.ndarray]]) -> None:
     for variable, before in frozen:
         if "seed_generator" not in variable.path and "moving_" not in variable.path:
             if not np.array_equal(np.array(variable), before):
                 raise RuntimeError(f"The frozen weight {variable.path} changed.")
 
 
-def _pair(name, values, accepts, what):
+def _pair(
+    name: str, values: Any, accepts: Callable[[Any], bool], what: str
+) -> list[Any]:
     good = isinstance(values, list | tuple) and len(values) == 2
     if not good or not all(isinstance(n, numbers.Real) and accepts(n) for n in values):
         raise UserError(
-            f"Expected {name} to be two numbers of {what}, for the output layer alone "
-            f"and for the whole network. Received: {name}={values!r}"
+            f"Expected {name} to be two numbers, each {what}: for the output layer "
+            f"alone and for the whole network. Received: {name}={values!r}"
         )
     return list(values)
 
 
-def _check_whole(name, value):
+def _check_whole(name: str, value: Any) -> None:
     if not isinstance(value, numbers.Integral) or value < 1:
         raise UserError(
             f"Expected {name} to be a whole number of 1 or more. Received: "
@@ -350,7 +366,7 @@ def _check_whole(name, value):
         )
 
 
-def _names(model, class_names):
+def _names(model: keras.Model, class_names: Sequence[str] | None) -> list[str] | None:
     if class_names is None:
         return None
     names, classes = [str(name) for name in class_names], model.output_shape[-1]
@@ -364,16 +380,17 @@ def _names(model, class_names):
 
 def checked_data(
     model: keras.Model,
-    images: np.ndarray,
-    labels: Sequence,
+    images: np.ndarray | ImageFiles,
+    labels: npt.ArrayLike,
     class_names: Sequence[str] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels that fit a model.
+) -> tuple[np.ndarray | ImageFiles, np.ndarray]:
+    """Checks that images and labels fit a model.
 
     Args:
         model: Keras model.
-        images: Array of shape `(n, height, width, channels)`, or `ImageFiles`.
-        labels: Array of n integers, or of names of `class_names`.
+        images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
+            `ImageFiles`.
+        labels: Array of shape `(n,)`: class numbers, or names from `class_names`.
         class_names: Optional names of the classes.
 
     Returns:
@@ -386,7 +403,7 @@ def checked_data(
     labels, classes = np.asarray(labels), model.output_shape[-1]
     if labels.shape != (len(images),) or not len(images):
         raise UserError(
-            "Expected one label an image, and at least one image. Received: "
+            "Expected one label per image, and at least one image. Received: "
             f"{len(images)} images, labels of shape {labels.shape}"
         )
     _check_images(model, images)
@@ -394,7 +411,7 @@ def checked_data(
         labels = _numbers_of(labels, class_names)
     if labels.dtype.kind not in "iuf" or np.any(labels != labels.astype(int)):
         raise UserError(
-            "Expected labels to be class numbers, or names of class_names. Received: "
+            "Expected labels to be class numbers, or names from class_names. Received: "
             f"labels of {labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= classes:
@@ -405,7 +422,7 @@ def checked_data(
     return images, labels.astype(int)
 
 
-def _check_images(model, images):
+def _check_images(model: keras.Model, images: np.ndarray | ImageFiles) -> None:
     shape = model.input_shape[1:]
     fits = len(images.shape) == len(shape) + 1 and all(
         side in (None, received)
@@ -429,30 +446,30 @@ def _check_images(model, images):
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise UserError(
             f"Expected images with values from 0 to 255. Received: {low:g} to "
-            f"{high:g}; multiply by 255 if 1 stands for white."
+            f"{high:g}. Multiply them by 255 if 1 stands for white."
         )
 
 
-def _numbers_of(labels, class_names):
+def _numbers_of(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:
     found = sorted({str(label) for label in labels})
     if class_names is None:
         raise UserError(
-            "Expected class_names, in the order of the model's outputs, with labels "
-            f"that are names. Received: labels {found[:5]}, class_names=None"
+            "Expected class_names, in the order of the model's outputs, when labels "
+            f"are names. Received: labels {found[:5]}, class_names=None"
         )
     numbers_by_name = {name: number for number, name in enumerate(class_names)}
     if unknown := [name for name in found if name not in numbers_by_name]:
         raise UserError(
-            f"Expected labels among class_names={list(class_names)[:5]} ... Received: "
+            f"Expected labels from class_names={list(class_names)[:5]} ... Received: "
             f"{unknown[:5]}"
         )
     return np.array([numbers_by_name[str(label)] for label in labels])
 
 
-def _renew_record(model, names):
-    """Has the record name the classes, and starts a new output layer from its weights.
+def _renew_record(model: keras.Model, names: list[str] | None) -> None:
+    """Puts the class names into the record, and starts a new output layer by it.
 
-    What was measured before the training is left out.
+    What was measured before training is dropped from the record.
     """
     record = record_of(model)
     if record is None:
@@ -462,7 +479,7 @@ def _renew_record(model, names):
     if names and head and published and not record.class_names:
         from elu_zoo.models import load
 
-        # The output layer that the weights were made with, which the model left out.
+        # The published output layer, which a model with other classes leaves out.
         old = load(record.name).get_layer("predictions")
         known_names = records.get_record(record.name).class_names
         kernel, bias = np.array(old.kernel), np.array(old.bias)
@@ -470,13 +487,22 @@ def _renew_record(model, names):
     arguments = dict(record.arguments)
     if "classes" in arguments:
         arguments["classes"] = model.output_shape[-1]
-    changes = {"arguments": arguments, "temperature": 1.0, "metrics": {}}
+    changes: dict[str, Any] = {
+        "arguments": arguments,
+        "temperature": 1.0,
+        "metrics": {},
+    }
     if names:
         changes["class_names"] = tuple(names)
     attach_record(model, dataclasses.replace(record, **changes))
 
 
-def _class_weights(class_weight, labels, names, classes):
+def _class_weights(
+    class_weight: Mapping[int | str, float] | Literal["balanced"] | None,
+    labels: np.ndarray,
+    names: list[str] | None,
+    classes: int,
+) -> dict[int, float] | None:
     """A dict from class numbers to factors, or `None`."""
     if class_weight is None:
         return None
@@ -486,14 +512,15 @@ def _class_weights(class_weight, labels, names, classes):
             number: len(labels) / (np.count_nonzero(counts) * max(int(count), 1))
             for number, count in enumerate(counts)
         }
-    numbers_by_name = {name: number for number, name in enumerate(names or ())}
+    numbers_by_name: dict[Any, int] = {name: n for n, name in enumerate(names or ())}
     weights = dict.fromkeys(range(classes), 1.0)
     for key, factor in dict(class_weight).items():
-        number = numbers_by_name.get(key, key)
+        number: Any = numbers_by_name.get(key, key)
         if number not in weights or not factor >= 0:
             raise UserError(
-                "Expected class_weight to be 'balanced', or factors of 0 or more by "
-                f"class number or by name of class_names. Received: {key!r}: {factor!r}"
+                "Expected class_weight to be 'balanced', or factors of 0 or more, by "
+                "class number or by name from class_names. Received: "
+                f"{key!r}: {factor!r}"
             )
         weights[number] = float(factor)
     return weights
@@ -502,16 +529,17 @@ def _class_weights(class_weight, labels, names, classes):
 def split_by_class(
     labels: np.ndarray, share: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits examples at random, with the same share held out of every class.
+    """Splits examples at random, holding out the same share of every class.
 
     Args:
         labels: Integer array of shape `(n,)`.
-        share: Share of each class to hold out: at least one example of it, but not the
-            only one. A warning tells of classes with one example.
-        seed: Integer.
+        share: Share of each class to hold out, between 0 and 1. At least one example
+            per class is held out, but never its only one: a warning names the classes
+            with a single example.
+        seed: Seed of the split.
 
     Returns:
-        Two sorted arrays of indices: those to train on, those held out.
+        Two sorted arrays of indices: the examples to train on, and those held out.
 
     Raises:
         UserError: If `share` is not between 0 and 1.
@@ -524,18 +552,19 @@ def split_by_class(
     if not 0 < share < 1:
         raise UserError(f"Expected a share between 0 and 1. Received: share={share!r}")
     rng = np.random.default_rng(seed)
-    held_out, single = [], []
+    chosen: list[int] = []
+    single: list[int] = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         if len(members) == 1:
             single.append(int(label))
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        held_out.extend(members[:count])
+        chosen.extend(members[:count])
     if single:
         warnings.warn(
-            f"Classes with one image, which is trained on: {single[:10]}. None is held "
-            "out to see how well they are learned.",
+            f"Classes with only one image, which is trained on: {single[:10]}. No "
+            "image is held out to measure how well they are learned.",
             stacklevel=2,
         )
-    held_out = np.sort(np.array(held_out, int))
+    held_out = np.sort(np.array(chosen, int))
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
