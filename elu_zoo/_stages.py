@@ -1,55 +1,62 @@
-"""The two stages of a fine-tuning, resumable after any epoch."""
+"""The two stages of fine-tuning, resumable after any epoch."""
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
+from elu_zoo.image_files import Batches
 
-# Between two stages accuracy decides where it differs by more, else the loss.
 TOLERANCE = 0.005
+"""Accuracies that differ by more decide which stage is better; otherwise losses do."""
 
 
 @dataclasses.dataclass
 class State:
-    """Where a fine-tuning stands: plain facts, and the weights that belong to them.
+    """The progress of a fine-tuning: JSON-plain values, and weights.
 
     Attributes:
-        settings: What has to be the same for a run to be resumed.
-        stage: Number of the stage in progress.
-        first: Epochs that were done before this stage.
-        stopped: Whether the stage has ended before its last epoch.
+        settings: What must be unchanged for a run to resume.
+        stage: Index of the stage in progress, from 0.
+        first: Number of epochs done before this stage.
+        stopped: Whether the stage ended before its last epoch.
         rows: Metrics of each epoch done.
         start: Held-out metrics before the first stage, empty without held-out images.
         kept: Metrics of the weights that the stage started from, with their `epoch`.
-        best: The same of the best epoch in this stage, empty before its first.
-        weights: Arrays of those two, by name.
+        best: The same for this stage's best epoch, empty before its first.
+        weights: Arrays of the weights of `kept` and `best`, by these names.
     """
 
-    settings: dict
+    settings: dict[str, Any]
     stage: int = 0
     first: int = 0
     stopped: bool = False
-    rows: list = dataclasses.field(default_factory=list)
-    start: dict = dataclasses.field(default_factory=dict)
-    kept: dict = dataclasses.field(default_factory=dict)
-    best: dict = dataclasses.field(default_factory=dict)
-    weights: dict = dataclasses.field(default_factory=dict)
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    start: dict[str, float] = dataclasses.field(default_factory=dict)
+    kept: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: dict[str, float] = dataclasses.field(default_factory=dict)
+    weights: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
 
 
-class History(dict):
-    """Lists by metric, one value per epoch, as of Keras's `History.history`.
+class History(dict[str, list[Any]]):
+    """One list per metric, with one value per epoch, as in Keras's `History.history`.
+
+    Args:
+        state: `State` of the run.
 
     Attributes:
         start: Held-out metrics before the first stage, empty without held-out images.
     """
 
-    def __init__(self, state):
+    def __init__(self, state: State) -> None:
         names = dict.fromkeys(name for row in state.rows for name in row)
         super().__init__({n: [row.get(n) for row in state.rows] for n in names})
         self.start = state.start
@@ -57,8 +64,8 @@ class History(dict):
             kept = state.kept.get("epoch", len(state.rows))
             self["kept"] = [n == kept for n in range(1, len(state.rows) + 1)]
 
-    def rows(self):
-        """A dict per epoch, such as for a CSV file."""
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per epoch, as a CSV file's rows."""
         values = zip(*self.values(), strict=True)
         return [
             {"epoch": n} | dict(zip(self, row, strict=True))
@@ -71,25 +78,34 @@ class Recorder(keras.callbacks.Callback):
 
     Args:
         state: `State`, changed after each epoch.
-        batches: `elu_zoo.image_files.Batches`, told the epoch.
-        patience: Epochs without a lower held-out loss to stop after, or `None`.
+        batches: `elu_zoo.image_files.Batches`, whose `epoch` is kept up to date.
+        patience: Number of epochs without a lower held-out loss to stop after, or
+            `None`.
         path: Path of the checkpoint, or `None`.
     """
 
-    def __init__(self, state, batches, patience, path):
+    def __init__(
+        self,
+        state: State,
+        batches: Batches,
+        patience: int | None,
+        path: str | os.PathLike[str] | None,
+    ) -> None:
         super().__init__()
         self.state, self.batches = state, batches
         self.patience, self.path = patience, path
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Tells the batches their epoch."""
         self.batches.epoch = epoch
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Records the epoch's metrics, and its weights if they are the best."""
         state = self.state
-        row = {name: float(value) for name, value in logs.items()}
+        row = {name: float(value) for name, value in (logs or {}).items()}
         state.rows.append({"stage": state.stage + 1} | row)
         loss = row.get("val_loss", math.nan)
-        # NaN is no improvement; without held-out images nothing is.
+        # A loss that is NaN, or missing, is never an improvement.
         if loss < state.best.get("val_loss", math.inf):
             state.best = row | {"epoch": epoch + 1}
             state.weights["best"] = weights(self.model)
@@ -101,8 +117,8 @@ class Recorder(keras.callbacks.Callback):
             save(self.path, state, self.model)
 
 
-def end_stage(state, model):
-    """Leaves the model with the better of what the stage began with and its best."""
+def end_stage(state: State, model: keras.Model) -> None:
+    """Gives the model the stage's best weights, or those it started from if better."""
     if "best" in state.weights:
         if is_better(state.best, state.kept):
             state.kept = state.best
@@ -113,27 +129,27 @@ def end_stage(state, model):
     state.first, state.stage = len(state.rows), state.stage + 1
 
 
-def is_better(new, old):
-    """Whether a stage's held-out metrics are better than those that it started from."""
+def is_better(new: dict[str, float], old: dict[str, float]) -> bool:
+    """Whether a stage's held-out metrics are better than those it started from."""
     difference = new.get("val_accuracy", 0) - old.get("val_accuracy", 0)
     if abs(difference) > TOLERANCE:
         return difference > 0
     return new["val_loss"] < old["val_loss"]
 
 
-def weights(model):
-    """Copies of a model's variables."""
+def weights(model: keras.Model) -> list[np.ndarray]:
+    """Copies of a model's variables, as arrays."""
     return [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables]
 
 
-def assign(variables, arrays):
-    """Gives variables the values of arrays."""
+def assign(variables: list[keras.Variable], arrays: Iterable[np.ndarray]) -> None:
+    """Assigns arrays to variables, in order."""
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
 
-def save(path, state, model):
-    """Writes the state, the model and its optimizer to one file, whole or not at all.
+def save(path: str | os.PathLike[str], state: State, model: keras.Model) -> None:
+    """Writes the state, the model and its optimizer to one file, atomically.
 
     Args:
         path: Path of the file to replace.
@@ -144,7 +160,7 @@ def save(path, state, model):
     if state.stage < len(state.settings["epochs"]):
         optimizer = model.optimizer.variables
         groups["optimizer"] = [keras.ops.convert_to_numpy(v) for v in optimizer]
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{group}/{number}": array
         for group, values in groups.items()
         for number, array in enumerate(values)
@@ -155,43 +171,47 @@ def save(path, state, model):
         np.savez(file, **arrays)
 
 
-def load(path, settings):
+def load(
+    path: str | os.PathLike[str] | None, settings: dict[str, Any]
+) -> tuple[State, dict[str, list[np.ndarray]]]:
     """Reads what `save` wrote.
 
     Args:
-        path: Path of a file.
-        settings: What the run has to be of.
+        path: Path of the checkpoint, or `None`.
+        settings: Settings of the run to resume; those in the file must be the same.
 
     Returns:
-        A `State`, and a dict of lists of arrays with `"model"` and `"optimizer"`; a new
-        state and an empty dict if there is no file.
+        A `State`, and the arrays of `"model"` and `"optimizer"`, a list for each. If
+        there is no file, a new state and an empty dict.
 
     Raises:
-        UserError: If the file is no checkpoint, or one of another run.
+        UserError: If the file is not a checkpoint, or belongs to a different run.
     """
-    path = path and pathlib.Path(path)
-    # As they come back from JSON.
+    file = pathlib.Path(path) if path else None
+    # As JSON returns them: tuples become lists.
     settings = json.loads(json.dumps(settings))
-    if not path or not path.exists():
+    if file is None or not file.exists():
         return State(settings), {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with np.load(file, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files}
         facts = json.loads(arrays.pop("state").tobytes())
-    except Exception as error:  # zipfile and its decompressors have many of their own
+    except Exception as error:  # zipfile and its decompressors raise many kinds
         raise UserError(
-            f"Expected {path} to be the checkpoint of a fine-tuning; it is damaged "
-            f"({error}). Remove it to start anew."
+            f"Expected {file} to be a fine-tuning checkpoint; it is damaged "
+            f"({error}). Delete it to start over."
         ) from error
-    _check_same(facts["settings"], settings, path)
-    groups = {}
+    _check_same(facts["settings"], settings, file)
+    groups: dict[str, list[np.ndarray]] = {}
     for name in sorted(arrays, key=lambda name: int(name.split("/")[1])):
         groups.setdefault(name.split("/")[0], []).append(arrays[name])
     live = {name: groups.pop(name, []) for name in ("model", "optimizer")}
     return State(**facts | {"weights": groups}), live
 
 
-def _check_same(found, settings, path):
+def _check_same(
+    found: dict[str, Any], settings: dict[str, Any], path: pathlib.Path
+) -> None:
     differing = [name for name in settings if found.get(name) != settings[name]]
     if differing:
         raise UserError(
@@ -199,5 +219,5 @@ def _check_same(found, settings, path):
             + ", ".join(f"{name}={found.get(name)!r}" for name in differing)
             + ". Received: "
             + ", ".join(f"{name}={settings[name]!r}" for name in differing)
-            + ". Remove the file to start anew."
+            + ". Delete the file to start over."
         )
