@@ -1,4 +1,6 @@
-"""Any number of images: one worker that decodes and predicts, for many engines."""
+"""Batch prediction: one worker that decodes and predicts, for many engines."""
+
+from __future__ import annotations
 
 import collections
 import concurrent.futures
@@ -6,10 +8,12 @@ import dataclasses
 import functools
 import glob
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -18,27 +22,37 @@ from elu_zoo.errors import ImageError, UserError
 from elu_zoo.images import find_images, load_image, preprocessing_of
 from elu_zoo.records import record_of
 
+if TYPE_CHECKING:
+    import keras
+
 _AHEAD = 3
-"""Batches that are decoded while the network computes one."""
+"""Number of batches that are decoded while the network computes one."""
+
+_Source = str | os.PathLike[str] | bytes
+"""An image: the path of a file, or its encoded bytes."""
 
 
 class Predictor:
-    """Classifies batches of image files or of their bytes.
+    """Classifies batches of image files, or of their bytes.
 
-    It is what Ray Data's `map_batches` takes as a class, and Spark's
-    `predict_batch_udf` and Beam's `Map` as an object (see docs/predicting.md). The
-    model is loaded at the first call and does not travel when the object is pickled:
-    each process loads its own. Threads decode on all cores while the network computes.
+    Ray Data's `map_batches` takes it as a class; Spark's `predict_batch_udf` and Beam's
+    `Map` take an instance (see docs/predicting.md). The first call loads the model. A
+    pickled instance does not contain it: each process loads its own. Threads decode on
+    all cores while the network computes.
 
     Args:
-        model: Name of pretrained weights, path of a `.keras` file, or folder that
-            `elu-zoo finetune` wrote.
-        top: Number of classes per answer; not more than the model has.
-        embeddings: Optional name of a stack, such as `"stack6"`, or `"last"`: the
-            answers are its outputs, as vectors, in place of classes. Feature maps are
-            averaged over the image.
+        model: Name of pretrained weights, path of a `.keras` file, or path of a folder
+            that `elu-zoo finetune` wrote.
+        top: Number of classes per answer, at most those that the model has.
+        embeddings: Optional name of a stack, such as `"stack6"`, or `"last"`: answers
+            are then the stack's outputs, as vectors, instead of classes. Feature maps
+            are averaged over the image.
         resize: Side in pixels, for models that take images of any size.
-        batch_size: Images that the network computes at once.
+        batch_size: Images per batch of the network.
+
+    Raises:
+        UserError: If `top` is less than 1; at the first call, if there is no such model
+            or stack.
 
     Example:
 
@@ -50,37 +64,44 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | os.PathLike = "elunet11.cifar100",
+        model: str | os.PathLike[str] = "elunet11.cifar100",
         *,
         top: int = 5,
         embeddings: str | None = None,
         resize: int | None = None,
         batch_size: int = 64,
-    ):
+    ) -> None:
         if top < 1:
             raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
         self.model, self.top, self.embeddings = os.fspath(model), top, embeddings
         self.resize, self.batch_size = resize, batch_size
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_loaded"}
 
-    def __call__(self, batch: dict[str, np.ndarray] | Sequence) -> dict[str, Any]:
-        """Answers a batch.
+    def __call__(
+        self, batch: dict[str, Any] | Sequence[_Source] | np.ndarray
+    ) -> dict[str, Any]:
+        """Classifies a batch.
 
         Args:
-            batch: Dict of arrays of one length with `"bytes"` (encoded images) or
+            batch: Dict of arrays of the same length with `"bytes"` (encoded images) or
                 `"path"` (strings); other columns are passed through. Or an array or a
-                list of either: what is `bytes` is an encoded image, a string a path.
+                list of either: `bytes` are encoded images, strings are paths.
 
         Returns:
-            The columns of `batch` but `"bytes"`, and `"classes"`, an array of strings
-            of shape `(n, top)`, the most probable first, `"probabilities"`, float32 of
-            the same shape, and `"error"`, strings, `None` for images. What is no image
-            has empty names and zeros. With `embeddings`, `"vector"`, float32
-            `(n, units)`, in place of the first two.
+            The columns of `batch` except `"bytes"`, and three more: `"classes"`, an
+            array of strings of shape `(n, top)`, the most probable first;
+            `"probabilities"`, float32 of the same shape; and `"error"`, an array of
+            shape `(n,)`, `None` for images and a message for everything else, which has
+            empty names and zeros. With `embeddings`, `"vector"`, float32 of shape
+            `(n, units)`, replaces the first two.
+
+        Raises:
+            UserError: If a dict has neither `"bytes"` nor `"path"`.
         """
-        kept, sources = {}, batch
+        kept: dict[str, Any] = {}
+        sources: Iterable[_Source]
         if isinstance(batch, dict):
             kept = {name: batch[name] for name in batch if name != "bytes"}
             if "bytes" in batch:
@@ -92,25 +113,29 @@ class Predictor:
                     "Expected a column 'bytes' or 'path'. Received: columns "
                     f"{sorted(batch)}"
                 )
+        else:
+            sources = batch
         parts = list(self.stream(sources)) or [self._answer([])]
         return kept | {
             name: np.concatenate([part[name] for part in parts]) for name in parts[0]
         }
 
-    def stream(self, sources: Iterable) -> Iterator[dict[str, np.ndarray]]:
-        """Answers any number of images in the memory of a few batches.
+    def stream(self, sources: Iterable[_Source]) -> Iterator[dict[str, np.ndarray]]:
+        """Classifies any number of images in the memory of a few batches.
 
         Args:
             sources: Paths, or encoded images as `bytes`.
 
         Yields:
-            The columns of `batch_size` images each, as of `__call__`, in order.
+            The columns that `__call__` adds, for `batch_size` images at a time, in
+            order.
         """
         self._loaded  # noqa: B018  Before the threads, which need its image size.
-        sources, pending = iter(sources), collections.deque()
+        rest = iter(sources)
+        pending: collections.deque[list[Future[np.ndarray | str]]] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
-                while batch := list(itertools.islice(sources, self.batch_size)):
+                while batch := list(itertools.islice(rest, self.batch_size)):
                     pending.append([pool.submit(self._read, item) for item in batch])
                     if len(pending) > _AHEAD:
                         yield self._answer(pending.popleft())
@@ -120,7 +145,7 @@ class Predictor:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     @functools.cached_property
-    def _loaded(self):
+    def _loaded(self) -> _Loaded:
         model, class_names, preprocessing = _load(self.model, self.resize)
         network, record = model, record_of(model)
         if self.embeddings:
@@ -137,14 +162,14 @@ class Predictor:
             model,
         )
 
-    def _read(self, source):
+    def _read(self, source: _Source) -> np.ndarray | str:
         try:
             return self._loaded.read(source)
         except ImageError as error:
             return str(error)
 
-    def _answer(self, futures):
-        """The columns of images that are being read."""
+    def _answer(self, futures: list[Future[np.ndarray | str]]) -> dict[str, np.ndarray]:
+        """The columns of images that threads are reading."""
         read = [future.result() for future in futures]
         errors = [item if isinstance(item, str) else None for item in read]
         images = [item for item in read if not isinstance(item, str)]
@@ -155,7 +180,7 @@ class Predictor:
         columns = {"vector": values} if self.embeddings else self._best(values, valid)
         return columns | {"error": np.array(errors, object)}
 
-    def _best(self, values, valid):
+    def _best(self, values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
         from elu_zoo.predictions import probabilities
 
         values = probabilities(values, self._loaded.model).astype("float32")
@@ -170,18 +195,18 @@ class Predictor:
 def predict_on_ray(
     paths: Sequence[str], predictor: Predictor, workers: int | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Answers files on a Ray cluster.
+    """Classifies files on a Ray cluster.
 
-    Uses the cluster of `RAY_ADDRESS`, or starts Ray on this machine. A worker that
-    dies is started again elsewhere, and what it had not finished is computed anew.
+    Uses the cluster of `RAY_ADDRESS`, or starts Ray on this machine. A worker that dies
+    is restarted elsewhere, and its unfinished batches are computed again.
 
     Args:
-        paths: Names of files that every machine can read.
+        paths: Paths of files that every machine can read.
         predictor: What the workers compute.
         workers: Number of workers; default one per machine.
 
     Yields:
-        The columns of a number of images each, as `Predictor.stream`, in order.
+        Columns as from `Predictor.stream`, for several images at a time, in order.
 
     Raises:
         UserError: If Ray Data is not installed.
@@ -194,14 +219,14 @@ def predict_on_ray(
             f"Received: {error}"
         ) from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [machine["CPU"] for machine in resources if "CPU" in machine]
     workers = workers or len(cpus)
-    # Names need not be text; their bytes are.
+    # Arrow's strings are UTF-8, which file names need not be: their bytes are sent.
     data = ray.data.from_items([{"path": os.fsencode(path)} for path in paths])
     answers = data.map_batches(
         Predictor,
@@ -219,24 +244,29 @@ def predict_on_ray(
 
 
 def find_paths(names: Iterable[str]) -> list[str]:
-    """The files that a command line names.
+    """Finds the files that a command line names.
 
     Args:
-        names: Names of files; of folders, for the images in them and in their folders;
-            patterns such as `"photos/**/*.jpg"`; `"@FILE"` for the names in a file, one
-            per line, and `"-"` for those of the standard input.
+        names: Paths of files; paths of folders, for all images in them and their
+            subfolders; patterns such as `"photos/**/*.jpg"`; `"@FILE"` for the paths in
+            a file, one per line; and `"-"` for those on the standard input.
 
     Returns:
-        A list of names of files, which need not exist if they were named singly.
+        A list of paths. A file that was named by its own path need not exist.
 
     Raises:
-        UserError: If a pattern or a folder has no files.
+        UserError: If a pattern matches no file, or a folder has no image.
         OSError: If a list cannot be read.
+
+    Example:
+
+    >>> find_paths(["camel.png", "rocket.png"])
+    ['camel.png', 'rocket.png']
     """
     return list(itertools.chain.from_iterable(map(_found, names)))
 
 
-def _found(name):
+def _found(name: str) -> list[str]:
     if name == "-":
         return _lines(sys.stdin.buffer)
     if name.startswith("@"):
@@ -254,7 +284,7 @@ def _found(name):
     return found
 
 
-def _lines(file):
+def _lines(file: BinaryIO) -> list[str]:
     return [os.fsdecode(line) for line in file.read().splitlines() if line]
 
 
@@ -266,18 +296,20 @@ class _Loaded:
     model: Any
 
 
-def _image(preprocessing, channels, source):
+def _image(preprocessing: dict[str, Any], channels: int, source: _Source) -> np.ndarray:
     return load_image(source, channels, **preprocessing)
 
 
-def _load(source, resize):
+def _load(
+    source: str, resize: int | None
+) -> tuple[keras.Model, list[str], dict[str, Any]]:
     from elu_zoo.cli.common import load_model
 
     model, class_names = load_model(source)
     return model, class_names, preprocessing_of(model, resize)
 
 
-def _vectors(model, stack):
+def _vectors(model: keras.Model, stack: str) -> keras.Model:
     """A network from images to the outputs of a stack, averaged over the image."""
     import keras
 
