@@ -1,15 +1,17 @@
-"""Fine-tunes pretrained weights to a folder of images.
+"""Fine-tunes pretrained weights on a folder of images.
 
-The folder holds one folder of images per class. DIR receives model.keras,
-class_names.json, history.csv, learning_curve.png, and what the model makes of the
-images held out: metrics.json, classes.csv, confusion_matrix.png, errors.csv and
-errors.png. Interrupted or killed, the same command resumes after the last epoch.
+FOLDER holds one folder of images per class. DIR receives model.keras, class_names.json,
+history.csv and learning_curve.png, and a report on the held-out images: metrics.json,
+classes.csv, confusion_matrix.png, errors.csv and errors.png. After an interruption, the
+same command resumes from the last complete epoch.
 
-examples:
+Examples:
   elu-zoo finetune elunet11.cifar100 photos --out DIR
   elu-zoo finetune DIR more_photos --out OTHER
   elu-zoo predict new.jpg --model DIR
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -18,26 +20,39 @@ import json
 import pathlib
 import signal
 import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
 
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from elu_zoo.image_files import ImageFiles
+
+    Labelled = tuple[ImageFiles, np.ndarray]
+
 CHECKPOINT = "checkpoint.npz"
+"""File in the output folder that an interrupted run resumes from."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("weights", metavar="MODEL", help=SOURCE_HELP)
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/<class>/*.jpg")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to create")
     parser.add_argument(
         "--epochs",
         type=_count,
         nargs=2,
         default=[5, 10],
         metavar=("HEAD", "ALL"),
-        help="epochs for the output layer alone, then for everything (default: 5 10)",
+        help="epochs for the output layer alone, then for all layers (default: 5 10)",
     )
     parser.add_argument(
-        "--frozen", action="store_true", help="train the output layer alone"
+        "--frozen", action="store_true", help="train only the output layer"
     )
     parser.add_argument(
         "--learning-rate",
@@ -45,7 +60,7 @@ def add_arguments(parser):
         nargs=2,
         default=[3e-3, 3e-4],
         metavar=("HEAD", "ALL"),
-        help="highest rates of the two stages (default: 0.003 0.0003)",
+        help="peak learning rates of the two stages (default: 0.003 0.0003)",
     )
     parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
     parser.add_argument(
@@ -55,25 +70,35 @@ def add_arguments(parser):
         help="end a stage after N epochs without a lower held-out loss",
     )
     parser.add_argument(
-        "--no-augment", action="store_true", help="neither flip nor shift images"
+        "--no-augment", action="store_true", help="do not flip or shift images"
     )
     parser.add_argument(
-        "--class-weight", choices=["balanced"], help="give all classes the same weight"
+        "--class-weight",
+        choices=["balanced"],
+        help="give all classes the same total weight",
     )
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument(
-        "--validation", metavar="FOLDER", help="images to measure on (default: a share)"
+        "--validation",
+        metavar="FOLDER",
+        help="images to measure on (default: a share of the training images)",
     )
     held_out.add_argument(
         "--holdout",
         type=float,
         default=0.2,
         metavar="SHARE",
-        help="share to measure on (default: 0.2); 0 keeps the last epoch, not the best",
+        help="share of the images to measure on (default: 0.2); 0 holds none out, and "
+        "keeps the last epoch, not the best",
     )
-    parser.add_argument("--resize", type=int, help="side, for models of any image size")
     parser.add_argument(
-        "--tensorboard", metavar="DIR", help="folder to write TensorBoard's events to"
+        "--resize",
+        type=int,
+        metavar="SIDE",
+        help="image side in pixels, for models that take any size",
+    )
+    parser.add_argument(
+        "--tensorboard", metavar="DIR", help="folder for TensorBoard event files"
     )
     parser.add_argument(
         "--callbacks",
@@ -84,7 +109,8 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code."""
     out = pathlib.Path(arguments.out)
     _check_out(out)
     start_backend()
@@ -108,7 +134,7 @@ def run(arguments):
     held_out = len(validation[1]) if validation else 0
     if not arguments.json:
         print(
-            f"{len(train[1])} images of {len(class_names)} classes to learn from, "
+            f"Training on {len(train[1])} images of {len(class_names)} classes; "
             f"{held_out} held out"
         )
     with _resumable(out) as stopped:
@@ -129,7 +155,7 @@ def run(arguments):
             callbacks=callbacks,
             checkpoint=out / CHECKPOINT,
             seed=arguments.seed,
-            # Keras's bars are for terminals; elsewhere a line an epoch.
+            # Keras's bars are for terminals; elsewhere, one line per epoch.
             verbose=0 if arguments.json else "auto" if sys.stdout.isatty() else 2,
         )
         result = {
@@ -153,7 +179,7 @@ def run(arguments):
             part.write_text(json.dumps(class_names, indent=1) + "\n")
         with replacing(out / "model.keras") as part:
             model.save(part)
-        # The model is there: the state of its training has served.
+        # The model is written: nothing is left to resume.
         (out / CHECKPOINT).unlink(missing_ok=True)
     if stopped:
         return stopped[0]
@@ -172,7 +198,7 @@ def run(arguments):
     return 0
 
 
-def _count(text):
+def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(
             f"expected a whole number of 0 or more, received {text!r}"
@@ -180,7 +206,7 @@ def _count(text):
     return int(text)
 
 
-def _check_out(out):
+def _check_out(out: pathlib.Path) -> None:
     """Raises an error unless the folder is new, empty, or has a run to resume."""
     if out.is_dir():
         from elu_zoo.images import JUNK
@@ -198,7 +224,7 @@ def _check_out(out):
         )
 
 
-def _make_repeatable(seed):
+def _make_repeatable(seed: int) -> None:
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -208,30 +234,36 @@ def _make_repeatable(seed):
         tf.config.experimental.enable_op_determinism()
 
 
-def _split(arguments, images, labels, class_names):
-    """What to train on and what to measure on, or `None`, each as images and labels."""
+def _split(
+    arguments: argparse.Namespace,
+    images: ImageFiles,
+    labels: np.ndarray,
+    class_names: list[str],
+) -> tuple[Labelled, Labelled | None]:
+    """Images and labels to train on, and those to measure on, or `None`."""
     from elu_zoo.errors import UserError
     from elu_zoo.finetuning import split_by_class
     from elu_zoo.image_files import open_image_folder
 
     if arguments.validation:
-        *held_out, _ = open_image_folder(
+        held_out_images, held_out_labels, _ = open_image_folder(
             arguments.validation, images.size, images.channels, class_names
         )
-        return (images, labels), tuple(held_out)
+        return (images, labels), (held_out_images, held_out_labels)
     if not arguments.holdout:
         return (images, labels), None
     train, held_out = split_by_class(labels, arguments.holdout, arguments.seed)
     if not len(held_out):
         raise UserError(
-            "Expected a class with two images, one to hold out. Received: "
-            f"{len(labels)} images of {len(class_names)} classes. Name other images "
-            "with --validation, or hold none out with --holdout 0."
+            "Expected a class with at least two images, so that one can be held out. "
+            f"Received: {len(labels)} images of {len(class_names)} classes. Pass other "
+            "images with --validation, or hold none out with --holdout 0."
         )
-    return tuple((images.take(part), labels[part]) for part in (train, held_out))
+    first, second = ((images.take(part), labels[part]) for part in (train, held_out))
+    return first, second
 
 
-def _callbacks(arguments):
+def _callbacks(arguments: argparse.Namespace) -> list[keras.callbacks.Callback]:
     from elu_zoo.errors import UserError
 
     callbacks = []
@@ -253,11 +285,11 @@ def _callbacks(arguments):
 
 
 @contextlib.contextmanager
-def _resumable(out):
+def _resumable(out: pathlib.Path) -> Iterator[list[int]]:
     """Ends a run at Ctrl-C or SIGTERM with one line; the list gets the exit code."""
-    stopped = []
+    stopped: list[int] = []
 
-    def stop(number, frame):
+    def stop(number: int, frame: FrameType | None) -> None:
         raise _Stopped(128 + number)
 
     before = {}
@@ -268,9 +300,10 @@ def _resumable(out):
         yield stopped
     except _Stopped as error:
         stopped.append(error.code)
-        resumed = "after the last epoch" if (out / CHECKPOINT).exists() else "anew"
+        kept = (out / CHECKPOINT).exists()
+        again = "resumes after the last complete epoch" if kept else "starts over"
         print(
-            f"\nelu-zoo finetune: interrupted; the same command resumes {resumed}",
+            f"\nelu-zoo finetune: interrupted; the same command {again}",
             file=sys.stderr,
         )
     finally:
@@ -279,8 +312,8 @@ def _resumable(out):
 
 
 class _Stopped(BaseException):
-    """A signal to end the process; not caught by what catches exceptions."""
+    """A signal to end the process, which `except Exception` does not catch."""
 
-    def __init__(self, code):
+    def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code

@@ -44,7 +44,7 @@ def test_finetune_predict_export(zoo, tmp_path, capsys):
         == 0
     )
     printed = capsys.readouterr().out
-    assert "16 images of 2 classes to learn from, 4 held out" in printed
+    assert "Training on 16 images of 2 classes; 4 held out" in printed
     assert "100.0% after fine-tuning" in printed
     assert json.loads((out / "class_names.json").read_text()) == ["green", "red"]
     with (out / "history.csv").open(newline="") as file:
