@@ -1,46 +1,66 @@
 """Classifies images, any number of them.
 
-PATH is a file, a folder (with all in it), a pattern in quotes, @LIST for the names in a
-file, or - for names on the standard input. FILE ends in .csv, .jsonl or .parquet and
-appears when it is whole; interrupted, the same command resumes. What is no image gets a
-row with an error, and the exit code is 3.
+PATH is a file, a folder (with its subfolders), a quoted pattern, @LIST for the paths in
+a file, or - for paths on the standard input. FILE ends in .csv, .jsonl or .parquet. It
+appears once it is complete; after an interruption, the same command resumes. A file
+that is not an image gets a row with an error, and the exit code is then 3.
 
-examples:
+Examples:
   elu-zoo predict camel.png rocket.png
   elu-zoo predict photos --model elunet15.tiny_imagenet --out classes.csv
   find photos -name '*.jpg' | elu-zoo predict - --model RUN --out classes.parquet
   elu-zoo predict photos --embeddings stack6 --out vectors.jsonl
 """
 
+from __future__ import annotations
+
+import argparse
 import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from elu_zoo.cli.common import add_model_argument, known_model, start_backend
 
+if TYPE_CHECKING:
+    from elu_zoo.batch import Predictor
+    from elu_zoo.row_files import Row
 
-def add_arguments(parser):
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images to classify")
     add_model_argument(parser, "--model", default="elunet11.cifar100")
-    parser.add_argument("--resize", type=int, help="side, for models of any image size")
-    parser.add_argument("--top", type=int, default=5, help="classes per image")
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="SIDE",
+        help="image side in pixels, for models that take any size",
+    )
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="classes per image (default: 5)"
+    )
     parser.add_argument(
         "--embeddings",
         metavar="STACK",
-        help="write the vectors of a stack, such as stack6, in place of classes",
+        help="write the output vectors of a stack, such as stack6, instead of classes",
     )
-    parser.add_argument("--out", metavar="FILE", help=".csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument(
         "--engine",
         choices=["local", "ray"],
         default="local",
-        help="compute here or on the machines of a Ray cluster",
+        help="compute on this machine (default) or on a Ray cluster",
     )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code."""
     from elu_zoo.batch import Predictor, find_paths
 
     predictor = Predictor(
@@ -53,7 +73,7 @@ def run(arguments):
     if arguments.out:
         total, failed = len(paths), _write(arguments, paths, predictor)
         print(
-            f"{arguments.out}: {total} rows by {predictor.model}, "
+            f"{arguments.out}: {total} rows predicted by {predictor.model}, "
             f"{failed} of them with an error"
         )
     else:
@@ -61,8 +81,10 @@ def run(arguments):
     return 3 if failed else 0
 
 
-def _write(arguments, paths, predictor):
-    """Writes the rows that are not yet written; returns how many have an error."""
+def _write(
+    arguments: argparse.Namespace, paths: list[str], predictor: Predictor
+) -> int:
+    """Writes the missing rows of the file; returns how many of all have an error."""
     from tqdm import tqdm
 
     from elu_zoo.row_files import RowFile
@@ -91,8 +113,8 @@ def _write(arguments, paths, predictor):
     return file.failed
 
 
-def _identity(model):
-    """What tells whether a model is still the same: a file's size and time, too."""
+def _identity(model: str) -> str | list[str | int]:
+    """The model's name; for a file, also its size and modification time."""
     path = os.path.join(model, "model.keras") if os.path.isdir(model) else model
     if not os.path.isfile(path):
         return model
@@ -100,7 +122,9 @@ def _identity(model):
     return [model, status.st_size, status.st_mtime_ns]
 
 
-def _rows(arguments, paths, predictor):
+def _rows(
+    arguments: argparse.Namespace, paths: list[str], predictor: Predictor
+) -> Iterator[Row]:
     """The rows of files, in their order."""
     from elu_zoo.batch import predict_on_ray
 
@@ -119,11 +143,13 @@ def _rows(arguments, paths, predictor):
             yield {"path": next(rest)} | dict(zip(lists, values, strict=True))
 
 
-def _print(arguments, paths, predictor):
+def _print(
+    arguments: argparse.Namespace, paths: list[str], predictor: Predictor
+) -> int:
     """Prints the rows as they come; returns how many have an error."""
     failed = 0
     if not arguments.json:
-        print(f"Answers of {predictor.model}:")
+        print(f"Predictions of {predictor.model}:")
     for number, row in enumerate(_rows(arguments, paths, predictor)):
         failed += row["error"] is not None
         if arguments.json:
@@ -137,7 +163,7 @@ def _print(arguments, paths, predictor):
     return failed
 
 
-def _print_row(row):
+def _print_row(row: Row) -> None:
     from elu_zoo.images import printable
 
     print(printable(row["path"]))
@@ -152,8 +178,8 @@ def _print_row(row):
         print(" ", *(f"{value:.4g}" for value in row["vector"]))
 
 
-def _suggest(model, paths):
-    """Names weights for photographs if these are, and the model is for small images."""
+def _suggest(model: str, paths: list[str]) -> None:
+    """Warns if a model for small images is given photographs, and names another."""
     from PIL import Image
 
     if not model.startswith("elunet11.cifar"):
@@ -168,7 +194,7 @@ def _suggest(model, paths):
     if sides and sorted(sides)[len(sides) // 2] >= 128:
         warnings.warn(
             f"These are photographs; {model} was trained on images of 32×32 pixels. "
-            "elunet15.tiny_imagenet knows more of them: "
+            "Try weights that were trained on larger ones: "
             "--model elunet15.tiny_imagenet",
             stacklevel=2,
         )

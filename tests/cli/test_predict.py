@@ -73,7 +73,7 @@ def test_every_source_and_format(zoo, tmp_path, monkeypatch, capsys, suffix):
     sources = ["a", "c/*.png", "@list", "-", "a/b/001.png"]
     out = tmp_path / f"out{suffix}"
     assert main(["predict", *sources, "--out", str(out), "--top", "9"]) == 3
-    assert "9 rows by elunet11.cifar100, 3 of them" in capsys.readouterr().out
+    assert "9 rows predicted by elunet11.cifar100, 3 of them" in capsys.readouterr().out
     rows = read_rows(out)
     assert [row["path"] for row in rows] == [
         *("a/b/000.png", "a/b/001.png", "a/b/002.png", "c/000.png", "c/001.png"),
