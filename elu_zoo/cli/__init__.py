@@ -1,8 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command `elu-zoo`. Each subcommand is a module: its docstring is its help.
+"""The command `elu-zoo`. Each subcommand is a module whose docstring is its help.
 
-Nothing here or at the top of a subcommand's module imports a backend: help, versions
-and lists are there at once.
+Neither this module nor any subcommand imports a backend at the top, so that `--help`,
+`--version` and `list` answer at once.
 """
 
 import argparse
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; default those of the process.
 
     Returns:
-        The exit code: 0; 1 after a failure; 3 if all is done but some of the input
-        could not be used; 130 after Ctrl-C. Wrong usage exits with 2.
+        The exit code: 0 for success, 1 for a failure, 3 if the command finished but
+        could not use some of its input, 130 after Ctrl-C. Wrong usage exits with 2.
     """
     _print_any_name()
     parser = make_parser()
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = COMMANDS[arguments.command].run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, such as `head`, has had enough; Python must not flush again.
+        # The reader, such as `head`, stopped early; Python must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UserError, OSError) as error:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command and all its subcommands."""
+    """Makes the parser of the command and all its subcommands."""
     from elu_zoo import __version__
 
     parser = argparse.ArgumentParser(
@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"elu-zoo {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        first, rest = module.__doc__.split("\n", 1)
+        first, rest = (module.__doc__ or "").split("\n", 1)
         subparser = subparsers.add_parser(
             name,
             help=first.rstrip("."),
@@ -97,8 +97,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_any_name():
-    """Has names print that the terminal's encoding lacks, with their escapes."""
+def _print_any_name() -> None:
+    """Prints characters that the terminal's encoding lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,6 @@
-"""What several subcommands share."""
+"""Helpers shared by the subcommands."""
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -7,16 +9,26 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from elu_zoo.errors import UserError
 
+if TYPE_CHECKING:
+    import keras
+
+SOURCE_HELP = (
+    "name of pretrained weights (see `elu-zoo list`), a .keras file, or a folder that "
+    "`elu-zoo finetune` wrote"
+)
+"""Help text of the arguments that take a model."""
+
 
 def start_backend() -> None:
-    """Imports Keras and its backend, and has them find their devices.
+    """Imports Keras and its backend, and makes them find their devices.
 
-    What they write to stderr meanwhile, such as that there is no GPU, is shown only if
-    they fail.
+    What they write to stderr meanwhile, such as that there is no GPU, is shown only on
+    failure.
 
     Raises:
         UserError: If the backend cannot be imported.
@@ -29,8 +41,8 @@ def start_backend() -> None:
             keras.ops.convert_to_numpy(keras.ops.zeros(1))
     except ImportError as error:
         raise UserError(
-            "Expected Keras's backend to be installed, which KERAS_BACKEND or "
-            f"keras.json names. Received: {error}"
+            "Expected the Keras backend that KERAS_BACKEND or keras.json names to be "
+            f"installed. Received: {error}"
         ) from error
 
 
@@ -46,7 +58,7 @@ def held_stderr() -> Iterator[None]:
     with os.fdopen(stderr, "wb") as real, tempfile.TemporaryFile() as held:
         watched = not faulthandler.is_enabled()
         if watched:
-            # A crash, say for want of an instruction, must not be silent.
+            # A crash, such as an illegal instruction, must not be silent.
             faulthandler.enable(real)
         os.dup2(held.fileno(), 2)
         try:
@@ -63,16 +75,21 @@ def held_stderr() -> Iterator[None]:
 
 
 def known_model(source: str) -> str:
-    """The name of weights, or the path of a model, that a user means.
+    """Resolves what a user typed to a weights name or a path.
 
     Args:
-        source: Name of weights, its tag or its model in any case, or a path.
+        source: Name of weights, their tag or their model, in any case, or a path.
 
     Returns:
-        The name as published, or the path.
+        The published name, or the path.
 
     Raises:
-        UserError: If there is no such model, or several may be meant.
+        UserError: If there is no such model, or several match.
+
+    Example:
+
+    >>> known_model("CIFAR100")
+    'elunet11.cifar100'
     """
     from elu_zoo.records import find_weights, list_weights
 
@@ -83,12 +100,25 @@ def known_model(source: str) -> str:
     return find_weights(source)
 
 
-def print_json(value):
+def print_json(value: Any) -> None:
+    """Prints a value as indented JSON."""
     print(json.dumps(value, indent=1))
 
 
-def print_table(rows):
-    """Prints a table; the first row is its header, numbers are aligned to the right."""
+def print_table(rows: Sequence[Sequence[Any]]) -> None:
+    """Prints rows in aligned columns.
+
+    Args:
+        rows: Rows of equal length; the first one is the header. Columns of numbers or
+            percentages are aligned to the right.
+
+    Example:
+
+    >>> print_table([("name", "error"), ("a", 3), ("b", 12)])
+    name  error
+    a         3
+    b        12
+    """
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     numeric = [
@@ -103,8 +133,8 @@ def print_table(rows):
         print("  ".join(cells).rstrip())
 
 
-def load_model(source):
-    """The model of a weights name or of a `.keras` file, and its class names."""
+def load_model(source: str) -> tuple[keras.Model, list[str]]:
+    """Loads a model and its class names, by a weights name or a path."""
     from elu_zoo.models import load
     from elu_zoo.records import class_names_of
 
@@ -112,21 +142,15 @@ def load_model(source):
     return model, list(class_names_of(model))
 
 
-def add_model_argument(parser: argparse.ArgumentParser, name: str, **how) -> None:
-    """Adds an argument that takes a model, and completes to names of weights."""
+def add_model_argument(parser: argparse.ArgumentParser, name: str, **how: Any) -> None:
+    """Adds an argument that takes a model; the shell completes weights names."""
     action = parser.add_argument(name, **({"help": SOURCE_HELP} | how))
-    action.completer = _complete_model
+    action.completer = _complete_model  # type: ignore[attr-defined]  # argcomplete's
 
 
-def _complete_model(prefix, **_):
+def _complete_model(prefix: str, **_: Any) -> list[str]:
     import argcomplete
 
     from elu_zoo.records import list_weights
 
     return [*list_weights(), *argcomplete.FilesCompleter()(prefix)]
-
-
-SOURCE_HELP = (
-    "name of pretrained weights (see `elu-zoo list`), a .keras file, or a folder that "
-    "`elu-zoo finetune` wrote"
-)

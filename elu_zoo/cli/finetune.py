@@ -62,7 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("HEAD", "ALL"),
         help="peak learning rates of the two stages (default: 0.003 0.0003)",
     )
-    parser.add_argument("--batch-size", type=_count, default=32, metavar="N")
+    parser.add_argument(
+        "--batch-size",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="images per step (default: 32)",
+    )
     parser.add_argument(
         "--patience",
         type=_count,
@@ -105,7 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:FUNCTION",
         help="function that returns a list of Keras callbacks",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of order and weights (default: 0)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
