@@ -1,28 +1,36 @@
-"""Tells what is installed, what the backend sees, and which weights are there.
+"""Shows what is installed, the backend's devices, and which weights are present.
 
-The exit code is 1 if something that the package needs is missing.
+The exit code is 1 if anything that the package needs is missing.
 
-examples:
+Examples:
   elu-zoo doctor
 """
 
+import argparse
 import importlib.metadata
 import os
+import pathlib
 import platform
 
 from elu_zoo.cli.common import print_table, start_backend
 from elu_zoo.errors import UserError
 
 NEEDED = ("keras", "numpy", "h5py", "pillow", "ml-dtypes", "filelock", "tqdm")
+"""Packages that every installation needs."""
+
 BACKENDS = ("tensorflow", "jax")
+"""Keras backends, one of which is needed."""
+
 OPTIONAL = {"pyarrow": "Parquet files", "ray": "predict --engine ray"}
+"""Optional packages, and what needs them."""
 
 
-def add_arguments(parser):
-    pass
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds nothing: the subcommand takes no arguments."""
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code."""
     missing = _print_versions()
     missing += _print_backend()
     missing += _print_weights()
@@ -30,7 +38,7 @@ def run(arguments):
     return 1 if missing else 0
 
 
-def _print_versions():
+def _print_versions() -> list[str]:
     rows = [("package", "version"), ("python", platform.python_version())]
     rows += [(name, _version(name)) for name in ("elu-zoo", *NEEDED, *BACKENDS)]
     rows += [(n, _version(n, f"not installed: {use}")) for n, use in OPTIONAL.items()]
@@ -38,14 +46,14 @@ def _print_versions():
     return [name for name in NEEDED if not _version(name)]
 
 
-def _version(name, otherwise=""):
+def _version(name: str, otherwise: str = "") -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return otherwise
 
 
-def _print_backend():
+def _print_backend() -> list[str]:
     try:
         start_backend()
     except UserError as error:
@@ -58,7 +66,7 @@ def _print_backend():
     return []
 
 
-def _print_weights():
+def _print_weights() -> list[str]:
     from elu_zoo.records import list_weights
 
     found = {name: _find(name) for name in list_weights()}
@@ -68,7 +76,7 @@ def _print_weights():
     return [f"weights {name}" for name, path in found.items() if not path]
 
 
-def _find(name):
+def _find(name: str) -> pathlib.Path | None:
     """The verified file of weights, if it is on this machine."""
     from elu_zoo._fetching import fetch
 

@@ -1,40 +1,57 @@
 """Measures a model on labelled images, or weights on the data set of their card.
 
-FOLDER holds one folder of images per class, named after classes of the model. DIR holds
-the data set as its publishers pack it, or is TensorFlow Datasets' folder.
+FOLDER holds one folder of images per class, named after the classes of the model. DIR
+holds the data set as its publishers distribute it, or is TensorFlow Datasets' folder.
 
-examples:
+Examples:
   elu-zoo evaluate RUN photos --out report
   elu-zoo evaluate elunet11.cifar100 --data DIR
   elu-zoo evaluate elunet11.cifar100 --data DIR --json
 """
 
+from __future__ import annotations
+
+import argparse
 import importlib.metadata
 import json
 import pathlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
 from elu_zoo.errors import UserError
 
+if TYPE_CHECKING:
+    from elu_zoo.records import Record
 
-def add_arguments(parser):
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("name", metavar="MODEL", help=SOURCE_HELP)
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("folder", nargs="?", help="FOLDER/<class>/*.jpg")
-    images.add_argument("--data", metavar="DIR", help="the weights' data set")
-    parser.add_argument("--split", default="test", choices=["train", "test"])
+    images.add_argument(
+        "--data", metavar="DIR", help="where the data set of the weights is"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "test"],
+        help="with --data: part of the data set (default: test)",
+    )
     parser.add_argument(
         "--out",
         metavar="PATH",
-        help="with --data: file for all metrics as JSON; else: folder for a report",
+        help="with --data: JSON file for all metrics; with FOLDER: folder for a report",
     )
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print all metrics as JSON")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the subcommand."""
     if arguments.folder:
-        return _run_on_folder(arguments)
+        _run_on_folder(arguments)
+        return
     start_backend()
     import keras
 
@@ -51,12 +68,13 @@ def run(arguments):
     if record.class_names and tuple(data.class_names) != record.class_names:
         raise UserError(
             f"Expected {arguments.data} to hold the {len(record.class_names)} "
-            f"classes of {record.name}. Received others, or in another order: "
-            f"{len(data.class_names)} classes"
+            f"classes of {record.name}, in their order. Received: "
+            f"{len(data.class_names)} classes, with other names or in a different order"
         )
-    data = data.resized(record.preprocessing.crop)
+    if record.preprocessing:
+        data = data.resized(record.preprocessing.crop)
     model, class_names = load_model(arguments.name)
-    figures = evaluate(
+    metrics = evaluate(
         model,
         data.images,
         data.labels,
@@ -74,18 +92,18 @@ def run(arguments):
             name: importlib.metadata.version(name)
             for name in ("keras", keras.backend.backend())
         },
-    } | figures
+    } | metrics
     if out:
         with replacing(out) as part:
             part.write_text(json.dumps(result, indent=1) + "\n")
-    # Another processor may round a few images to the other side.
+    # On another processor, rounding may change the answers to a few images.
     key, unit, tolerance = (
         ("error", "{:.2%}", 0.0005)
-        if "error" in figures
+        if "error" in metrics
         else ("reconstruction_error", "{:.3f}", 0.005)
     )
-    here, card = unit.format(figures[key]), unit.format(record.metrics[key])
-    distance = abs(figures[key] - record.metrics[key])
+    here, card = unit.format(metrics[key]), unit.format(record.metrics[key])
+    distance = abs(metrics[key] - record.metrics[key])
     differs = arguments.split == "test" and distance > tolerance
     if arguments.json:
         print_json(result)
@@ -98,7 +116,7 @@ def run(arguments):
         raise UserError(f"measured {here} where the card says {card}")
 
 
-def _run_on_folder(arguments):
+def _run_on_folder(arguments: argparse.Namespace) -> None:
     start_backend()
     from elu_zoo.image_files import open_image_folder
     from elu_zoo.images import image_side
@@ -126,7 +144,9 @@ def _run_on_folder(arguments):
         print(f"The report is in {arguments.out}")
 
 
-def _print(arguments, record, result):
+def _print(
+    arguments: argparse.Namespace, record: Record, result: dict[str, Any]
+) -> None:
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     print(
         f"{record.name} on {result['n']} {arguments.split} images of "
@@ -135,7 +155,7 @@ def _print(arguments, record, result):
     )
 
 
-def _metrics(result):
+def _metrics(result: dict[str, Any]) -> str:
     if "reconstruction_error" in result:
         return (
             f"  squared error      {result['reconstruction_error']:7.3f}  "

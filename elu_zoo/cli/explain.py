@@ -1,24 +1,28 @@
 """Shows what a network looks at in an image.
 
-The PNG shows the picture, what speaks for a class over it, and the answers.
+The PNG shows the image, the evidence for a class as a heat map over it, and the most
+probable classes.
 
-examples:
+Examples:
   elu-zoo explain camel.png --out camel_explained.png
   elu-zoo explain camel.png --class camel --method grad-cam --out why.png
 """
 
+import argparse
 import pathlib
 
 from elu_zoo.cli.common import SOURCE_HELP, known_model, load_model, start_backend
 
 
-def add_arguments(parser):
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("--out", required=True, metavar="PNG")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
+    parser.add_argument("image", metavar="IMAGE", help="image to explain")
+    parser.add_argument("--out", required=True, metavar="PNG", help="file to write")
     parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
     parser.add_argument(
         "--method",
         default="occlusion",
+        metavar="METHOD",
         help="occlusion (default), integrated-gradients or grad-cam",
     )
     parser.add_argument(
@@ -27,11 +31,23 @@ def add_arguments(parser):
         metavar="CLASS",
         help="class to explain (default: the most probable one)",
     )
-    parser.add_argument("--resize", type=int, help="side, for models of any image size")
-    parser.add_argument("--top", type=int, default=5, help="number of answers")
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="SIDE",
+        help="image side in pixels, for models that take any size",
+    )
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of classes to show (default: 5)",
+    )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the subcommand."""
     name = known_model(arguments.model)
     start_backend()
     from elu_zoo import explain, predictions

@@ -1,9 +1,11 @@
 """Exports a model to a file for a server or another runtime.
 
-examples:
+Examples:
   elu-zoo export elunet11.cifar100 --out served
   elu-zoo export DIR --out model.tflite --format litert --dtype int8
 """
+
+import argparse
 
 from elu_zoo.cli.common import (
     add_model_argument,
@@ -14,31 +16,52 @@ from elu_zoo.cli.common import (
 )
 
 FORMATS = ["saved_model", "onnx", "openvino", "litert"]
+"""Values of `--format`; listed here so that `--help` imports no backend."""
+
 DTYPES = ["float32", "bfloat16", "float16", "int8"]
+"""Values of `--dtype`; which of them a format has is checked later."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     add_model_argument(parser, "model", metavar="MODEL")
     parser.add_argument(
         "--out",
         required=True,
         metavar="PATH",
-        help="file to write (.onnx, .xml, .tflite), or the folder to serve",
+        help="file to write (.onnx, .xml, .tflite), or folder for a SavedModel",
     )
-    parser.add_argument("--format", default="saved_model", choices=FORMATS)
+    parser.add_argument(
+        "--format",
+        default="saved_model",
+        choices=FORMATS,
+        help="format of the file (default: saved_model)",
+    )
     parser.add_argument(
         "--dtype",
         default="float32",
         choices=DTYPES,
-        help="precision; saved_model: float32, bfloat16; onnx and openvino: float32, "
-        "float16; litert: float32, float16, int8",
+        help="precision (default: float32); saved_model: float32, bfloat16; onnx and "
+        "openvino: float32, float16; litert: float32, float16, int8",
     )
-    parser.add_argument("--top", type=int, default=5, help="classes per answer")
-    parser.add_argument("--resize", type=int, help="side, for models of any image size")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=5,
+        metavar="N",
+        help="classes per answer of a SavedModel (default: 5)",
+    )
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="SIDE",
+        help="image side in pixels, for models that take any size",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the subcommand."""
     start_backend()
     from elu_zoo.exporting import export
 
@@ -55,4 +78,4 @@ def run(arguments):
     if arguments.json:
         print_json({"path": str(path), "difference": difference})
         return
-    print(f"{path}: differs from the model by at most {difference:.1g}")
+    print(f"{path}: probabilities differ from the model's by at most {difference:.1g}")

@@ -1,13 +1,14 @@
-"""Fetches pretrained weights, to the cache or to a folder.
+"""Downloads pretrained weights to the cache or to a folder.
 
-Each file is verified by its SHA-256. On a machine without a network, name the folder in
-ELU_ZOO_MIRROR.
+Each file's SHA-256 is verified. On a machine without a network, set ELU_ZOO_MIRROR to a
+folder that holds the files.
 
-examples:
+Examples:
   elu-zoo fetch elunet11.cifar100
   elu-zoo fetch --all --to weights
 """
 
+import argparse
 import pathlib
 import shutil
 
@@ -15,19 +16,30 @@ from elu_zoo.cli.common import add_model_argument, known_model
 from elu_zoo.errors import UserError
 
 
-def add_arguments(parser):
-    add_model_argument(parser, "names", nargs="*", metavar="NAME", help="weights")
-    parser.add_argument("--all", action="store_true", help="all published weights")
-    parser.add_argument("--to", metavar="DIR", help="folder for the files")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
+    add_model_argument(
+        parser, "names", nargs="*", metavar="NAME", help="names of weights to download"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="download all published weights"
+    )
+    parser.add_argument(
+        "--to", metavar="DIR", help="folder for the files (default: the cache)"
+    )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the subcommand."""
     from elu_zoo._fetching import fetch
     from elu_zoo.files import replacing
     from elu_zoo.records import list_weights
 
     if bool(arguments.names) == arguments.all:
-        raise UserError("Expected names of weights or --all, one of the two")
+        raise UserError(
+            "Expected either names of weights or --all. Received: "
+            + ("both" if arguments.all else "neither")
+        )
     names = list_weights() if arguments.all else map(known_model, arguments.names)
     for name in list(names):
         path = fetch(name)

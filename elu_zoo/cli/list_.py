@@ -1,19 +1,28 @@
 """Lists the pretrained weights.
 
-examples:
+Examples:
   elu-zoo list
   elu-zoo list --json
 """
 
+import argparse
+from typing import Any
+
 from elu_zoo.cli.common import print_json, print_table
 
 
-def add_arguments(parser):
-    parser.add_argument("--model", help="only those of one model, such as ELUNet11")
-    parser.add_argument("--json", action="store_true", help="print whole records")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
+    parser.add_argument(
+        "--model", help="list only the weights of one model, such as ELUNet11"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print complete records as JSON"
+    )
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the subcommand."""
     from elu_zoo.records import get_record, list_weights
 
     if arguments.model:
@@ -24,7 +33,9 @@ def run(arguments):
     if arguments.json:
         print_json([record.to_dict() for record in records])
         return
-    rows = [("weights", "data", "classes", "input", "error", "parameters", "file")]
+    rows: list[tuple[Any, ...]] = [
+        ("weights", "data", "classes", "input", "error", "parameters", "file")
+    ]
     for record in records:
         rows.append(
             (
@@ -33,12 +44,12 @@ def run(arguments):
                 len(record.class_names),
                 _size(record.input_shape),
                 f"{record.metrics['error']:.2%}" if "error" in record.metrics else "-",
-                f"{record.parameters / 1e6:.2f} M",
+                f"{(record.parameters or 0) / 1e6:.2f} M",
                 f"{record.bytes / 1e6:.1f} MB",
             )
         )
     print_table(rows)
 
 
-def _size(input_shape):
+def _size(input_shape: tuple[int | None, ...]) -> str:
     return "any" if None in input_shape else "x".join(map(str, input_shape))

@@ -1,14 +1,19 @@
-"""Finds the images of a folder that are most like one.
+"""Finds the images in a folder that are most similar to one.
 
-Like is what has similar vectors, the cosine of whose angle is printed. FOLDER may also
-be a pattern, @LIST or -, as in `elu-zoo predict`.
+Similarity is the cosine of the angle between the images' vectors. FOLDER may also be a
+pattern, @LIST or -, as in `elu-zoo predict`.
 
-examples:
+Examples:
   elu-zoo similar camel.png photos
   elu-zoo similar camel.png photos --embeddings stack4 --top 3 --json
 """
 
+from __future__ import annotations
+
+import argparse
 import heapq
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from elu_zoo.cli.common import (
     add_model_argument,
@@ -18,23 +23,39 @@ from elu_zoo.cli.common import (
 )
 from elu_zoo.errors import UserError
 
+if TYPE_CHECKING:
+    from elu_zoo.batch import Predictor
 
-def add_arguments(parser):
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("query", metavar="QUERY", help="image to compare with")
-    parser.add_argument("folder", metavar="FOLDER", help="images to choose from")
+    parser.add_argument("folder", metavar="FOLDER", help="images to search")
     add_model_argument(parser, "--model", default="elunet11.cifar100")
-    parser.add_argument("--resize", type=int, help="side, for models of any image size")
-    parser.add_argument("--top", type=int, default=5, help="number of images to find")
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="SIDE",
+        help="image side in pixels, for models that take any size",
+    )
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of images to find (default: 5)",
+    )
     parser.add_argument(
         "--embeddings",
         default="last",
         metavar="STACK",
-        help="stack whose vectors are compared (default: last)",
+        help="stack whose output vectors are compared (default: last)",
     )
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def run(arguments):
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the subcommand."""
     from elu_zoo.batch import Predictor, find_paths
     from elu_zoo.images import printable
 
@@ -54,8 +75,10 @@ def run(arguments):
         print(f"{value:6.3f}  {printable(path)}")
 
 
-def _similarities(predictor, query, paths):
-    """Pairs of similarity and path of the files that are images."""
+def _similarities(
+    predictor: Predictor, query: str, paths: list[str]
+) -> Iterator[tuple[float, str]]:
+    """The similarity and the path of each file that is an image."""
     import numpy as np
     from tqdm import tqdm
 
