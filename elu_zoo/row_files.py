@@ -1,4 +1,6 @@
-"""Tables that are written in parts: whole or not there, and resumed after any stop."""
+"""Tables written in parts: atomic as a whole, and resumable after an interruption."""
+
+from __future__ import annotations
 
 import csv
 import itertools
@@ -7,36 +9,41 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
+if TYPE_CHECKING:
+    import filelock
+
 ROWS = 256
-"""Rows per part: what an interruption can lose."""
+"""Rows per part: the most that an interruption can lose."""
 
 Row = dict[str, Any]
+"""A row: strings, lists of strings or of numbers, and `"error"`, `None` or a string."""
 
 
 class RowFile:
-    """A CSV, JSON Lines or Parquet file of rows, by its ending; a context manager.
+    """A CSV, JSON Lines or Parquet file of rows, by its extension; a context manager.
 
-    Until `finish`, the rows lie in the folder `<file>.parts`, one file per `ROWS` rows,
-    each synced and put in its place at once. Whatever stops the process, the same
-    command finds them there.
+    Until `finish`, the rows are in the folder `<file>.parts`, in one file per `ROWS`
+    rows, each written atomically and synced to disk. If the process stops for any
+    reason, the next `RowFile` with the same settings continues after the parts.
 
     Args:
-        path: The file to write; what is there is replaced at the end.
-        settings: What the rows depend on, as JSON has it. Parts that were made with
+        path: The file to write; `finish` replaces an existing one.
+        settings: JSON-plain values that the rows depend on. Parts that were made with
             other settings are refused.
 
     Attributes:
-        done: Number of rows that are written already.
-        failed: How many of those have an error.
+        done: Number of rows already written.
+        failed: How many of them have an error.
 
     Raises:
-        UserError: If the ending is another, the settings are not those of the parts,
-            Parquet's library is missing, or another process writes the same file.
+        UserError: If the extension is not one of `FORMATS`, the settings differ from
+            those of the parts, Parquet's library is missing, or another process is
+            writing the same file.
         OSError: If the folder cannot be written to.
 
     Example:
@@ -50,11 +57,11 @@ class RowFile:
     ['path,class_1,error', 'a.png,cat,']
     """
 
-    def __init__(self, path: str | os.PathLike, settings: dict[str, Any]):
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
         self.path = pathlib.Path(path)
         if self.path.suffix not in FORMATS:
             raise UserError(
-                f"Expected a file that ends in one of {', '.join(FORMATS)}. "
+                f"Expected a file name that ends in one of {', '.join(FORMATS)}. "
                 f"Received: {self.path}"
             )
         self._write, self._join = FORMATS[self.path.suffix]
@@ -74,18 +81,17 @@ class RowFile:
         self.done = ROWS * len(found)
         self.failed = sum(map(_errors, found))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes rows, `ROWS` at a time; the last part may be shorter.
 
         Args:
-            rows: Dicts with the same keys: strings, lists of strings or of numbers,
-                and `"error"`, `None` or a string.
+            rows: Rows that all have the same keys.
         """
         rows = iter(rows)
         while part := list(itertools.islice(rows, ROWS)):
@@ -97,22 +103,22 @@ class RowFile:
             self.failed += failed
 
     def finish(self) -> None:
-        """Joins the parts to the file, in one step, and removes them."""
+        """Joins the parts into the file, atomically, and removes them."""
         found = self._found()
         with replacing(self.path) as file:
             self._join(file, found)
-        # The last ones first: what is left by an interruption can be resumed.
+        # From the last to the first: an interrupted removal can be resumed.
         for part in reversed(found):
             part.unlink()
         shutil.rmtree(self.parts)
 
-    def _found(self):
-        """The parts in their order, up to the first that is missing."""
+    def _found(self) -> list[pathlib.Path]:
+        """The parts in order, up to the first one missing."""
         parts = sorted(self.parts.glob("[0-9]*"))
         numbered = enumerate(parts)
         return [p for _, p in itertools.takewhile(_in_its_place, numbered)]
 
-    def _check(self, settings):
+    def _check(self, settings: dict[str, Any]) -> None:
         file = self.parts / "settings.json"
         if not file.is_file():
             with replacing(file) as part:
@@ -121,21 +127,22 @@ class RowFile:
         other = [name for name in settings if before.get(name) != settings[name]]
         if other:
             raise UserError(
-                f"Expected the command that began {self.path}. Received: other "
-                f"{' and '.join(other)}. Delete {self.parts} to begin anew"
+                f"Expected the settings that {self.path} was started with. Received: "
+                f"different values of {' and '.join(other)}. Delete {self.parts} to "
+                "start over"
             )
 
 
-def _in_its_place(numbered):
+def _in_its_place(numbered: tuple[int, pathlib.Path]) -> bool:
     number, part = numbered
     return int(part.name.split(".")[0]) == number
 
 
-def _errors(part):
+def _errors(part: pathlib.Path) -> int:
     return int(part.name.split(".")[1])
 
 
-def _locked(folder):
+def _locked(folder: pathlib.Path) -> filelock.BaseFileLock:
     import filelock
 
     lock = filelock.FileLock(folder / ".lock")
@@ -143,13 +150,13 @@ def _locked(folder):
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise UserError(
-            f"Expected that nobody else writes to {folder}. Another process does"
+            f"Expected {folder} not to be in use. Another process is writing to it"
         ) from error
     return lock
 
 
 def _cells(row: Row) -> Iterator[tuple[str, Any]]:
-    """The columns of a row and their cells: those of a list are numbered, in turn."""
+    """The names and values of a row's cells; lists become numbered columns."""
     lists = {name: value for name, value in row.items() if isinstance(value, list)}
     singular = {"classes": "class", "probabilities": "probability"}
     for name, value in row.items():
@@ -161,19 +168,19 @@ def _cells(row: Row) -> Iterator[tuple[str, Any]]:
                     yield f"{singular.get(other, other)}_{number}", cell
 
 
-def _text(file, mode="w"):
-    # Names of files need not be text; in JSON the escape that is left means the same.
-    return file.open(mode, encoding="utf-8", errors="backslashreplace", newline="")
+def _text(file: pathlib.Path) -> TextIO:
+    # File names need not be UTF-8; JSON reads the escapes as the same characters.
+    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
-def _write_csv(file, rows):
+def _write_csv(file: pathlib.Path, rows: list[Row]) -> None:
     with _text(file) as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(name for name, _ in _cells(rows[0]))
         writer.writerows([cell for _, cell in _cells(row)] for row in rows)
 
 
-def _join_csv(file, parts):
+def _join_csv(file: pathlib.Path, parts: list[pathlib.Path]) -> None:
     with file.open("wb") as out:
         for number, part in enumerate(parts):
             with part.open("rb") as rows:
@@ -182,19 +189,19 @@ def _join_csv(file, parts):
                 shutil.copyfileobj(rows, out)
 
 
-def _write_jsonl(file, rows):
+def _write_jsonl(file: pathlib.Path, rows: list[Row]) -> None:
     with _text(file) as out:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _join_jsonl(file, parts):
+def _join_jsonl(file: pathlib.Path, parts: list[pathlib.Path]) -> None:
     with file.open("wb") as out:
         for part in parts:
             with part.open("rb") as rows:
                 shutil.copyfileobj(rows, out)
 
 
-def _write_parquet(file, rows):
+def _write_parquet(file: pathlib.Path, rows: list[Row]) -> None:
     pyarrow = _pyarrow()
     table = pyarrow.Table.from_pylist(
         [row | {"path": _escaped(row["path"])} for row in rows],
@@ -203,7 +210,7 @@ def _write_parquet(file, rows):
     pyarrow.parquet.write_table(table, file)
 
 
-def _join_parquet(file, parts):
+def _join_parquet(file: pathlib.Path, parts: list[pathlib.Path]) -> None:
     pyarrow = _pyarrow()
     schema = pyarrow.parquet.read_schema(parts[0])
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
@@ -212,23 +219,23 @@ def _join_parquet(file, parts):
             writer.write_table(pyarrow.concat_tables(tables))
 
 
-def _escaped(text):
+def _escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _type(pyarrow, name, value):
+def _type(pyarrow: Any, name: str, value: Any) -> Any:
     if not isinstance(value, list):
         return pyarrow.string()
     number = pyarrow.string() if name == "classes" else pyarrow.float32()
     return pyarrow.list_(number)
 
 
-def _pyarrow():
+def _pyarrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
-            "Expected pyarrow to be installed, for Parquet files: "
+            "Expected pyarrow, which Parquet files need, to be installed: "
             f"pip install 'elu-zoo[parquet]'. Received: {error}"
         ) from error
     return pyarrow
@@ -239,3 +246,4 @@ FORMATS = {
     ".jsonl": (_write_jsonl, _join_jsonl),
     ".parquet": (_write_parquet, _join_parquet),
 }
+"""Functions that write a part and that join parts, by file extension."""

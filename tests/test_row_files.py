@@ -88,7 +88,7 @@ def test_others_rows_are_not_continued(tmp_path, monkeypatch):
         file.append(ROWS[:2])
         with pytest.raises(UserError, match="Another process"):
             row_files.RowFile(path, {"model": "a", "top": 1})
-    with pytest.raises(UserError, match="other model and top"):
+    with pytest.raises(UserError, match="different values of model and top"):
         row_files.RowFile(path, {"model": "b", "top": 2})
     assert not path.exists()
 

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("name", metavar="MODEL", help=SOURCE_HELP)
     images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("folder", nargs="?", help="FOLDER/<class>/*.jpg")
+    images.add_argument(
+        "folder", nargs="?", metavar="FOLDER", help="FOLDER/<class>/*.jpg"
+    )
     images.add_argument(
         "--data", metavar="DIR", help="where the data set of the weights is"
     )

@@ -1,4 +1,4 @@
-"""Classifies images, any number of them.
+"""Classifies any number of images.
 
 PATH is a file, a folder (with its subfolders), a quoted pattern, @LIST for the paths in
 a file, or - for paths on the standard input. FILE ends in .csv, .jsonl or .parquet. It
