@@ -1,31 +1,47 @@
 """How good a network is: error, top-5, calibration, confusion; or reconstruction."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo import predictions
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
 from elu_zoo.records import class_names_of, record_of
 
+if TYPE_CHECKING:
+    import keras
 
-def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0):
-    """Classifies images once, at the size they have, and compares with their labels.
+
+def evaluate(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: npt.ArrayLike,
+    class_names: Iterable[object] | None = None,
+    batch_size: int = 250,
+    verbose: str | int = 0,
+) -> dict[str, Any]:
+    """Classifies images once, at their own size, and compares with their labels.
 
     Args:
         model: Keras model that maps images to probabilities or logits. They are
             calibrated with the temperature of its record.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
-        labels: Integer array of shape `(n,)`.
+        labels: Integers of shape `(n,)`, a list or an array.
         class_names: Optional names, one per class; default those of the model's record,
-            or their numbers.
-        batch_size: Images at a time. Every image counts, the last, smaller batch too.
+            or the class numbers.
+        batch_size: Images per batch. Every image counts, including those of a smaller
+            last batch.
         verbose: As in `keras.Model.predict`.
 
     Returns:
-        A JSON-plain dict, see `measure`; of an autoencoder, whose labels play no part,
-        see `measure_reconstructions`.
+        A JSON-plain dict of metrics: those of `measure`, or for an autoencoder, whose
+        labels are ignored, of `measure_reconstructions`.
 
     Raises:
         UserError: If images, labels and classes do not fit each other.
@@ -38,10 +54,11 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
     >>> evaluate(model, images, np.array([0, 1, 2, 0]))["n"]
     4
     """
-    if len(images) != len(labels) or len(images) == 0:
+    labels = np.asarray(labels)
+    if labels.ndim == 0 or len(images) != len(labels) or len(images) == 0:
         raise UserError(
-            "Expected as many labels as images, and at least one. "
-            f"Received: {len(images)} images, {len(labels)} labels"
+            "Expected one label per image, and at least one image. "
+            f"Received: {len(images)} images, labels of shape {labels.shape}"
         )
     outputs = model.predict(images, batch_size=batch_size, verbose=verbose)
     record = record_of(model)
@@ -49,36 +66,39 @@ def evaluate(model, images, labels, class_names=None, batch_size=250, verbose=0)
         return measure_reconstructions(outputs, images)
     if class_names is None:
         class_names = class_names_of(model)
-    return measure(
-        predictions.probabilities(outputs, model), np.asarray(labels), class_names
-    )
+    return measure(predictions.probabilities(outputs, model), labels, class_names)
 
 
-def measure(probabilities, labels, class_names=None, bins=15):
-    """Figures of a classifier from its probabilities.
+def measure(
+    probabilities: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    class_names: Iterable[object] | None = None,
+    bins: int = 15,
+) -> dict[str, Any]:
+    """Computes the metrics of a classifier from its probabilities.
 
     Args:
-        probabilities: Array of shape `(n, classes)`, each row sums to 1.
+        probabilities: Array of shape `(n, classes)`; each row sums to 1.
         labels: Integers of shape `(n,)`, a list or an array.
-        class_names: Optional names, one per class, a list or an array; default their
-            numbers.
+        class_names: Optional names, one per class, a list or an array; default the
+            class numbers.
         bins: Number of confidence bins, of equal width, for the calibration.
 
     Returns:
         A JSON-plain dict: `n`, `error` and its 95 % Wilson `error_interval`,
         `top5_error`, `loss` (cross-entropy in nats), `calibration_error` (expected
         calibration error, Guo et al. 2017), `calibration` (count, mean confidence and
-        accuracy of each bin that is not empty), `class_error` (by class name),
-        `confusions` (the most frequent wrong answers) and `confusion_matrix`
-        (true class by predicted class, counts).
+        accuracy of each non-empty bin), `class_error` (by class name), `confusions`
+        (the most frequent wrong answers) and `confusion_matrix` (counts, true class by
+        predicted class).
 
     Raises:
-        UserError: If the shapes do not fit, or a row is no distribution.
+        UserError: If the shapes do not fit each other, or a row does not sum to 1.
 
     Example:
 
-    >>> figures = measure(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
-    >>> figures["error"], figures["confusion_matrix"]
+    >>> metrics = measure(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+    >>> metrics["error"], metrics["confusion_matrix"]
     (0.5, [[1, 0], [1, 0]])
     """
     probabilities = np.asarray(probabilities, "float64")
@@ -96,11 +116,12 @@ def measure(probabilities, labels, class_names=None, bins=15):
         raise UserError(
             f"Expected labels of shape ({n},) and {classes} class names for "
             f"probabilities of shape {probabilities.shape}. Received: labels of shape "
-            f"{labels.shape}, {len(names)} names"
+            f"{labels.shape}, {len(names)} class names"
         )
     if labels.dtype.kind not in "iu":
         raise UserError(
-            f"Expected integer labels, the classes' numbers. Received: {labels.dtype}"
+            "Expected labels to be integers, the class numbers. Received: labels of "
+            f"dtype {labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise UserError(
@@ -138,20 +159,23 @@ def measure(probabilities, labels, class_names=None, bins=15):
     }
 
 
-def measure_reconstructions(outputs, images):
-    """Metrics of an autoencoder.
+def measure_reconstructions(
+    outputs: npt.ArrayLike, images: np.ndarray
+) -> dict[str, Any]:
+    """Computes the metrics of an autoencoder from its reconstructions.
 
     Args:
         outputs: Array of shape `(n, pixels)`, values from 0 to 1.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
 
     Returns:
-        A JSON-plain dict: `n`, `reconstruction_error` (squared error of an image,
-        summed over its pixels from 0 to 1, mean over the images) and
-        `unexplained_variance` (its share of the error of the mean image).
+        A JSON-plain dict: `n`, `reconstruction_error` (squared error per image, summed
+        over its pixels scaled to 0 to 1, and averaged over the images) and
+        `unexplained_variance` (its ratio to the error of always answering the mean
+        image).
 
     Raises:
-        UserError: If outputs and pixels are not as many.
+        UserError: If there is not one output per pixel.
 
     Example:
 
@@ -174,13 +198,15 @@ def measure_reconstructions(outputs, images):
     }
 
 
-def _in_top(probabilities, labels, k):
+def _in_top(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     k = min(k, probabilities.shape[1])
     top = np.argpartition(-probabilities, k - 1, axis=-1)[:, :k]
     return (top == labels[:, None]).any(-1)
 
 
-def _calibration(confidence, right, bins):
+def _calibration(
+    confidence: np.ndarray, right: np.ndarray, bins: int
+) -> tuple[list[dict[str, float]], float]:
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     table, error = [], 0.0
     for b in range(bins):
@@ -194,14 +220,16 @@ def _calibration(confidence, right, bins):
     return table, float(error)
 
 
-def _wilson(k, n, z=1.959964):
+def _wilson(k: int, n: int, z: float = 1.959964) -> list[float]:
     share, square = k / n, z * z / n
     half = z * math.sqrt(share * (1 - share) / n + square / (4 * n))
     center = share + square / 2
     return [(center - half) / (1 + square), (center + half) / (1 + square)]
 
 
-def _frequent(confusion, names, most=20):
+def _frequent(
+    confusion: np.ndarray, names: list[str], most: int = 20
+) -> list[dict[str, Any]]:
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

@@ -86,10 +86,10 @@ def test_a_classifier_that_gives_not_a_number_for_a_class_it_never_sees_fails():
     "probabilities, labels, names, message",
     [
         (np.eye(3), np.arange(2), None, "labels of shape"),
-        (np.eye(3), np.arange(3), ["a"], "1 names"),
+        (np.eye(3), np.arange(3), ["a"], "1 class names"),
         (np.eye(3), np.array([0, 1, 3]), None, "0 to 3"),
         (np.eye(3) * 5, np.arange(3), None, "softmax"),
-        (np.eye(3), [0.0, 1.0, 2.0], None, "integer labels.*float64"),
+        (np.eye(3), [0.0, 1.0, 2.0], None, "labels to be integers.*float64"),
         (np.eye(3)[:0], [], None, "n of 1 or more"),
         (np.ones(3), [0, 1, 2], None, r"of shape \(3,\)"),
     ],
