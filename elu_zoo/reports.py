@@ -1,6 +1,6 @@
-"""What a classifier gets right and wrong, as tables and pictures in a folder.
+"""Reports on what a classifier gets right and wrong: tables and figures in a folder.
 
-Pictures need Matplotlib. Their colors can be told apart by the color-blind.
+The figures need Matplotlib. Their colors are distinguishable by color-blind readers.
 """
 
 import contextlib
@@ -10,22 +10,25 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from elu_zoo.evaluation import measure
 from elu_zoo.files import replacing
-from elu_zoo.finetuning import attach_record, record_of
-from elu_zoo.image_files import Batches
+from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.predictions import fit_temperature, gives_logits, with_temperature
+from elu_zoo.records import attach_record, record_of
 
-# Okabe & Ito's blue and orange, and their gray.
+if TYPE_CHECKING:
+    import matplotlib.axes
+
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#999999"
+"""Colors of the color-blind-safe palette of Okabe and Ito."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 10,
@@ -35,39 +38,41 @@ STYLE = {
     # A class may be named "$5".
     "text.parse_math": False,
 }
+"""Matplotlib settings of all figures."""
 
-# Beyond, names and counts in the confusion matrix could not be read.
 MOST_NAMES, MOST_COUNTS = 40, 12
+"""Most classes for which a confusion matrix shows names, and counts, legibly."""
 
 
 def write_report(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     probabilities: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
-    images: np.ndarray,
+    images: np.ndarray | ImageFiles,
     temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """Writes what a model made of labelled images.
+    """Writes a report on a model's answers to labelled images.
 
-    `metrics.json` (see `elu_zoo.evaluation.measure`), `classes.csv` (a row per class),
-    `errors.csv` (a row per error, the most confident first), `confusion_matrix.png` and
-    `errors.png` (the most confident errors).
+    The files are `metrics.json` (see `elu_zoo.evaluation.measure`), `classes.csv` (one
+    row per class), `errors.csv` (one row per error, the most confident first),
+    `confusion_matrix.png` and `errors.png` (the most confident errors).
 
     Args:
-        folder: Path of a folder; it is made, and files of these names are replaced.
+        folder: Path of the folder; it is created, and existing files are replaced.
         probabilities: Array of shape `(n, classes)`.
         labels: Integer array of shape `(n,)`.
         class_names: One name per class.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
-            `elu_zoo.image_files.ImageFiles`, whose paths `errors.csv` has then.
-        temperature: With which the probabilities were made, to be noted.
+            `elu_zoo.image_files.ImageFiles`, whose paths `errors.csv` then contains.
+        temperature: Temperature of the probabilities, to be recorded.
 
     Returns:
-        The metrics and the temperature.
+        The metrics and the temperature, as in `metrics.json`.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        UserError: If the shapes do not fit each other.
+        OSError: If the folder cannot be written to.
     """
     folder = pathlib.Path(folder)
     metrics = measure(probabilities, labels, class_names)
@@ -90,27 +95,31 @@ def write_report(
 
 
 def measure_held_out(
-    folder: str | os.PathLike | None,
+    folder: str | os.PathLike[str] | None,
     model: keras.Model,
-    images: np.ndarray,
+    images: np.ndarray | ImageFiles,
     labels: np.ndarray,
     class_names: Sequence[str],
     temperature: float | None = None,
 ) -> dict[str, Any]:
-    """Classifies labelled images and writes what the model made of them.
+    """Classifies labelled images and writes a report.
 
     Args:
-        folder: Path of the folder of the report, or `None` to write none.
+        folder: Path of the report's folder, or `None` to write no report.
         model: Keras model that gives probabilities or logits.
         images: Array of shape `(n, height, width, channels)`, or `ImageFiles`, values
             from 0 to 255.
         labels: Integer array of shape `(n,)`.
         class_names: One name per class.
-        temperature: Of the probabilities. Default: the one that fits these images,
-            which the record of the model has afterwards.
+        temperature: Temperature of the probabilities. Default: it is fitted to these
+            images, and stored in the model's record.
 
     Returns:
-        The metrics, as of `elu_zoo.evaluation.measure`.
+        The metrics; see `elu_zoo.evaluation.measure`.
+
+    Raises:
+        UserError: If the shapes do not fit each other.
+        OSError: If the folder cannot be written to.
     """
     probabilities = model.predict(Batches(images, labels, 64), verbose=0)
     if gives_logits(model):
@@ -127,14 +136,14 @@ def measure_held_out(
 
 
 def class_rows(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row per class: images, recall, precision, and what it is mostly taken for.
+    """Makes one row per class: images, accuracy, precision, most frequent mistake.
 
     Args:
         matrix: Counts of shape `(classes, classes)`, true class by predicted class.
         class_names: One name per class.
 
     Returns:
-        A list of dicts. Empty strings stand for shares of no images.
+        A list of dicts. A share of no images is an empty string.
 
     Example:
 
@@ -159,14 +168,14 @@ def class_rows(matrix: np.ndarray, class_names: Sequence[str]) -> list[dict[str,
 
 
 def find_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Numbers of the images that are answered wrong, the most confident first.
+    """Finds the misclassified images.
 
     Args:
         probabilities: Array of shape `(n, classes)`.
         labels: Integer array of shape `(n,)`.
 
     Returns:
-        An integer array.
+        An integer array of their indices, the most confident error first.
 
     Example:
 
@@ -177,12 +186,14 @@ def find_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]
 
 
-def draw_learning_curve(history: Mapping[str, Sequence], path: str | os.PathLike):
-    """Draws loss and accuracy by epoch, the epoch that was kept marked.
+def draw_learning_curve(
+    history: Mapping[str, Sequence[Any]], path: str | os.PathLike[str]
+) -> None:
+    """Draws loss and accuracy per epoch, and marks the epoch that was kept.
 
     Args:
         history: As `elu_zoo.finetune` returns it.
-        path: Of a PNG file.
+        path: Path of the PNG file to write.
     """
     epochs = np.arange(1, len(history["loss"]) + 1)
     with _figure(path, 1, 2, figsize=(8, 3.2)) as axes:
@@ -203,7 +214,9 @@ def draw_learning_curve(history: Mapping[str, Sequence], path: str | os.PathLike
         axes[0].legend()
 
 
-def _mark_stages(axis, history):
+def _mark_stages(
+    axis: "matplotlib.axes.Axes", history: Mapping[str, Sequence[Any]]
+) -> None:
     first = history["stage"].count(1)
     if 0 < first < len(history["stage"]):
         axis.axvline(first + 0.5, color=GRAY, linewidth=1, linestyle=":")
@@ -221,14 +234,14 @@ def _mark_stages(axis, history):
 
 
 def draw_confusion_matrix(
-    matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike
-):
-    """Draws the share of each class that is given each answer.
+    matrix: np.ndarray, class_names: Sequence[str], path: str | os.PathLike[str]
+) -> None:
+    """Draws how often each class gets each answer, in percent of the class.
 
     Args:
         matrix: Counts of shape `(classes, classes)`, true class by predicted class.
         class_names: One name per class.
-        path: Of a PNG file.
+        path: Path of the PNG file to write.
     """
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(3.5 + 0.22 * len(matrix), 11)
@@ -249,22 +262,24 @@ def draw_confusion_matrix(
 
 
 def draw_errors(
-    errors: Sequence[int],
+    errors: np.ndarray,
     probabilities: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
-    images: np.ndarray,
-    path: str | os.PathLike,
-):
-    """Draws a contact sheet of images that were answered wrong.
+    images: np.ndarray | ImageFiles,
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws a contact sheet of misclassified images.
 
     Args:
-        errors: Numbers of the images, such as the first of `find_errors`.
+        errors: Integer array of indices of the images, such as the first of those from
+            `find_errors`.
         probabilities: Array of shape `(n, classes)`.
         labels: Integer array of shape `(n,)`.
         class_names: One name per class.
-        images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
-        path: Of a PNG file.
+        images: Array of shape `(n, height, width, channels)`, or `ImageFiles`, values
+            from 0 to 255.
+        path: Path of the PNG file to write.
     """
     columns = min(6, max(len(errors), 1))
     rows = max(1, -(-len(errors) // columns))
@@ -291,14 +306,14 @@ def draw_errors(
 
 
 def shortened(name: str, most: int = 20) -> str:
-    """A name as a label of a picture.
+    """Shortens a name to the length of a label in a figure.
 
     Args:
         name: Any text.
-        most: Number of characters to keep.
+        most: Largest number of characters of the label.
 
     Returns:
-        The name, or its beginning.
+        The name, or its beginning and an ellipsis.
 
     Example:
 
@@ -308,12 +323,12 @@ def shortened(name: str, most: int = 20) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
-    """Writes rows of the same keys to a CSV file, whole or not at all.
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows to a CSV file, atomically.
 
     Args:
-        path: Of the file.
-        rows: Dicts; none gives an empty file.
+        path: Path of the file.
+        rows: Dicts with the same keys. Without any, the file has no columns.
     """
     rows = list(rows)
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -322,7 +337,13 @@ def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
         writer.writerows(rows)
 
 
-def _error_rows(errors, probabilities, labels, class_names, images):
+def _error_rows(
+    errors: np.ndarray,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    images: np.ndarray | ImageFiles,
+) -> list[dict[str, Any]]:
     paths = getattr(images, "paths", None)
     return [
         {
@@ -336,15 +357,21 @@ def _error_rows(errors, probabilities, labels, class_names, images):
 
 
 @contextlib.contextmanager
-def _figure(path, rows, columns, figsize, **arguments):
-    """The axes of a figure in the style of the reports, which is written to a file."""
+def _figure(
+    path: str | os.PathLike[str],
+    rows: int,
+    columns: int,
+    figsize: tuple[float, float],
+    **arguments: Any,
+) -> Iterator[Any]:
+    """Gives the axes of a figure in the common style; writes it after the block."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes.
+        # Characters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        # Not pyplot's: no window, and nothing that the caller's figures would see.
+        # Without pyplot no window opens, and the caller's figures are untouched.
         figure = Figure(figsize=figsize)
         yield figure.subplots(rows, columns, **arguments)
         with replacing(path) as part:
