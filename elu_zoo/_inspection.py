@@ -1,4 +1,4 @@
-"""How `diagnostics` and `explain` look into a model, the same on both backends."""
+"""Tools of `diagnostics` and `explain` to look into a model, on both backends."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 @contextlib.contextmanager
 def replaced(layer: keras.Layer, name: str, value: Any) -> Iterator[Any]:
-    """Replaces an attribute of a layer for a while; gives the original.
+    """Replaces an attribute of a layer within a block; gives the original.
 
-    It works in any eager call of any model, nested or subclassed, where a model of
-    intermediate tensors would need a functional one. Keras does not see the change.
+    This works in any eager call of any model, nested or subclassed, whereas a model of
+    intermediate tensors requires a functional one. Keras does not see the change.
     """
     own = name in vars(layer)
     original = getattr(layer, name)
@@ -38,28 +38,35 @@ def replaced(layer: keras.Layer, name: str, value: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def tapped(
-    layer: keras.Layer, tap: Callable[[Any, Callable], Any], name: str = "call"
+    layer: keras.Layer,
+    tap: Callable[[Any, Callable[[Any], Any]], Any],
+    name: str = "call",
 ) -> Iterator[None]:
-    """Has `tap(inputs, function)` compute what `layer.call(inputs)` does otherwise."""
+    """Makes a layer return `tap(inputs, function)`, `function` being its own `call`."""
     original = getattr(layer, name)
 
-    def call(inputs, **kwargs):
+    def call(inputs: Any, **kwargs: Any) -> Any:
         return tap(inputs, lambda x: original(x, **kwargs))
 
     with replaced(layer, name, call):
         yield
 
 
-def pullback(function: Callable, x: Any) -> tuple[Any, Callable]:
-    """The value of a function and what takes gradients of it back to its argument.
+def pullback(
+    function: Callable[[Any], Any], x: Any
+) -> tuple[Any, Callable[[Any], Any]]:
+    """Computes a function's value, and the function that backpropagates from it.
 
     Args:
-        function: From a tensor to a tensor.
+        function: Function from a tensor to a tensor.
         x: Floating-point tensor.
 
     Returns:
-        The function's value, and a function from a tensor like its value to
-        one like `x`, which may be called many times.
+        The function's value, and a function from gradients with respect to that value
+        to gradients with respect to `x`. It may be called many times.
+
+    Raises:
+        NotImplementedError: If the backend is neither TensorFlow nor JAX.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -80,18 +87,18 @@ def pullback(function: Callable, x: Any) -> tuple[Any, Callable]:
 
 
 def widened(x: Any) -> Any:
-    """A floating-point tensor in float32, or in float64 if it is."""
+    """Casts a floating-point tensor to float32, unless it is float64."""
     return keras.ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
 def to_numpy(x: Any, dtype: str = "float64") -> np.ndarray:
-    """A tensor of any precision as a NumPy array."""
+    """Converts a tensor of any precision to a NumPy array."""
     return keras.ops.convert_to_numpy(widened(x)).astype(dtype)
 
 
 @contextlib.contextmanager
 def logits_of(model: keras.Model) -> Iterator[None]:
-    """Has the model give its logits: its last layer leaves its activation away."""
+    """Makes a model return its logits: its last layer skips its activation."""
     from elu_zoo.predictions import output_layer
 
     with replaced(output_layer(model), "activation", keras.activations.linear):

@@ -1,44 +1,52 @@
-"""What a network sees: heat maps over an image, filters, and what excites a unit."""
+"""What a network sees: heat maps over images, filters, images that excite a unit."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo._inspection import logits_of, pullback, tapped, to_numpy
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import features, stack_layers
 
-# Anchors of matplotlib's inferno, which stays legible to the colour-blind.
+if TYPE_CHECKING:
+    from PIL import Image
+
 COLORS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+"""RGB anchors of Matplotlib's inferno, which color-blind readers can follow."""
+
 GRAY = 127.5
+"""Value, from 0 to 255, of pixels that show nothing."""
+
 MIN_SIDE = 4
+"""Smallest side of the feature maps that `grad_cam` chooses by default."""
 
 
 def grad_cam(
     model: keras.Model,
-    images: Any,
-    classes: Sequence[int] | None = None,
+    images: npt.ArrayLike,
+    classes: Sequence[int] | np.ndarray | None = None,
     stack: str | None = None,
 ) -> np.ndarray:
-    """Where in an image a network finds a class, by its feature maps.
+    """Shows where a network finds a class in an image, by its feature maps.
 
-    Grad-CAM (Selvaraju et al., 2017): the maps of a stack, each weighted by the mean
-    gradient of the class's logit with respect to it, are added up; what is negative
-    becomes 0; the sum is resized to the image, bilinearly. Of 32x32 pixels the CIFAR
-    networks' deep maps are so small that `occlusion` points more reliably.
+    Grad-CAM (Selvaraju et al., 2017): weights each map of a stack by the mean gradient
+    of the class's logit with respect to it, adds them up, sets negative values to 0 and
+    resizes the sum to the image, bilinearly. The deep maps of a CIFAR network are so
+    small that `occlusion` locates objects more reliably.
 
     Args:
         model: A model of this package, with an output layer.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         classes: One class number per image; default the most probable one.
         stack: Name of the stack, such as `"stack3"`. Default: the deepest one whose map
-            is at least 4 by 4, or the largest map where none is.
+            is at least 4×4, or, if there is none, the one with the largest map.
 
     Returns:
-        A float32 array of shape `(n, height, width)`, not below 0.
+        A float32 array of shape `(n, height, width)`, values of 0 or more.
 
     Raises:
         UserError: If images, classes or stack do not fit the model.
@@ -52,10 +60,10 @@ def grad_cam(
     """
     images, classes = _checked(model, images, classes)
     layer = stack_layers(model)[stack or _deepest_map(model, images)][-1]
-    seen = {}
+    seen: dict[str, Any] = {}
 
-    def logits(shift):
-        def tap(inputs, function):
+    def logits(shift: Any) -> Any:
+        def tap(inputs: Any, function: Callable[[Any], Any]) -> Any:
             seen["maps"] = function(inputs)
             return seen["maps"] + shift
 
@@ -66,8 +74,8 @@ def grad_cam(
     maps = seen["maps"]
     if len(maps.shape) != 4:
         raise UserError(
-            f"Expected a stack of feature maps. Received: stack={stack!r}, of "
-            f"output shape {tuple(maps.shape)}"
+            f"Expected a stack of feature maps. Received: stack={stack!r}, whose "
+            f"output has shape {tuple(maps.shape)}"
         )
     gradient = _gradient(logits, keras.ops.zeros_like(maps), classes)
     weights = gradient.mean((1, 2), keepdims=True)
@@ -80,24 +88,24 @@ def grad_cam(
 
 def integrated_gradients(
     model: keras.Model,
-    images: Any,
-    classes: Sequence[int] | None = None,
+    images: npt.ArrayLike,
+    classes: Sequence[int] | np.ndarray | None = None,
     baseline: float | np.ndarray = GRAY,
     steps: int = 32,
 ) -> np.ndarray:
-    """How much each value of an image adds to the logit of a class.
+    """Computes how much each value of an image adds to the logit of a class.
 
     Integrated gradients (Sundararajan et al., 2017): the difference from a baseline
-    image times the mean gradient on the straight line between both. All values of the
-    result add up to the difference of both logits, the better the more steps.
+    image, times the mean gradient along the straight line between the two. The values
+    of the result add up to the difference of the two logits, more exactly the more
+    steps there are.
 
     Args:
-        model: Any Keras model of images whose last layer has an activation or gives
-            logits.
+        model: Any Keras image model whose last layer has an activation or gives logits.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         classes: One class number per image; default the most probable one.
-        baseline: The image, or the value of all its pixels, that shows nothing.
-        steps: Number of points on the line, placed by Gauss and Legendre's rule.
+        baseline: An image that shows nothing, or the value of all its pixels.
+        steps: Number of points on the line, placed by Gauss-Legendre quadrature.
 
     Returns:
         A float32 array of the shape of `images`.
@@ -125,29 +133,28 @@ def integrated_gradients(
 
 def occlusion(
     model: keras.Model,
-    images: Any,
-    classes: Sequence[int] | None = None,
+    images: npt.ArrayLike,
+    classes: Sequence[int] | np.ndarray | None = None,
     size: int | None = None,
     stride: int | None = None,
     fill: float = GRAY,
 ) -> np.ndarray:
-    """How much the logit of a class falls when a square of the image is covered.
+    """Measures how much the logit of a class falls when part of an image is covered.
 
-    Zeiler and Fergus (2014). Squares may lie across the border, so that every pixel is
-    covered by the same number of them when the stride divides the size.
+    Zeiler and Fergus (2014). The covered squares may extend beyond the border, so that
+    the same number of them covers every pixel if the stride divides the size.
 
     Args:
-        model: Any Keras model of images whose last layer has an activation or gives
-            logits.
+        model: Any Keras image model whose last layer has an activation or gives logits.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         classes: One class number per image; default the most probable one.
         size: Side of the square in pixels; default a quarter of the image's height.
-        stride: Pixels from one square to the next; default half of the side.
+        stride: Pixels from one square to the next; default half of `size`.
         fill: Value of covered pixels.
 
     Returns:
-        A float32 array of shape `(n, height, width)`: of each pixel the mean fall of
-        the logit over the squares that cover it. Below 0 where covering helps.
+        A float32 array of shape `(n, height, width)`: for each pixel, the mean fall of
+        the logit over the squares that cover it. Negative where covering helps.
 
     Raises:
         UserError: If images and classes do not fit the model.
@@ -178,21 +185,22 @@ def occlusion(
     return (falls / counts).astype("float32")
 
 
-METHODS: dict[str, Callable] = {
+METHODS: dict[str, Callable[..., np.ndarray]] = {
     "occlusion": occlusion,
     "integrated-gradients": integrated_gradients,
     "grad-cam": grad_cam,
 }
+"""The functions of this module that explain a class, by the names of their methods."""
 
 
 def heat_map(
     model: keras.Model,
-    images: Any,
-    classes: Sequence[int] | None = None,
+    images: npt.ArrayLike,
+    classes: Sequence[int] | np.ndarray | None = None,
     method: str = "occlusion",
     **settings: Any,
 ) -> np.ndarray:
-    """What speaks for a class in an image, by one of the methods of this module.
+    """Maps the evidence for a class in an image, by one of this module's methods.
 
     Args:
         model: A model of this package.
@@ -202,11 +210,11 @@ def heat_map(
         **settings: Further arguments of the method's function.
 
     Returns:
-        A float32 array of shape `(n, height, width)` with values from 0 to 1, where 1
-        is the largest of each image; all 0 where nothing speaks for the class.
+        A float32 array of shape `(n, height, width)` with values from 0 to 1, the
+        largest value of each image; all 0 if nothing is evidence for the class.
 
     Raises:
-        UserError: If there is no such method, or if something does not fit the model.
+        UserError: If there is no such method, or an argument does not fit the model.
 
     Example:
 
@@ -225,7 +233,14 @@ def heat_map(
 
 
 def check_method(method: str) -> None:
-    """Raises a UserError if `METHODS` has no such method."""
+    """Checks the name of a method.
+
+    Args:
+        method: Name to look for in `METHODS`.
+
+    Raises:
+        UserError: If there is no such method.
+    """
     if method not in METHODS:
         raise UserError(
             f"Expected method to be one of {list(METHODS)}. Received: method={method!r}"
@@ -234,28 +249,31 @@ def check_method(method: str) -> None:
 
 def deletion_curve(
     model: keras.Model,
-    images: Any,
+    images: npt.ArrayLike,
     heat: np.ndarray,
-    classes: Sequence[int] | None = None,
+    classes: Sequence[int] | np.ndarray | None = None,
     steps: int = 16,
     fill: float = GRAY,
 ) -> np.ndarray:
-    """The logit of a class while pixels are covered, the hottest first.
+    """Measures the logit of a class as pixels are covered, the hottest first.
 
-    The faster it falls, the better the heat map tells what the network looks at
+    The faster it falls, the better the heat map shows what the network looks at
     (Petsiuk et al., 2018).
 
     Args:
-        model: Any Keras model of images whose last layer has an activation or gives
-            logits.
+        model: Any Keras image model whose last layer has an activation or gives logits.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         heat: Array of shape `(n, height, width)`.
         classes: One class number per image; default the most probable one.
-        steps: Number of equal shares of the pixels.
+        steps: Number of equal shares of the pixels to cover, one after the other.
         fill: Value of covered pixels.
 
     Returns:
-        An array of shape `(n, steps + 1)`: nothing covered first, everything last.
+        A float64 array of shape `(n, steps + 1)`: the logit with nothing covered comes
+        first, with everything covered last.
+
+    Raises:
+        UserError: If images and classes do not fit the model.
 
     Example:
 
@@ -277,15 +295,15 @@ def deletion_curve(
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """A heat map over its image.
+    """Draws a heat map over its image.
 
     Args:
         image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
         heat: Array of shape `(height, width)`, values from 0 to 1.
-        opacity: Of the map, from 0 to 1.
+        opacity: Opacity of the map, from 0 to 1.
 
     Returns:
-        A uint8 array of shape `(height, width, 3)`: the image in gray under the map.
+        A uint8 array of shape `(height, width, 3)`: the map over the image in gray.
 
     Example:
 
@@ -307,13 +325,13 @@ def picture(
     answers: Sequence[tuple[str, float]],
     title: str = "",
     side: int = 256,
-) -> Any:
-    """An image, a heat map over it, and the answers, side by side.
+) -> "Image.Image":
+    """Draws an image, its heat map and the model's answers side by side.
 
     Args:
         image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
         heat: Array of shape `(height, width)`, values from 0 to 1.
-        answers: Pairs of a class's name and its probability.
+        answers: Pairs of a class name and its probability.
         title: Line above the answers.
         side: Height of the picture in pixels.
 
@@ -345,14 +363,14 @@ def picture(
 
 
 def first_layer_filters(model: keras.Model) -> np.ndarray:
-    """The kernels of the first convolution as pictures.
+    """Turns the kernels of the first convolution into images.
 
     Args:
         model: A model of this package with convolutions.
 
     Returns:
-        A float32 array of shape `(units, height, width, channels)`; each filter is
-        scaled so that its largest weight is 0 or 1 and weight 0 is 0.5.
+        A float32 array of shape `(units, height, width, channels)`. Each filter is
+        scaled so that weight 0 becomes 0.5, and its largest weight in magnitude 0 or 1.
 
     Raises:
         UserError: If the model has no Conv2D layer.
@@ -378,22 +396,22 @@ def exciting_images(
     count: int = 8,
     batch_size: int = 250,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images that excite each unit of a stack most.
+    """Finds the images that excite each unit of a stack most.
 
     Args:
         model: A model of this package.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         stack: Name of the stack, such as `"stack3"`.
         count: Number of images per unit.
-        batch_size: Images at a time.
+        batch_size: Images per batch.
 
     Returns:
         `(numbers, activations)`, both of shape `(units, count)`, the strongest first:
-        the images' numbers, and the unit's largest activation in each image.
+        the images' indices, and the unit's largest activation in each image.
 
     Raises:
-        UserError: If there are fewer images than `count`.
-        ValueError: If the model has no such stack.
+        UserError: If there are fewer images than `count`, or the model has no such
+            stack.
 
     Example:
 
@@ -418,13 +436,17 @@ def exciting_images(
     return numbers, np.take_along_axis(activations, numbers, 1)
 
 
-def _checked(model, images, classes):
-    """Images in the model's precision, float32 at least, and a class for each."""
+def _checked(
+    model: keras.Model,
+    images: npt.ArrayLike,
+    classes: Sequence[int] | np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images in float32, or float64 if the model is, and a class for each."""
     images = np.asarray(images)
     if images.ndim != 4 or len(images) == 0:
         raise UserError(
-            "Expected images of shape (n, height, width, channels), at least one. "
-            f"Received: images with shape {images.shape}"
+            "Expected at least one image, in an array of shape (n, height, width, "
+            f"channels). Received: images of shape {images.shape}"
         )
     images = images.astype("float64" if _is_double(model) else "float32")
     if classes is None:
@@ -434,33 +456,33 @@ def _checked(model, images, classes):
     valid = classes.shape == (len(images),) and classes.dtype.kind in "iu"
     if not valid or classes.min() < 0 or classes.max() >= outputs:
         raise UserError(
-            f"Expected classes to be {len(images)} numbers from 0 to {outputs - 1}, "
-            f"one per image. Received: classes={classes.tolist()!r}"
+            f"Expected classes to be {len(images)} class numbers from 0 to "
+            f"{outputs - 1}, one per image. Received: classes={classes.tolist()!r}"
         )
     return images, classes
 
 
-def _is_double(model):
+def _is_double(model: keras.Model) -> bool:
     return model.compute_dtype == "float64"
 
 
-def _logits(model, images):
+def _logits(model: keras.Model, images: Any) -> Any:
     with logits_of(model):
         return model(images, training=False)
 
 
-def _scores(model, images, classes):
+def _scores(model: keras.Model, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return to_numpy(_logits(model, images))[np.arange(len(classes)), classes]
 
 
-def _gradient(logits, x, classes):
-    """The gradient of each image's own class's logit with respect to `x`, float64."""
+def _gradient(logits: Callable[[Any], Any], x: Any, classes: np.ndarray) -> np.ndarray:
+    """The gradient of the logit of each image's class with respect to `x`, float64."""
     z, back = pullback(logits, x)
     own = np.eye(z.shape[-1])[classes]
     return to_numpy(back(keras.ops.convert_to_tensor(own, z.dtype)))
 
 
-def _deepest_map(model, images):
+def _deepest_map(model: keras.Model, images: np.ndarray) -> str:
     """The name of the stack whose output `grad_cam` takes by default."""
     stacks = stack_layers(model)
     sides = {
@@ -470,13 +492,15 @@ def _deepest_map(model, images):
     }
     if not sides:
         raise UserError(
-            f"Expected a model with feature maps. Received: {model!r}; take another "
+            f"Expected a model with feature maps. Received: {model!r}. Use a different "
             "method than Grad-CAM."
         )
     large = [stack for stack, side in sides.items() if side >= MIN_SIDE]
-    return large[-1] if large else max(sides, key=sides.get)
+    return large[-1] if large else max(sides, key=lambda stack: sides[stack])
 
 
-def _output_shape(model, layer, images):
+def _output_shape(
+    model: keras.Model, layer: keras.Layer, images: np.ndarray
+) -> tuple[int, ...]:
     part = keras.Model(model.inputs, layer.output)
     return part.compute_output_shape(images.shape)

@@ -191,13 +191,13 @@ def test_the_drawing_of_units():
         (lambda m, x: explain.heat_map(m, x, method="lime"), "'lime'"),
         (lambda m, x: explain.occlusion(m, x[0]), r"shape \(32, 32, 3\)"),
         (lambda m, x: explain.occlusion(m, x, [4, 0]), "numbers from 0 to 3"),
-        (lambda m, x: explain.occlusion(m, x, [0]), "2 numbers"),
+        (lambda m, x: explain.occlusion(m, x, [0]), "2 class numbers"),
         (lambda m, x: explain.exciting_images(m, x, "stack1", 3), "count=3"),
         (
             lambda m, x: explain.grad_cam(
                 elu_zoo.MNISTClassifier(), x[:, :28, :28, :1]
             ),
-            "take another method than Grad-CAM",
+            "Use a different method than Grad-CAM",
         ),
     ],
 )
