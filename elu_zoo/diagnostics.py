@@ -1,4 +1,4 @@
-"""What the paper's theory speaks of, measured in any Keras model.
+"""Measures the quantities of the paper's theory in any Keras model.
 
 Section 3 of "Fast and Accurate Deep Network Learning by Exponential Linear Units"
 (Clevert et al., 2016): mean activations, bias shift and the unit natural gradient.
@@ -8,12 +8,14 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo import layers as elu_layers
 from elu_zoo._inspection import (
@@ -36,48 +38,62 @@ ELEMENTWISE = (
     keras.layers.PReLU,
     keras.layers.ReLU,
 )
+"""Layers that are elementwise activations."""
+
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+"""Convolutional layers that an activation may be part of."""
+
 WEIGHTED = (keras.layers.Dense, *CONVOLUTIONS)
+"""Layers whose bias shift is measured."""
+
 NOT_ELEMENTWISE = ("linear", "softmax", "log_softmax")
+"""Names of the activations that are not measured."""
+
+_Units = dict[str, dict[str, np.ndarray]]
+"""From layer names and statistics to one value per unit."""
+
+_Measured = dict[str, list[Any]]
+"""From layer names to the units' statistics, the next layer, and its mean input."""
 
 
 class ActivationStatistics(keras.callbacks.Callback):
-    """Follows the activations of a model's units during `fit`.
+    """Measures the activations of a model's units during `fit`.
 
-    Every `every` steps the model classifies the same images twice, before and after an
-    update, as in inference. Of each chosen layer's units are measured:
+    Every `every` steps, the model processes the same inputs twice in inference mode,
+    before and after an update. For each unit of the chosen layers it measures:
 
-    - `mean` and `variance` of the activation, over images and positions,
+    - `mean` and `variance` of the activation, over inputs and positions,
     - `saturated`, the share of outputs where the activation's derivative is below
       `saturation`,
-    - `bias_shift`, of the units of the *next* dense or convolutional layer: by how much
-      the update changed their mean input through this layer's mean activation alone,
-      that is, the next layer's weights applied to the change of its mean input.
+    - `bias_shift`, for the units of the *next* dense or convolutional layer: by how
+      much the update changed their mean input through this layer's mean activation
+      alone, which is the next layer's weights applied to the change of its mean input.
 
-    The last dimension of a layer's output counts its units. The layer after another is
-    the one that the model calls next.
+    The last dimension of a layer's output indexes its units. The next layer is the one
+    that the model calls next.
 
     Args:
-        x: Batch of inputs, as the model takes them: the fixed sample. More give better
-            estimates and take longer; a batch or two is usual.
+        x: Fixed batch of inputs, as the model takes them. More inputs give better
+            estimates and take longer; one or two batches are usual.
         layers: Names of layers with an elementwise activation. Default: all of them.
-        every: Number of steps from one measurement to the next.
-        filename: Optional CSV file for `rows`; written anew.
-        log_dir: Optional folder for TensorBoard: scalars of each layer and histograms
-            over its units. Needs TensorFlow and TensorBoard, on both backends.
-        saturation: Positive float, the derivative below which an output is saturated.
+        every: Number of steps between two measurements.
+        filename: Optional CSV file for `rows`; an existing file is replaced.
+        log_dir: Optional folder for TensorBoard: scalars for each layer, and histograms
+            over its units. Needs TensorFlow and TensorBoard, also on JAX.
+        saturation: Derivative below which an output counts as saturated; positive.
 
     Attributes:
-        rows: List of a dict per measurement and layer: `step` (number of updates
-            before), `epoch`, `layer`, `mean` and `median_mean` (mean and median over
+        rows: List with one dict per measurement and layer: `step` (number of updates
+            before it), `epoch`, `layer`, `mean` and `median_mean` (mean and median over
             units of the mean activation; figure 2 of the paper shows the median),
             `variance` and `saturated` (mean over units), `bias_shift` (root mean square
             over the next layer's units; `None` if there is no next layer).
-        units: Dict from layer names to the arrays of the last measurement, one value
-            per unit.
+        units: Dict from layer names to dicts of the last measurement's arrays, which
+            have one value per unit.
 
     Raises:
-        UserError: At the start of `fit`, if the model has no such layer.
+        UserError: If `every` is less than 1, or, at the start of `fit`, if the model
+            has no such layer.
 
     Example:
 
@@ -98,8 +114,8 @@ class ActivationStatistics(keras.callbacks.Callback):
         x: Any,
         layers: Sequence[str] | None = None,
         every: int = 100,
-        filename: str | pathlib.Path | None = None,
-        log_dir: str | pathlib.Path | None = None,
+        filename: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         saturation: float = 0.05,
     ) -> None:
         super().__init__()
@@ -114,11 +130,12 @@ class ActivationStatistics(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
         self.units: dict[str, dict[str, np.ndarray]] = {}
         self._step = self._due = self._epoch = 0
-        self._before = None
+        self._before: _Measured | None = None
         self._files = contextlib.ExitStack()
-        self._writers: list[Callable] = []
+        self._writers: list[Callable[[list[dict[str, Any]], _Units], None]] = []
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Chooses the layers and opens the files."""
         self._chosen = dict(_activations(self.model, self.layers))
         if self.filename and not self.rows:
             path = pathlib.Path(self.filename)
@@ -134,43 +151,54 @@ class ActivationStatistics(keras.callbacks.Callback):
             self._files.callback(writer.close)
             self._writers.append(functools.partial(_write_summary, writer))
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Measures before the update, if a measurement is due."""
         self._first = batch
         if self._step >= self._due:
             self._before = self._measure()
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Measures after the update, and records both measurements."""
         if self._before is not None:
             self._record(self._before, self._measure())
             self._before, self._due = None, self._step + self.every
         self._step += batch - self._first + 1
 
-    def on_train_end(self, logs: dict | None = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Closes the files."""
         self._files.close()
         self._writers.clear()
 
-    def _measure(self):
-        """A dict from layers to their units' statistics and the next layer's input."""
-        measured, waiting = {}, []
+    def _measure(self) -> _Measured:
+        """Each layer's statistics, the layer after it, and the mean input of that."""
+        measured: _Measured = {}
+        waiting: list[str] = []
 
-        def activation(name, net, function):
+        def activation(name: str, net: Any, function: Callable[[Any], Any]) -> Any:
             output, slope = pullback(function, net)
             slope = slope(keras.ops.ones_like(output))
             measured[name] = [_statistics(output, slope, self.saturation), None, None]
             waiting.append(name)
             return output
 
-        def weighted(layer, inputs, function):
+        def weighted(
+            layer: keras.Layer, inputs: Any, function: Callable[[Any], Any]
+        ) -> Any:
             if waiting:
                 mean = keras.ops.mean(widened(inputs), 0, True)
             while waiting:
                 measured[waiting.pop()][1:] = layer, mean
             return function(inputs)
 
-        model = self.model  # On JAX Keras now brings its variables up to date.
+        model = self.model  # On JAX, this makes Keras update the model's variables.
         with contextlib.ExitStack() as taps:
             for layer in all_layers(model):
                 if isinstance(layer, WEIGHTED):
@@ -182,7 +210,7 @@ class ActivationStatistics(keras.callbacks.Callback):
             model(self.x, training=False)
         return measured
 
-    def _record(self, before, after):
+    def _record(self, before: _Measured, after: _Measured) -> None:
         rows = []
         for name, (statistics, layer, mean) in before.items():
             units = dict(statistics)
@@ -200,8 +228,10 @@ class ActivationStatistics(keras.callbacks.Callback):
             write(rows, self.units)
 
 
-def _activations(model, names):
-    """Of each chosen layer its name, itself and the attribute that is the function."""
+def _activations(
+    model: keras.Model, names: Sequence[str] | None
+) -> dict[str, tuple[keras.Layer, str]]:
+    """The chosen layers by name, each with its attribute that is the activation."""
     found = {}
     for layer in all_layers(model):
         function = getattr(getattr(layer, "activation", None), "__name__", "linear")
@@ -215,13 +245,13 @@ def _activations(model, names):
     wanted = list(found) if names is None else names
     if isinstance(wanted, str) or not wanted or any(n not in found for n in wanted):
         raise UserError(
-            f"Expected layers to be a list of some of {list(found)}, those with an "
-            f"elementwise activation. Received: layers={names!r}"
+            f"Expected layers to be a list of some of {list(found)}, the layers with "
+            f"an elementwise activation. Received: layers={names!r}"
         )
     return {name: found[name] for name in wanted}
 
 
-def _statistics(output, slope, saturation):
+def _statistics(output: Any, slope: Any, saturation: float) -> dict[str, np.ndarray]:
     output = widened(output)
     axes = tuple(range(len(output.shape) - 1))
     mean, variance = keras.ops.moments(output, axes)
@@ -233,13 +263,18 @@ def _statistics(output, slope, saturation):
     }
 
 
-def _without_bias(layer, x):
+def _without_bias(layer: keras.Layer, x: Any) -> Any:
     if isinstance(layer, keras.layers.Dense):
         return keras.ops.matmul(x, layer.kernel)
     return layer.convolution_op(x, layer.kernel)
 
 
-def _summary(mean, variance, saturated, bias_shift=None):
+def _summary(
+    mean: np.ndarray,
+    variance: np.ndarray,
+    saturated: np.ndarray,
+    bias_shift: np.ndarray | None = None,
+) -> dict[str, float | None]:
     return {
         "mean": float(mean.mean()),
         "median_mean": float(np.median(mean)),
@@ -251,7 +286,7 @@ def _summary(mean, variance, saturated, bias_shift=None):
     }
 
 
-def _write_csv(file, rows, units):
+def _write_csv(file: TextIO, rows: list[dict[str, Any]], units: _Units) -> None:
     writer = csv.DictWriter(file, rows[0])
     if file.tell() == 0:
         writer.writeheader()
@@ -259,7 +294,7 @@ def _write_csv(file, rows, units):
     file.flush()
 
 
-def _write_summary(writer, rows, units):
+def _write_summary(writer: Any, rows: list[dict[str, Any]], units: _Units) -> None:
     import tensorflow as tf
 
     with writer.as_default(step=rows[0]["step"]):
@@ -272,19 +307,21 @@ def _write_summary(writer, rows, units):
 
 @dataclasses.dataclass(frozen=True)
 class UnitNaturalGradient:
-    """Both gradients of a layer, and what lies between them. All arrays are float64.
+    """The ordinary and the unit natural gradient of a layer, and how they differ.
 
-    They point uphill on the mean log-likelihood: the gradient of the usual loss is the
-    negative of `gradient`. "Kernel's shape" means it with the chosen units alone.
+    All arrays are float64. The gradients point uphill on the mean log-likelihood: the
+    gradient of the usual loss is the negative of `gradient`. Below, the kernel's shape
+    is `(..., units)`, with the chosen units only.
 
     Attributes:
         gradient: Ordinary gradient g of the weights, of the kernel's shape.
         bias_gradient: Ordinary gradient g0 of the biases, of shape `(units,)`.
         natural_gradient: Unit natural gradient of the weights, of the kernel's shape.
-        natural_bias_gradient: Unit natural gradient of the biases, `(units,)`.
-        angle: Angle in degrees between both gradients of each unit, weights and bias
-            together, `(units,)`; NaN for a unit without a gradient.
-        scale: The bias-shift correction s, `(units,)`; NaN for such a unit.
+        natural_bias_gradient: Unit natural gradient of the biases, of shape `(units,)`.
+        angle: Angle in degrees between the two gradients of each unit's weights and
+            bias together, of shape `(units,)`; NaN for a unit without a gradient.
+        scale: The bias-shift correction s, of shape `(units,)`; NaN for a unit without
+            a gradient.
         mean_input: E_q[a] = b / c, the units' mean incoming activations weighted by
             their squared errors, of the kernel's shape: what the correction removes.
     """
@@ -301,8 +338,8 @@ class UnitNaturalGradient:
 def unit_natural_gradient(
     model: keras.Model,
     layer: str | keras.Layer,
-    x: Any,
-    y: Any,
+    x: np.ndarray,
+    y: np.ndarray | Sequence[Any],
     *,
     damping: float = 1e-3,
     likelihood: str | None = None,
@@ -311,36 +348,36 @@ def unit_natural_gradient(
     seed: int = 0,
     batch_size: int = 32,
 ) -> UnitNaturalGradient:
-    """The ordinary and the unit natural gradient of a layer (section 3 of the paper).
+    """Computes the ordinary and the unit natural gradient of a layer.
 
-    The unit natural gradient is the inverse of the unit's Fisher matrix, of its weights
-    and its bias, times the ordinary gradient. With A, b and c the blocks of that
-    matrix, `s = 1 / (c - b' A^-1 b)`, `dw0 = s (g0 - b' A^-1 g)` and
-    `dw = A^-1 (g - dw0 b)`. The Fisher matrix is that of the model's own answers: its
-    expectation over the classes is exact, or over `samples` answers drawn from it.
+    Section 3 of the paper: the unit natural gradient is the inverse of the Fisher
+    matrix of a unit's weights and bias, times the ordinary gradient. With A, b and c
+    the blocks of that matrix, `s = 1 / (c - b' A^-1 b)`, `dw0 = s (g0 - b' A^-1 g)` and
+    `dw = A^-1 (g - dw0 b)`. The Fisher matrix is an expectation over the answers that
+    the model gives: exact over all classes, or over `samples` answers drawn from them.
 
-    A unit of a convolution adds up its gradient over the positions of an image before
+    The gradient of a convolution's unit is summed over the positions of an image before
     products are taken, so that its Fisher matrix is exact, too. A layer without biases
-    is treated as if it had them, with the value 0. The model works as in inference.
+    is treated as if they were 0. The model runs in inference mode.
 
-    The matrices take `8 * units * (inputs + 1)^2` bytes, and each needs one backward
-    pass per batch and class (or sample): choose some `units` of a large layer.
+    The matrices take `8 * units * (inputs + 1)^2` bytes, and need one backward pass per
+    batch and class (or sample): choose some of the `units` of a large layer.
 
     Args:
         model: Any Keras model whose last layer has a softmax or sigmoid activation, or
             gives the logits of one.
-        layer: Dense or Conv2D layer of it, or its name.
-        x: Array of inputs of shape `(n, ...)`.
-        y: For softmax class numbers of shape `(n,)` or probabilities `(n, classes)`;
-            for sigmoid targets from 0 to 1 of shape `(n, outputs)`.
-        damping: What is added to the diagonal of each unit's Fisher matrix, as a share
-            of the diagonal's mean. 0 is right only with more examples than weights.
-        likelihood: `"softmax"` or `"sigmoid"`; default, the last layer's activation.
-        units: Numbers of the units to look at; default all.
-        samples: Number of answers drawn per example for the Fisher matrix, when there
-            are too many classes for the exact expectation.
-        seed: Seed of these answers.
-        batch_size: Examples at a time.
+        layer: A Dense or Conv2D layer of the model, or its name.
+        x: Array of inputs, of shape `(n, ...)`.
+        y: For softmax, class numbers of shape `(n,)` or probabilities of shape
+            `(n, classes)`; for sigmoid, targets from 0 to 1 of shape `(n, outputs)`.
+        damping: Term added to the diagonal of each unit's Fisher matrix, as a share of
+            the diagonal's mean. 0 is valid only with more examples than weights.
+        likelihood: `"softmax"` or `"sigmoid"`; default the last layer's activation.
+        units: Indices of the units; default all.
+        samples: Number of answers drawn per example for the Fisher matrix, if there are
+            too many classes for the exact expectation; default exact.
+        seed: Seed of the drawn answers.
+        batch_size: Examples per batch.
 
     Returns:
         A `UnitNaturalGradient`.
@@ -362,43 +399,44 @@ def unit_natural_gradient(
     name = likelihood or output_layer(model).activation.__name__
     if name not in LIKELIHOODS:
         raise UserError(
-            f"Expected likelihood to be one of {list(LIKELIHOODS)}, the last layer's "
-            f"activation or that its logits are meant for. Received: {name!r}"
+            f"Expected likelihood to be one of {list(LIKELIHOODS)}: the activation of "
+            f"the last layer, or the one that its logits need. Received: {name!r}"
         )
     if len(x) != len(y) or len(x) == 0:
         raise UserError(
-            "Expected as many labels as examples, and at least one. "
+            "Expected one label per example, and at least one example. "
             f"Received: {len(x)} examples, {len(y)} labels"
         )
-    units = np.arange(layer.kernel.shape[-1]) if units is None else np.asarray(units)
+    chosen = np.arange(layer.kernel.shape[-1]) if units is None else np.asarray(units)
     rng = np.random.default_rng(seed)
-    gradient = fisher = 0.0
+    gradient: Any = 0.0
+    fisher: Any = 0.0
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
         p, per_example = _unit_gradients(model, layer, x[part], LIKELIHOODS[name])
         errors = _targets(y[part], p, name) - p
-        gradient = gradient + per_example(errors, units).sum(1)
+        gradient = gradient + per_example(errors, chosen).sum(1)
         for answer in LIKELIHOODS[name].answers(p, samples, rng):
-            rows = per_example(answer, units)
+            rows = per_example(answer, chosen)
             fisher = fisher + rows.transpose(0, 2, 1) @ rows
-    shape = (*layer.kernel.shape[:-1], len(units))
+    shape = (*layer.kernel.shape[:-1], len(chosen))
     return _both(gradient / len(x), fisher / len(x), damping, shape)
 
 
-def _weighted_layer(model, layer):
+def _weighted_layer(model: keras.Model, layer: str | keras.Layer) -> keras.Layer:
     if isinstance(layer, str):
         found = [found for found in all_layers(model) if found.name == layer]
         layer = found[0] if found else layer
     kinds = (keras.layers.Dense, keras.layers.Conv2D)
     if not isinstance(layer, kinds) or getattr(layer, "groups", 1) != 1:
         raise UserError(
-            "Expected a Dense layer or a Conv2D layer without groups of the model, or "
-            f"its name. Received: layer={layer!r}"
+            "Expected a Dense layer of the model, or a Conv2D layer without groups, or "
+            f"the name of one. Received: layer={layer!r}"
         )
     return layer
 
 
-def _targets(y, p, likelihood):
+def _targets(y: npt.ArrayLike, p: np.ndarray, likelihood: str) -> np.ndarray:
     y = np.asarray(y)
     if likelihood == "softmax" and y.shape == (len(p),):
         return np.eye(p.shape[1])[y.astype(int)]
@@ -410,26 +448,31 @@ def _targets(y, p, likelihood):
     return y
 
 
-def _unit_gradients(model, layer, x, likelihood):
-    """The model's probabilities, and gradients of each example and unit.
+def _unit_gradients(
+    model: keras.Model, layer: keras.Layer, x: Any, likelihood: "_Likelihood"
+) -> tuple[np.ndarray, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """The model's probabilities, and the gradients of each example and unit.
 
-    The latter is a function: from a gradient with respect to the logits, `(n, classes)`
-    and numbers of units to an array `(units, n, inputs + 1)`, the bias last.
+    The latter are a function from a gradient with respect to the logits, of shape
+    `(n, classes)`, and indices of units, to an array of shape
+    `(units, n, inputs + 1)`, the bias last.
     """
-    seen = {}
+    seen: dict[str, Any] = {}
 
-    def call(inputs, function):
+    def call(inputs: Any, function: Callable[[Any], Any]) -> Any:
         seen["inputs"] = inputs
         return function(inputs)
 
-    def logits(shift=None):
-        def activation(net):
+    def logits(shift: Any = None) -> Any:
+        def activation(net: Any) -> Any:
             seen["net"] = net
             return function(net if shift is None else net + shift)
 
         with logits_of(model):
-            # Only now, because the layer may be the last one.
-            function = layer.activation or keras.activations.linear
+            # Read here, because `logits_of` replaces it if the layer is the last one.
+            function: Callable[[Any], Any] = (
+                layer.activation or keras.activations.linear
+            )
             with tapped(layer, call), replaced(layer, "activation", activation):
                 return model(x, training=False)
 
@@ -437,7 +480,7 @@ def _unit_gradients(model, layer, x, likelihood):
     patches = _patches(layer, seen["inputs"])
     z, back = pullback(logits, keras.ops.zeros_like(seen["net"]))
 
-    def per_example(dz, units):
+    def per_example(dz: np.ndarray, units: np.ndarray) -> np.ndarray:
         dnet = to_numpy(back(keras.ops.convert_to_tensor(dz, z.dtype)))
         dnet = dnet.reshape(len(patches), -1, dnet.shape[-1])[..., units]
         return np.moveaxis(patches.transpose(0, 2, 1) @ dnet, -1, 0)
@@ -445,8 +488,8 @@ def _unit_gradients(model, layer, x, likelihood):
     return likelihood.probabilities(to_numpy(z)), per_example
 
 
-def _patches(layer, inputs):
-    """What each position's units see, and 1 for the bias: `(n, positions, d + 1)`."""
+def _patches(layer: keras.Layer, inputs: Any) -> np.ndarray:
+    """The units' inputs at each position, and 1 for the bias: `(n, positions, d+1)`."""
     if isinstance(layer, keras.layers.Conv2D):
         inputs = keras.ops.image.extract_patches(
             inputs,
@@ -465,32 +508,34 @@ class _Likelihood:
     """How outputs follow from logits, and targets from outputs.
 
     Attributes:
-        probabilities: From logits to outputs, both `(n, classes)`.
-        exact: From outputs to gradients with respect to the logits, each `(n, classes)`
-            for all classes, whose outer products add up to the expected ones.
-        draw: From outputs and a generator of random numbers to targets.
+        probabilities: Function from logits to outputs, both of shape `(n, classes)`.
+        exact: Function from outputs to gradients with respect to the logits, one array
+            of shape `(n, classes)` per class, whose outer products add up to the
+            Fisher matrix.
+        draw: Function from outputs and a random number generator to targets.
     """
 
-    probabilities: Callable
-    exact: Callable
-    draw: Callable
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    exact: Callable[[np.ndarray], Iterable[np.ndarray]]
+    draw: Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
     def answers(
         self, p: np.ndarray, samples: int | None, rng: np.random.Generator
     ) -> Iterator[np.ndarray]:
-        """Such gradients, exact or for targets that are drawn."""
+        """The gradients whose products add up to the Fisher matrix, exact or drawn."""
         if samples is None:
             yield from self.exact(p)
-        for _ in range(samples or 0):
-            yield (self.draw(p, rng) - p) / np.sqrt(samples)
+        count = samples or 0
+        for _ in range(count):
+            yield (self.draw(p, rng) - p) / np.sqrt(count)
 
 
-def _softmax(z):
+def _softmax(z: np.ndarray) -> np.ndarray:
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def _draw_class(p, rng):
+def _draw_class(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     chosen = (p.cumsum(1) > rng.random((len(p), 1))).argmax(1)
     return np.eye(p.shape[1])[chosen]
 
@@ -510,17 +555,20 @@ LIKELIHOODS = {
         lambda p, rng: (rng.random(p.shape) < p).astype("float64"),
     ),
 }
+"""The likelihoods that a last layer's activation stands for, by its name."""
 
 
-def _both(gradient, fisher, damping, shape):
-    """The result, from each unit's gradient and Fisher matrix, the bias last."""
-    natural, scale = [], []
+def _both(
+    gradient: np.ndarray, fisher: np.ndarray, damping: float, shape: tuple[int, ...]
+) -> UnitNaturalGradient:
+    """Both gradients, from each unit's gradient and Fisher matrix, the bias last."""
+    steps, scale = [], []
     for g, matrix in zip(gradient, fisher, strict=True):
         diagonal = damping * np.trace(matrix) / len(g)
         step, s = _solve(matrix + diagonal * np.eye(len(g)), g)
-        natural.append(step)
+        steps.append(step)
         scale.append(s)
-    natural = np.array(natural)
+    natural = np.array(steps)
     lengths = np.linalg.norm(gradient, axis=1) * np.linalg.norm(natural, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine = (gradient * natural).sum(1) / lengths
@@ -536,8 +584,8 @@ def _both(gradient, fisher, damping, shape):
     )
 
 
-def _solve(fisher, gradient):
-    """Section 3's formulas: the step of weights and bias, and s."""
+def _solve(fisher: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, float]:
+    """The formulas of section 3: the step of weights and bias, and s."""
     if not np.trace(fisher):
         return np.zeros_like(gradient), np.nan
     a, b, c = fisher[:-1, :-1], fisher[:-1, -1], fisher[-1, -1]
@@ -546,8 +594,8 @@ def _solve(fisher, gradient):
         a_g, a_b = np.linalg.solve(a, np.stack([g, b], 1)).T
     except np.linalg.LinAlgError as error:
         raise UserError(
-            "Expected Fisher matrices that can be inverted: raise damping, or take "
-            "more examples."
+            "Expected invertible Fisher matrices. Received: a singular one; increase "
+            "damping, or pass more examples."
         ) from error
     s = 1 / (c - b @ a_b)
     dw0 = s * (g0 - b @ a_g)

@@ -165,7 +165,7 @@ def test_logits_nested_models_and_dead_units():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("missing", 5), "Dense layer or a Conv2D.*'missing'"),
+        (("missing", 5), "Dense layer.*Conv2D.*'missing'"),
         (("inner", 4), "5 examples, 4 labels"),
         (("inner", (5, 3)), "shape \\(5, 4\\). Received: y with shape \\(5, 3\\)"),
     ],
