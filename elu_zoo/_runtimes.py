@@ -1,33 +1,50 @@
-"""Model files for runtimes other than TensorFlow: writing them and running them."""
+"""Writes and runs model files for runtimes other than TensorFlow."""
 
 import importlib.util
 import json
+import os
 import pathlib
 import tempfile
 import zipfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from elu_zoo.errors import UserError
 
 LABELS_FILE = "metadata.json"
-"""In the archive that follows the model in a LiteRT file."""
+"""Name of the metadata in the archive at the end of a LiteRT file."""
 
 
 class Runtime(NamedTuple):
-    """A file format and what runs it."""
+    """A file format and its runtime.
+
+    Attributes:
+        suffix: Extension of the file's name.
+        packages: Packages that writing and running need.
+        dtypes: Precisions of the weights that the format has.
+        write: Function of a module with the function `probabilities`, the path to
+            write, a dtype, and a dict of metadata.
+        load: Function from a path to a function from images to probabilities.
+    """
 
     suffix: str
     packages: tuple[str, ...]
     dtypes: tuple[str, ...]
-    write: Callable
-    load: Callable
+    write: Callable[[Any, pathlib.Path, str, dict[str, str]], None]
+    load: Callable[..., Callable[[np.ndarray], np.ndarray]]
 
 
 def check_installed(format: str) -> None:
-    """Raises a `UserError` with the command to run if a package is missing."""
+    """Checks that the packages of a format are installed.
+
+    Args:
+        format: Key of `RUNTIMES`.
+
+    Raises:
+        UserError: If one is missing; the message has the command that installs it.
+    """
     missing = [p for p in RUNTIMES[format].packages if not importlib.util.find_spec(p)]
     if missing:
         raise UserError(
@@ -37,7 +54,9 @@ def check_installed(format: str) -> None:
         )
 
 
-def _write_onnx(module, path, dtype, metadata):
+def _write_onnx(
+    module: Any, path: pathlib.Path, dtype: str, metadata: dict[str, str]
+) -> None:
     import onnx
     import tf2onnx
 
@@ -49,10 +68,10 @@ def _write_onnx(module, path, dtype, metadata):
     onnx.save(model, path)
 
 
-def _halve_weights(graph):
-    """Stores the weights in float16, for the runtime to widen when it loads them.
+def _halve_weights(graph: Any) -> None:
+    """Stores the weights in float16, which the runtime widens when it loads them.
 
-    Its CPU kernels compute in float32: with float16 between the layers they would
+    Its CPU kernels compute in float32: with float16 between the layers, they would
     convert back and forth.
     """
     from onnx import TensorProto, helper, numpy_helper
@@ -68,7 +87,9 @@ def _halve_weights(graph):
         graph.node.insert(0, cast)
 
 
-def _load_onnx(path, threads=0):
+def _load_onnx(
+    path: str | os.PathLike[str], threads: int = 0
+) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -79,7 +100,9 @@ def _load_onnx(path, threads=0):
     return lambda images: session.run(["probabilities"], {"image": images})[0]
 
 
-def _write_openvino(module, path, dtype, metadata):
+def _write_openvino(
+    module: Any, path: pathlib.Path, dtype: str, metadata: dict[str, str]
+) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -89,12 +112,14 @@ def _write_openvino(module, path, dtype, metadata):
     for key, value in metadata.items():
         model.set_rt_info(value, ["elu_zoo", key])
     if dtype == "float32":
-        # Without it the runtime computes in bfloat16 where the processor can.
+        # By default the runtime computes in bfloat16 where the processor can.
         model.set_rt_info("f32", ["runtime_options", "INFERENCE_PRECISION_HINT"])
     openvino.save_model(model, path, compress_to_fp16=dtype == "float16")
 
 
-def _load_openvino(path, threads=0):
+def _load_openvino(
+    path: str | os.PathLike[str], threads: int = 0
+) -> Callable[[np.ndarray], np.ndarray]:
     import openvino
 
     options = {"INFERENCE_NUM_THREADS": threads}
@@ -102,7 +127,9 @@ def _load_openvino(path, threads=0):
     return lambda images: compiled(images)["probabilities"]
 
 
-def _write_litert(module, path, dtype, metadata):
+def _write_litert(
+    module: Any, path: pathlib.Path, dtype: str, metadata: dict[str, str]
+) -> None:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
@@ -115,12 +142,14 @@ def _write_litert(module, path, dtype, metadata):
         if dtype == "float16":
             converter.target_spec.supported_types = [tf.float16]
         pathlib.Path(path).write_bytes(converter.convert())
-    # Where TensorFlow Lite's metadata puts the files that belong to a model.
+    # TensorFlow Lite's metadata puts files that belong to a model in such an archive.
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(LABELS_FILE, json.dumps(metadata, ensure_ascii=False))
 
 
-def _load_litert(path, threads=None):
+def _load_litert(
+    path: str | os.PathLike[str], threads: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=threads)
@@ -151,3 +180,4 @@ RUNTIMES = {
         _load_litert,
     ),
 }
+"""Runtimes by the name of their format."""

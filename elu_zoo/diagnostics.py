@@ -466,13 +466,11 @@ def _unit_gradients(
     def logits(shift: Any = None) -> Any:
         def activation(net: Any) -> Any:
             seen["net"] = net
-            return function(net if shift is None else net + shift)
+            return original(net if shift is None else net + shift)
 
         with logits_of(model):
             # Read here, because `logits_of` replaces it if the layer is the last one.
-            function: Callable[[Any], Any] = (
-                layer.activation or keras.activations.linear
-            )
+            original = layer.activation or keras.activations.linear
             with tapped(layer, call), replaced(layer, "activation", activation):
                 return model(x, training=False)
 

@@ -1,12 +1,12 @@
-"""Files that servers and other runtimes load, without Keras or this package."""
+"""Exports models to files that servers and other runtimes load without Keras."""
 
 import json
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,16 +20,17 @@ from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
 
 SAVED_MODEL_DTYPES = ("float32", "bfloat16")
+"""Precisions of a SavedModel."""
 
 TOLERANCES = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.1, "int8": 0.1}
-"""By how much a file's probabilities may differ from the model's on fixed images."""
+"""Largest difference of a file's probabilities from the model's on fixed images."""
 
 ANY_SIZE = 64
 """Side in pixels of the fixed images for a model that takes any size."""
 
 
 class Exported(NamedTuple):
-    """A file that was written, loaded again and compared with its model.
+    """A file that was written, loaded back and compared with its model.
 
     Attributes:
         path: The file, or the folder of a SavedModel.
@@ -43,51 +44,52 @@ class Exported(NamedTuple):
 
 def export(
     model: keras.Model,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     format: str = "saved_model",
-    class_names: Iterable | None = None,
+    class_names: Iterable[object] | None = None,
     *,
     dtype: str = "float32",
     top: int = 5,
     resize: int | None = None,
 ) -> Exported:
-    """Writes a model for a runtime, with its preprocessing and its class names.
+    """Exports a model to a runtime's format, with its preprocessing and class names.
 
-    The file is loaded again and compared with the model on fixed images; one that
-    differs is not left behind.
+    The file is loaded back and compared with the model on fixed images; a file that
+    differs is removed.
 
-    - `"saved_model"`, as `export_saved_model`: float32 or bfloat16;
+    - `"saved_model"`, as for `export_saved_model`: float32 or bfloat16;
     - `"onnx"`, a `.onnx` file for onnxruntime: float32 or float16;
-    - `"openvino"`, a `.xml` file with a `.bin` beside it: float32 or float16;
+    - `"openvino"`, an `.xml` file with a `.bin` beside it: float32 or float16;
     - `"litert"`, a `.tflite` file: float32, float16 or int8.
 
-    All but the SavedModel take `image`, float32 `(n, height, width, channels)` with
-    values from 0 to 255, and give `probabilities`, float32 `(n, classes)`. Their dtype
-    is that of the weights in the file. float16 lets OpenVINO compute in what the
-    processor has, and the others in float32; with int8 (weights by channel) LiteRT
-    multiplies integers.
+    All formats except the SavedModel take `image`, float32 of shape
+    `(n, height, width, channels)` with values from 0 to 255, and return
+    `probabilities`, float32 of shape `(n, classes)`. Their dtype is the precision of
+    the weights in the file. With float16, OpenVINO computes in the precision that suits
+    the processor, the other runtimes in float32. With int8 (weights scaled per
+    channel), LiteRT multiplies integers.
 
-    Class names, and size and interpolation of the images, are JSON in `class_names` and
-    `preprocessing`: of an ONNX file's metadata, of an OpenVINO file's runtime
+    `class_names`, and `preprocessing` with the size and interpolation of the images,
+    are stored as JSON: in an ONNX file's metadata, in an OpenVINO file's runtime
     information under `elu_zoo`, and in `metadata.json` of the ZIP archive at the end of
     a LiteRT file.
 
     Args:
         model: Keras model that gives probabilities, or logits if its output layer has
-            no activation: they get a softmax. Needs the TensorFlow backend.
-        path: File to write, with the ending of its format; for a SavedModel the folder
-            of its versions.
+            no activation: a softmax is then added. Needs the TensorFlow backend.
+        path: File to write, with the extension of its format; for a SavedModel the
+            folder of its versions.
         format: `"saved_model"`, `"onnx"`, `"openvino"` or `"litert"`. All but the first
             need the package's extra `export`.
         class_names: Names of the classes in order; default those of the model's
-            record, or their numbers.
-        dtype: Precision, see the table.
+            record, or the class numbers.
+        dtype: Precision, one of those above.
         top: Number of classes in the answers of `serve_bytes`.
-        resize: Side in pixels of the images, for models that take any size; default as
-            the model's record says, or its input size.
+        resize: Side in pixels of the images, for models that take any size; default
+            that of the model's record, or the model's input size.
 
     Returns:
-        An `Exported`: path and difference.
+        An `Exported`: the path, and the difference from the model.
 
     Raises:
         UserError: If the backend is not TensorFlow, a package is missing, an argument
@@ -129,7 +131,7 @@ def export(
         run = runtime.load(part / path.name)
         difference = _difference(model, run, dtype, resize)
         _sync(part)
-        # The .bin of an .xml comes first.
+        # In this order, an .xml file never appears without its .bin file.
         for file in sorted(part.iterdir()):
             os.replace(file, path.parent / file.name)
     finally:
@@ -139,52 +141,56 @@ def export(
 
 def export_saved_model(
     model: keras.Model,
-    path: str | os.PathLike,
-    class_names: Iterable | None = None,
+    path: str | os.PathLike[str],
+    class_names: Iterable[object] | None = None,
     *,
     top: int = 5,
     dtype: str = "float32",
     resize: int | None = None,
 ) -> pathlib.Path:
-    """Writes a SavedModel for TensorFlow Serving and other servers.
+    """Exports a SavedModel for TensorFlow Serving and other servers.
 
-    The signatures, both for any batch size, 0 included:
+    It has two signatures, both for any batch size, including 0:
 
-    - `serving_default`: `image`, float32 `(n, height, width, channels)`, values from 0
-      to 255, gives `probabilities`, float32 `(n, classes)`.
-    - `serve_bytes`: `image_bytes`, strings `(n,)`, each an encoded JPEG, PNG, WebP,
-      GIF (first frame) or BMP image of any size, gray, RGB or RGBA, gives `classes`,
-      strings `(n, top)`, `probabilities`, float32 `(n, top)`, the most probable first,
-      and `valid`, bool `(n,)`. It is turned upright by its EXIF orientation, resized
-      and cropped as in `elu_zoo.preprocess_input`, within the same limits of pixels and
-      aspect ratio. Anything else has `valid` false, empty names and zeros; the rest of
-      its batch is as without it. TIFF, AVIF, animated WebP and BMP with a palette are
-      what `preprocess_input` reads and this does not.
+    - `serving_default` takes `image`, float32 of shape `(n, height, width, channels)`
+      with values from 0 to 255, and returns `probabilities`, float32 of shape
+      `(n, classes)`.
+    - `serve_bytes` takes `image_bytes`, strings of shape `(n,)`, and returns `classes`,
+      strings of shape `(n, top)`, the most probable first, their `probabilities`,
+      float32 of shape `(n, top)`, and `valid`, bool of shape `(n,)`.
 
-    The weights are stored once. The graph has no op that only XLA can run.
+    Each of the `image_bytes` is an encoded JPEG, PNG, WebP, GIF (the first frame is
+    used) or BMP image of any size, in gray, RGB or RGBA. As in
+    `elu_zoo.preprocess_input`, it is turned upright by its EXIF orientation, resized
+    and cropped, and the same limits apply to its pixels and aspect ratio. An invalid
+    image has `valid` false, empty names and zeros, and does not affect the rest of its
+    batch. TIFF, AVIF, animated WebP and BMP with a palette are invalid here, although
+    `preprocess_input` reads them.
+
+    The weights are stored once. The graph contains no op that needs XLA.
 
     Args:
         model: Keras model that gives probabilities, or logits if its output layer has
-            no activation: they get a softmax. Needs the TensorFlow backend.
-        path: Folder of the served model. The SavedModel becomes its subfolder `1`, or
-            the number after the highest one there, and appears as a whole.
+            no activation: a softmax is then added. Needs the TensorFlow backend.
+        path: Folder of the served model. The SavedModel is created atomically as its
+            subfolder `1`, or the number after the highest one there.
         class_names: Names of the classes in order; default those of the model's
-            record, or their numbers. Also written
-            to `assets.extra/class_names.txt`.
+            record, or the class numbers. They are also written to
+            `assets.extra/class_names.txt`.
         top: Number of classes in the answers of `serve_bytes`.
-        dtype: `"float32"`, or `"bfloat16"` for weights and hidden layers of half the
-            size. The model's own precision plays no part.
-        resize: Side in pixels of the images for `serve_bytes`; default as the model's
-            record says, or its input size.
+        dtype: `"float32"`, or `"bfloat16"`, which halves the size of weights and hidden
+            layers. The model's own precision does not matter.
+        resize: Side in pixels of the images for `serve_bytes`; default that of the
+            model's record, or the model's input size.
 
     Returns:
-        The `pathlib.Path` of the SavedModel.
+        The path of the SavedModel.
 
     Raises:
         UserError: If the backend is not TensorFlow, an argument is not one of the
-            values above, the class names do not fit, the model takes images of any size
-            and neither its record nor `resize` says which, or the file differs from
-            the model.
+            values above, the class names do not fit the model, the model takes images
+            of any size and neither its record nor `resize` gives one, or the file
+            differs from the model.
 
     Example:
 
@@ -197,7 +203,14 @@ def export_saved_model(
     return _export_saved_model(model, path, class_names, top, dtype, resize).path
 
 
-def _export_saved_model(model, path, class_names, top, dtype, resize):
+def _export_saved_model(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    class_names: Iterable[object] | None,
+    top: int,
+    dtype: str,
+    resize: int | None,
+) -> Exported:
     class_names = _check(model, class_names, dtype, SAVED_MODEL_DTYPES)
     if top < 1:
         raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
@@ -233,13 +246,18 @@ def _export_saved_model(model, path, class_names, top, dtype, resize):
     return Exported(target, difference)
 
 
-def _check(model, class_names, dtype, dtypes):
+def _check(
+    model: keras.Model,
+    class_names: Iterable[object] | None,
+    dtype: str,
+    dtypes: Sequence[str],
+) -> list[str]:
     """Checks what all formats need; returns the class names."""
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             "Expected the TensorFlow backend, which exporting needs. Received: "
-            f"backend={keras.backend.backend()!r}. Save the model, and load and export "
-            "it with KERAS_BACKEND=tensorflow."
+            f"backend={keras.backend.backend()!r}. Save the model, then load and "
+            "export it with KERAS_BACKEND=tensorflow."
         )
     if dtype not in dtypes:
         raise UserError(
@@ -252,22 +270,22 @@ def _check(model, class_names, dtype, dtypes):
         )
     if quantized := _quantized_layers(model):
         raise UserError(
-            "Expected a model in floating point. Received: a quantized model, with "
-            f"{quantized[0]} in integers. Export the model from before `quantize`; "
-            "format='litert' with dtype='int8' has weights of 8 bits."
+            "Expected a floating-point model. Received: a quantized model, whose layer "
+            f"{quantized[0]} has integer weights. Export the model from before "
+            "`quantize`; format='litert' with dtype='int8' has 8-bit weights."
         )
     classes = model.output_shape[-1]
-    names = class_names_of(model) if class_names is None else class_names
-    names = [str(name) for name in names]
+    given = class_names_of(model) if class_names is None else class_names
+    names = [str(name) for name in given]
     if len(names) != classes:
         raise UserError(
-            f"Expected {classes} class names, one for each output of the model. "
+            f"Expected {classes} class names, one per output of the model. "
             f"Received: {len(names)}"
         )
     return names
 
 
-def _quantized_layers(model):
+def _quantized_layers(model: keras.Model) -> list[str]:
     return [
         layer.name
         for layer in model._flatten_layers()
@@ -275,7 +293,12 @@ def _quantized_layers(model):
     ]
 
 
-def _difference(model, run, dtype, resize):
+def _difference(
+    model: keras.Model,
+    run: Callable[[np.ndarray], np.ndarray],
+    dtype: str,
+    resize: int | None,
+) -> float:
     """Compares a written file with the model on fixed images."""
     height, width, channels = model.input_shape[1:]
     shape = height or resize or ANY_SIZE, width or resize or ANY_SIZE, channels
@@ -293,21 +316,21 @@ def _difference(model, run, dtype, resize):
     return difference
 
 
-def _run_saved_model(path, images):
+def _run_saved_model(path: pathlib.Path, images: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
     return signature(image=tf.constant(images))["probabilities"].numpy()
 
 
-def _probabilities(model):
-    """The model as a function that ends in calibrated probabilities in float32."""
+def _probabilities(model: keras.Model) -> Callable[[Any], Any]:
+    """The function from images to the model's calibrated probabilities, in float32."""
     import tensorflow as tf
 
     logits, record = gives_logits(model), record_of(model)
     temperature = record.temperature if record else 1.0
 
-    def probabilities(images):
+    def probabilities(images: Any) -> Any:
         outputs = tf.cast(model(images, training=False), tf.float32)
         if not logits and temperature == 1:
             return outputs
@@ -317,7 +340,7 @@ def _probabilities(model):
     return probabilities
 
 
-def _plain_module(model):
+def _plain_module(model: keras.Model) -> Any:
     """The network alone, for runtimes without TensorFlow's ops."""
     import tensorflow as tf
 
@@ -334,7 +357,10 @@ def _plain_module(model):
     return module
 
 
-def _module(model, class_names, top, preprocessing):
+def _module(
+    model: keras.Model, class_names: list[str], top: int, preprocessing: dict[str, Any]
+) -> Any:
+    """The network with both signatures of a SavedModel."""
     import tensorflow as tf
 
     channels = model.input_shape[-1]
@@ -347,9 +373,9 @@ def _module(model, class_names, top, preprocessing):
         ],
         autograph=False,
     )
-    def serving_default(image):
+    def serving_default(image: Any) -> dict[str, Any]:
         count = tf.shape(image)[0]
-        # oneDNN's convolutions do not survive an empty batch.
+        # oneDNN's convolutions crash on an empty batch.
         missing = tf.cast(count == 0, tf.int32)
         image = tf.pad(image, [[0, missing], [0, 0], [0, 0], [0, 0]])
         return {"probabilities": probabilities(image)[:count]}
@@ -358,7 +384,7 @@ def _module(model, class_names, top, preprocessing):
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
         autograph=False,
     )
-    def serve_bytes(image_bytes):
+    def serve_bytes(image_bytes: Any) -> dict[str, Any]:
         count = tf.shape(image_bytes)[0]
         images, valid = decode(image_bytes, channels, **preprocessing)
         images, valid = images[: tf.maximum(count, 1)], valid[:count]
@@ -375,11 +401,11 @@ def _module(model, class_names, top, preprocessing):
     return module
 
 
-def _with_dtype(model, dtype):
-    """The same network in another precision; its outputs stay in float32."""
+def _with_dtype(model: keras.Model, dtype: str) -> keras.Model:
+    """The same network in a different precision; its outputs stay in float32."""
     last = output_layer(model)
 
-    def clone(layer):
+    def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         output = layer is last or layer.name.startswith("predictions")
         config["dtype"] = "float32" if output else dtype
@@ -390,12 +416,12 @@ def _with_dtype(model, dtype):
     return copy
 
 
-def _next_version(path):
+def _next_version(path: pathlib.Path) -> int:
     versions = [int(p.name) for p in path.iterdir() if p.name.isdecimal()]
     return max(versions, default=0) + 1
 
 
-def _sync(folder):
+def _sync(folder: pathlib.Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb+") as opened:
