@@ -1,1 +1,1 @@
-"""Servers for models that `elu_zoo.export_saved_model` wrote."""
+"""Servers for SavedModels that `elu_zoo.export_saved_model` wrote."""

@@ -2,12 +2,14 @@
 
     python -m elu_zoo.serving.kserve --model_dir served --model_name elu
 
-Takes and gives what TensorFlow Serving's REST interface does for `serve_bytes`.
+Requests and answers are those of TensorFlow Serving's REST API for `serve_bytes`.
 """
 
 import argparse
 import asyncio
+import os
 import pathlib
+from typing import Any
 
 import kserve
 from fastapi import Request
@@ -22,27 +24,41 @@ from elu_zoo.serving.saved_model import (
     first_fault,
 )
 
+FIELDS = "classes", "probabilities", "valid"
+"""Outputs of `serve_bytes`, in the order of the answer."""
+
 
 class SavedModel(kserve.Model):
     """The signature `serve_bytes` as a model of KServe's V1 protocol.
 
     Args:
-        name: The name in the URL.
-        folder: Folder of the versions.
+        name: The model's name in the URL.
+        folder: Folder of the model's versions.
+
+    Raises:
+        FileNotFoundError: If the folder has no version.
     """
 
-    def __init__(self, name: str, folder: pathlib.Path):
+    def __init__(self, name: str, folder: str | os.PathLike[str]) -> None:
         super().__init__(name)
         self._served = ServedModel(folder)
         self.ready = True
 
     async def predict(
         self, payload: object, headers: object = None, response_headers: object = None
-    ) -> dict:
+    ) -> dict[str, list[dict[str, Any]]]:
         """Classifies the images of a request.
 
+        Args:
+            payload: The request's JSON, `{"instances": [{"b64": BASE64}, ...]}`.
+            headers: Ignored.
+            response_headers: Ignored.
+
+        Returns:
+            The answer's JSON: `predictions`, a dict of `FIELDS` for each image.
+
         Raises:
-            InvalidInput: With one line, if the request is malformed: status 400.
+            InvalidInput: If the request is malformed: status 400 and a one-line error.
         """
         try:
             contents = _images(payload)
@@ -54,13 +70,10 @@ class SavedModel(kserve.Model):
         return {"predictions": [dict(zip(FIELDS, row, strict=True)) for row in rows]}
 
 
-FIELDS = "classes", "probabilities", "valid"
-
-
 def _images(payload: object) -> list[bytes]:
-    """The bytes of the images of a request."""
+    """The encoded images of a request."""
     instances = payload.get("instances") if isinstance(payload, dict) else None
-    if not isinstance(instances, list):
+    if not isinstance(payload, dict) or not isinstance(instances, list):
         raise RequestError(
             'Expected {"instances": [{"b64": BASE64}, ...]}. Received: a request '
             "without a list of instances"
@@ -74,8 +87,8 @@ def _images(payload: object) -> list[bytes]:
     return [_content(instance) for instance in instances]
 
 
-def _content(instance):
-    # TensorFlow Serving lets the name of a single input out.
+def _content(instance: object) -> bytes:
+    # TensorFlow Serving's clients may omit the name of a single input.
     item = instance
     if isinstance(item, dict):
         item = item.get("image_bytes", item)

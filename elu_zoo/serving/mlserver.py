@@ -2,9 +2,10 @@
 
     python -m elu_zoo.serving.mlserver FOLDER
 
-starts it with the `settings.json` and `model-settings.json` of a folder; those beside
-this file are an example. `mlserver start FOLDER` does too, but answers requests that do
-not fit the protocol's schema with status 422 and a copy of them.
+starts the server with the `settings.json` and `model-settings.json` of a folder; those
+next to this file are an example. So does `mlserver start FOLDER`, but it answers
+requests that do not fit the protocol's schema with status 422 and a copy of the
+request.
 """
 
 import argparse
@@ -34,13 +35,21 @@ from elu_zoo.serving.saved_model import (
 )
 
 DATATYPES = {"classes": "BYTES", "probabilities": "FP32", "valid": "BOOL"}
+"""The protocol's datatypes of the outputs of `serve_bytes`."""
 
 
 class SavedModel(MLModel):
     """The signature `serve_bytes` as a model of the Open Inference Protocol."""
 
     async def load(self) -> bool:
-        """Loads the newest version in the folder that the setting `uri` names."""
+        """Loads the newest version in the folder that the setting `uri` names.
+
+        Returns:
+            `True`: the model is ready.
+
+        Raises:
+            FileNotFoundError: If the folder has no version.
+        """
         self._served = ServedModel(await get_model_uri(self.settings))
         self.inputs = [MetadataTensor(name="image_bytes", datatype="BYTES", shape=[-1])]
         shapes = self._served.output_shapes()
@@ -51,15 +60,27 @@ class SavedModel(MLModel):
         return True
 
     async def unload(self) -> bool:
-        """Looks for no further versions."""
+        """Stops looking for new versions.
+
+        Returns:
+            `True`: the model is unloaded.
+        """
         self._served.close()
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Classifies the images of a request.
 
+        Args:
+            payload: Request with one input, `image_bytes`, of datatype BYTES and shape
+                `[n]` or `[n, 1]`: base64 strings, or over gRPC the encoded images.
+
+        Returns:
+            Answer with the outputs of `DATATYPES`.
+
         Raises:
-            InferenceError: With status 400 and one line, if the request is malformed.
+            InferenceError: If the request is malformed: status 400 and a one-line
+                error.
         """
         try:
             _check_id(payload.id)
@@ -74,7 +95,7 @@ class SavedModel(MLModel):
 
 
 def _check_id(text: str | None) -> None:
-    # MLServer puts it into a header of its answer.
+    # MLServer copies the id into a header of its answer.
     if text and not (text.isascii() and text.isprintable() and len(text) <= 200):
         raise RequestError(
             f"Expected an id of at most 200 printable ASCII characters. Received: "
@@ -83,7 +104,7 @@ def _check_id(text: str | None) -> None:
 
 
 def _images(tensors: list[RequestInput]) -> list[bytes]:
-    """The bytes of the images of a request."""
+    """The encoded images of a request."""
     if [tensor.name for tensor in tensors] != ["image_bytes"]:
         raise RequestError(
             f"Expected one input, image_bytes. Received: {len(tensors)} inputs, "
@@ -100,14 +121,14 @@ def _images(tensors: list[RequestInput]) -> list[bytes]:
         items = [items]
     if tensor.shape not in ([len(items)], [len(items), 1]):
         raise RequestError(
-            f"Expected image_bytes of shape [{len(items)}], as many as its data. "
+            f"Expected image_bytes of shape [{len(items)}], the length of its data. "
             f"Received: shape={str(tensor.shape)[:80]}"
         )
     return [_content(item) for item in items]
 
 
-def _content(item):
-    # gRPC has no need of base64; no image format begins with characters of it alone.
+def _content(item: object) -> bytes:
+    # Over gRPC, images need not be base64; none consists of its alphabet alone.
     if isinstance(item, bytes):
         try:
             return decode_base64(item.decode("ascii"))
@@ -128,11 +149,11 @@ def _output(name: str, array: np.ndarray) -> ResponseOutput:
 async def _serve(folder: str) -> None:
     settings, models = await load_settings(folder)
     server = MLServer(settings)
-    # MLServer has no public way to its application.
+    # MLServer has no public access to its application.
     app = server._rest_server._app
     app.add_exception_handler(RequestValidationError, _say_in_one_line)
     app.add_exception_handler(Exception, _say_nothing)
-    # A stream has begun with status 200 before the model sees what it asks for.
+    # A stream starts with status 200 before the model sees the request.
     app.router.routes[:] = [
         route for route in app.routes if not route.path.endswith("_stream")
     ]
@@ -151,8 +172,10 @@ async def _say_nothing(request: Request, error: Exception) -> Response:
 
 def main() -> None:
     """Runs the server until SIGTERM; requests in flight are answered."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="has settings.json and model-settings.json")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "folder", help="folder with settings.json and model-settings.json"
+    )
     asyncio.run(_serve(parser.parse_args().folder))
 
 

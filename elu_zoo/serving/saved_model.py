@@ -1,38 +1,47 @@
-"""What the servers share: the model in its newest version, and checks of requests."""
+"""Shared by the servers: the newest version of a model, and checks of requests."""
 
 import base64
 import binascii
 import logging
+import os
 import pathlib
 import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+if TYPE_CHECKING:
+    from fastapi.exceptions import RequestValidationError
+
 BATCH = 64
-"""Images that the network sees at once; larger requests are divided."""
+"""Images per batch of the network; larger requests are split."""
 
 MAX_IMAGES = 1024
-"""Images per request."""
+"""Largest number of images per request."""
 
 SECONDS_BETWEEN_LOOKS = 2.0
-"""How often a new version of the model is looked for."""
+"""Seconds between two looks for a new version of the model."""
 
 _log = logging.getLogger(__name__)
 
 
 class RequestError(ValueError):
-    """A request that is the client's to mend; the message is one line."""
+    """An invalid request, which the client has to fix; the message is one line."""
 
 
 class ServedModel:
     """The newest version of a SavedModel of `elu_zoo.export_saved_model`.
 
-    A version that appears later is loaded beside the one that serves, and takes its
-    place between two requests. One that cannot be loaded is logged and left out.
+    A version that appears later is loaded while the current one serves, and replaces it
+    between two requests. A version that cannot be loaded is logged and skipped.
 
     Args:
         folder: Folder of the versions, subfolders whose names are numbers.
+
+    Attributes:
+        version: Number of the version that serves.
 
     Raises:
         FileNotFoundError: If the folder has no version.
@@ -47,40 +56,41 @@ class ServedModel:
     array([False])
     """
 
-    def __init__(self, folder: str | pathlib.Path):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = pathlib.Path(folder)
-        self.version = _newest_version(self._folder)
-        if self.version is None:
+        version = _newest_version(self._folder)
+        if version is None:
             raise FileNotFoundError(
                 f"Expected a folder with versions of an exported model, such as "
                 f"{self._folder / '1'}. Received: {self._folder} without one"
             )
-        self._failed = None
+        self.version = version
+        self._failed: int | None = None
         self._model = self._load(self.version)
         self._closed = threading.Event()
-        # No daemon: Python must not end while TensorFlow loads a model in it.
+        # Not a daemon: Python must not exit while TensorFlow loads a model in it.
         threading.Thread(target=self._follow_versions).start()
 
     def close(self) -> None:
-        """Looks for no further versions."""
+        """Stops looking for new versions."""
         self._closed.set()
 
     def output_shapes(self) -> dict[str, list[int]]:
-        """Shape of each output by name; -1 stands for the number of images."""
+        """The shape of each output by name; -1 stands for the number of images."""
         return {
             name: [-1 if size is None else size for size in spec.shape]
             for name, spec in self._signature().structured_outputs.items()
         }
 
     def classify(self, contents: list[bytes]) -> dict[str, np.ndarray]:
-        """The signature `serve_bytes` for encoded images.
+        """Runs the signature `serve_bytes` on encoded images.
 
         Args:
-            contents: Bytes of the images, at most `MAX_IMAGES`.
+            contents: Encoded images, at most `MAX_IMAGES`.
 
         Returns:
-            Arrays `classes` (object, text) and `probabilities` (float32) of shape
-            `(n, top)`, and `valid` (bool) of shape `(n,)`.
+            Arrays `classes` (strings, of dtype object) and `probabilities` (float32),
+            of shape `(n, top)`, and `valid` (bool), of shape `(n,)`.
 
         Raises:
             RequestError: If there are too many images.
@@ -106,31 +116,37 @@ class ServedModel:
         answer["classes"] = np.array(decoded, object).reshape(shape)
         return answer
 
-    def _signature(self):
+    def _signature(self) -> Any:
         return self._model.signatures["serve_bytes"]
 
-    def _load(self, version):
+    def _load(self, version: int) -> Any:
         return tf.saved_model.load(str(self._folder / str(version)))
 
-    def _follow_versions(self):
+    def _follow_versions(self) -> None:
         main = threading.main_thread()
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS) and main.is_alive():
             newest = _newest_version(self._folder)
-            if newest in (None, self.version, self._failed):
+            if newest is None or newest in (self.version, self._failed):
                 continue
             try:
                 self._model, self.version = self._load(newest), newest
                 _log.info("Serving version %s", newest)
-            except Exception as error:  # whatever a damaged file makes TensorFlow raise
+            except Exception as error:  # a damaged file makes TensorFlow raise any kind
                 self._failed = newest
                 _log.warning("Version %s cannot be loaded: %s", newest, error)
 
 
 def decode_base64(text: object) -> bytes:
-    """The bytes of a base64 string.
+    """Decodes a base64 string from a request.
+
+    Args:
+        text: The string; any other value is an error of the client.
+
+    Returns:
+        The bytes.
 
     Raises:
-        RequestError: If it is no string, or not base64.
+        RequestError: If `text` is not a string, or not base64.
 
     Example:
 
@@ -150,25 +166,28 @@ def decode_base64(text: object) -> bytes:
         ) from None
 
 
-def first_fault(error: object) -> str:
-    """Where a request does not fit its schema, and how, without repeating it.
+def first_fault(error: "RequestValidationError") -> str:
+    """Describes the first place where a request does not fit its schema.
 
     Args:
-        error: A `fastapi.exceptions.RequestValidationError`.
+        error: What FastAPI raised for the request.
+
+    Returns:
+        One line, which does not repeat the request.
     """
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:200]}"
 
 
-def _kind(value):
+def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def _parts(contents):
+def _parts(contents: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [contents[i : i + BATCH] for i in range(0, len(contents), BATCH)] or [[]]
 
 
-def _newest_version(folder):
+def _newest_version(folder: pathlib.Path) -> int | None:
     try:
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
     except OSError:
