@@ -2,7 +2,7 @@
 
 The exit code is 1 if anything that the package needs is missing.
 
-Examples:
+examples:
   elu-zoo doctor
 """
 

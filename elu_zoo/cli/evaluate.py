@@ -3,7 +3,7 @@
 FOLDER holds one folder of images per class, named after the classes of the model. DIR
 holds the data set as its publishers distribute it, or is TensorFlow Datasets' folder.
 
-Examples:
+examples:
   elu-zoo evaluate RUN photos --out report
   elu-zoo evaluate elunet11.cifar100 --data DIR
   elu-zoo evaluate elunet11.cifar100 --data DIR --json

@@ -3,7 +3,7 @@
 The PNG shows the image, the evidence for a class as a heat map over it, and the most
 probable classes.
 
-Examples:
+examples:
   elu-zoo explain camel.png --out camel_explained.png
   elu-zoo explain camel.png --class camel --method grad-cam --out why.png
 """

@@ -1,6 +1,6 @@
 """Exports a model to a file for a server or another runtime.
 
-Examples:
+examples:
   elu-zoo export elunet11.cifar100 --out served
   elu-zoo export DIR --out model.tflite --format litert --dtype int8
 """

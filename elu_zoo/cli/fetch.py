@@ -3,7 +3,7 @@
 Each file's SHA-256 is verified. On a machine without a network, set ELU_ZOO_MIRROR to a
 folder that holds the files.
 
-Examples:
+examples:
   elu-zoo fetch elunet11.cifar100
   elu-zoo fetch --all --to weights
 """

@@ -5,7 +5,7 @@ history.csv and learning_curve.png, and a report on the held-out images: metrics
 classes.csv, confusion_matrix.png, errors.csv and errors.png. After an interruption, the
 same command resumes from the last complete epoch.
 
-Examples:
+examples:
   elu-zoo finetune elunet11.cifar100 photos --out DIR
   elu-zoo finetune DIR more_photos --out OTHER
   elu-zoo predict new.jpg --model DIR

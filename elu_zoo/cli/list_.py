@@ -1,6 +1,6 @@
 """Lists the pretrained weights.
 
-Examples:
+examples:
   elu-zoo list
   elu-zoo list --json
 """

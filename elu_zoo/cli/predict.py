@@ -5,7 +5,7 @@ a file, or - for paths on the standard input. FILE ends in .csv, .jsonl or .parq
 appears once it is complete; after an interruption, the same command resumes. A file
 that is not an image gets a row with an error, and the exit code is then 3.
 
-Examples:
+examples:
   elu-zoo predict camel.png rocket.png
   elu-zoo predict photos --model elunet15.tiny_imagenet --out classes.csv
   find photos -name '*.jpg' | elu-zoo predict - --model RUN --out classes.parquet

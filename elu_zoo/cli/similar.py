@@ -3,7 +3,7 @@
 Similarity is the cosine of the angle between the images' vectors. FOLDER may also be a
 pattern, @LIST or -, as in `elu-zoo predict`.
 
-Examples:
+examples:
   elu-zoo similar camel.png photos
   elu-zoo similar camel.png photos --embeddings stack4 --top 3 --json
 """
