@@ -446,7 +446,7 @@ def _check_images(model: keras.Model, images: np.ndarray | ImageFiles) -> None:
     if images.dtype.kind == "f" and 0 < high <= 1:
         raise UserError(
             f"Expected images with values from 0 to 255. Received: {low:g} to "
-            f"{high:g}. Multiply them by 255 if 1 stands for white."
+            f"{high:g}. Multiply by 255 if 1 stands for white."
         )
 
 

@@ -151,7 +151,7 @@ def test_split_by_class_holds_out_the_same_share_of_each():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"images": np.full((2, 32, 32, 3), 0.5)}, "multiply by 255"),
+        ({"images": np.full((2, 32, 32, 3), 0.5)}, "Multiply by 255"),
         ({"images": np.full((2, 32, 32, 3), -1.0)}, "from 0 to 255"),
         ({"images": np.zeros((2, 32, 32, 1), "uint8")}, "shape.*32, 32, 1"),
         ({"labels": ["red", "green"]}, "Expected class_names"),
@@ -164,7 +164,7 @@ def test_split_by_class_holds_out_the_same_share_of_each():
         ({"batch_size": 0}, "batch_size=0"),
         ({"patience": 0, "validation_data": ()}, "patience=0"),
         ({"class_weight": {"blue": 2}}, "class_weight.*blue"),
-        ({"validation_data": (np.full((1, 32, 32, 3), 0.5), [0])}, "multiply by 255"),
+        ({"validation_data": (np.full((1, 32, 32, 3), 0.5), [0])}, "Multiply by 255"),
     ],
 )
 def test_wrong_input_says_what_to_do(changes, message):
