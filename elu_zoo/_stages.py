@@ -108,7 +108,7 @@ class Recorder(keras.callbacks.Callback):
         # A loss that is NaN, or missing, is never an improvement.
         if loss < state.best.get("val_loss", math.inf):
             state.best = row | {"epoch": epoch + 1}
-            state.weights["best"] = weights(self.model)
+            state.weights["best"] = copies(self.model.variables)
         since = epoch + 1 - state.best.get("epoch", state.first)
         if self.patience is not None and since >= self.patience:
             self.model.stop_training = True
@@ -137,9 +137,9 @@ def is_better(new: dict[str, float], old: dict[str, float]) -> bool:
     return new["val_loss"] < old["val_loss"]
 
 
-def weights(model: keras.Model) -> list[np.ndarray]:
-    """Copies of a model's variables, as arrays."""
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables]
+def copies(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
+    """Copies of variables, as arrays."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
 
 def assign(variables: list[keras.Variable], arrays: Iterable[np.ndarray]) -> None:
@@ -156,7 +156,7 @@ def save(path: str | os.PathLike[str], state: State, model: keras.Model) -> None
         state: `State`.
         model: Compiled Keras model.
     """
-    groups = state.weights | {"model": weights(model)}
+    groups = state.weights | {"model": copies(model.variables)}
     if state.stage < len(state.settings["epochs"]):
         optimizer = model.optimizer.variables
         groups["optimizer"] = [keras.ops.convert_to_numpy(v) for v in optimizer]

@@ -106,7 +106,8 @@ def with_classes(
     outputs = head(old.input)
     for layer in rest:
         outputs = type(layer).from_config(layer.get_config())(outputs)
-    start_head(head, np.array(old.kernel), np.array(old.bias), known_names, class_names)
+    kernel, bias = old.get_weights()
+    start_head(head, kernel, bias, known_names, class_names)
     return keras.Model(model.input, outputs, name=model.name)
 
 
@@ -139,7 +140,8 @@ def start_head(
     >>> start_head(head, np.eye(3), np.arange(3), ["ox", "sea_lion", "cat"],
     ...            ["dog", "Sea lion"])
     1
-    >>> np.array(head.kernel)[:, 1], np.array(head.bias)[1]
+    >>> kernel, bias = head.get_weights()
+    >>> kernel[:, 1], bias[1]
     (array([0., 1., 0.], dtype=float32), np.float32(1.0))
     """
     places = {_plain(name): place for place, name in enumerate(known_names)}
@@ -147,7 +149,7 @@ def start_head(
     if not new:
         return 0
     old = [places[_plain(class_names[n])] for n in new]
-    kernels, biases = np.array(head.kernel), np.array(head.bias)
+    kernels, biases = map(np.array, head.get_weights())
     kernels *= kernel[:, old].std() / kernels.std()
     kernels[:, new] = kernel[:, old]
     biases[:] = bias[old].mean()
@@ -281,7 +283,8 @@ def finetune(
             steps = count * len(batches)
             _compile(model, state.stage, rates[state.stage], rate_decay, steps)
             _begin(model, state, live, held_out)
-            frozen = [(v, np.array(v)) for v in model.non_trainable_variables]
+            fixed = model.non_trainable_variables
+            frozen = list(zip(fixed, _stages.copies(fixed), strict=True))
             if not state.stopped and len(state.rows) < state.first + count:
                 recorder = _stages.Recorder(state, batches, patience, checkpoint)
                 # Batches shuffles, by the seed.
@@ -336,13 +339,13 @@ def _begin(
         found = model.evaluate(held_out, verbose=0, return_dict=True)
         state.start = {f"val_{name}": float(x) for name, x in found.items()}
         state.kept = state.start | {"epoch": 0}
-        state.weights["kept"] = _stages.weights(model)
+        state.weights["kept"] = _stages.copies(model.variables)
 
 
 def _check_unmoved(frozen: list[tuple[keras.Variable, np.ndarray]]) -> None:
     for variable, before in frozen:
         if "seed_generator" not in variable.path and "moving_" not in variable.path:
-            if not np.array_equal(np.array(variable), before):
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), before):
                 raise RuntimeError(f"The frozen weight {variable.path} changed.")
 
 
@@ -482,7 +485,7 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
         # The published output layer, which a model with other classes leaves out.
         old = load(record.name).get_layer("predictions")
         known_names = records.get_record(record.name).class_names
-        kernel, bias = np.array(old.kernel), np.array(old.bias)
+        kernel, bias = old.get_weights()
         start_head(head[0], kernel, bias, known_names, names)
     arguments = dict(record.arguments)
     if "classes" in arguments:
