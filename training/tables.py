@@ -150,7 +150,38 @@ def hardware(record: Mapping) -> str:
     )
 
 
-def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
+def robustness(path: pathlib.Path, record: Mapping) -> dict | None:
+    """Summarizes the errors on corrupted images.
+
+    Args:
+        path: CSV file of `training.benchmarks.corruptions`.
+        record: Record of the weights.
+
+    Returns:
+        `n`, the error without corruption `clean`, and `errors`, the mean over the
+        severities by corruption; `None` if the file is not there, or of other weights.
+    """
+    if not path.is_file():
+        return None
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows = [row for row in rows if row["weights"] == record["sha256"][:8]]
+    errors: dict[str, list[float]] = {}
+    for row in rows:
+        errors.setdefault(row["corruption"], []).append(float(row["error"]))
+    means = {name: statistics.mean(values) for name, values in errors.items()}
+    if not means:
+        return None
+    return {"n": int(rows[0]["n"]), "clean": means.pop("none"), "errors": means}
+
+
+def card(
+    name: str,
+    record: Mapping,
+    figures: Mapping,
+    curve: str,
+    corrupted: Mapping | None = None,
+) -> str:
     """Renders the model card of published weights by the template `card.md.jinja`.
 
     Args:
@@ -158,6 +189,7 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
         record: Their record in the manifest.
         figures: Their metrics, a result of `elu_zoo.evaluation.measure`.
         curve: File name of the learning curve among the results.
+        corrupted: Their errors on corrupted images, a result of `robustness`.
 
     Returns:
         The card as Markdown.
@@ -171,6 +203,7 @@ def card(name: str, record: Mapping, figures: Mapping, curve: str) -> str:
         record=record,
         figures=figures,
         curve=curve,
+        corrupted=corrupted,
         mean=mean,
         deviation=deviation,
         seeds=seeds,
@@ -243,6 +276,7 @@ def cards(
             record,
             json.loads((results / name / "evaluation.json").read_text()),
             next(path.name for path in (results / name).glob("curve.*")),
+            robustness(results / name / "corruptions.csv", record),
         )
         for name, record in manifest["weights"].items()
     }

@@ -4,7 +4,16 @@ import pathlib
 import pytest
 
 from training.figures import INK
-from training.tables import cards, error_text, plot, points, results_csv, updated
+from training.tables import (
+    card,
+    cards,
+    error_text,
+    plot,
+    points,
+    results_csv,
+    robustness,
+    updated,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -42,3 +51,31 @@ def test_the_plot_is_that_of_the_manifest(tmp_path):
     names = [name for rows in points(manifest).values() for name, *_ in rows]
     assert all(name in written for name in names)
     assert "prefers-color-scheme:dark" in written and INK not in written
+
+
+def test_the_card_sums_up_the_errors_on_corrupted_images(tmp_path):
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
+    name = "elunet11.cifar100"
+    record = manifest["weights"][name]
+    path = tmp_path / "corruptions.csv"
+    rows = ["none,0,0.25", "fog,1,0.3", "fog,2,0.5", "motion_blur,1,0.5"]
+    rows += ["motion_blur,2,0.9", "snow,1,0.6", "snow,2,0.6"]
+    of = {"these": record["sha256"][:8], "others": "0" * 8}
+    for weights, digest in of.items():
+        lines = ["weights,corruption,severity,error,n"]
+        for row in rows:
+            lines.append(f"{digest},{row},2000")
+        path.write_text("\n".join(lines) + "\n")
+        found = robustness(path, record)
+        if weights == "others":
+            assert found is None
+            continue
+        figures = ROOT / "docs/results" / name / "evaluation.json"
+        text = card(name, record, json.loads(figures.read_text()), "curve.svg", found)
+        section = " ".join(text.split("## Robustness")[1].split("## ")[0].split())
+        # The mean of 0.4, 0.7 and 0.6.
+        assert "2,000 test images" in section and "is 56.7% on the mean" in section
+        assert "without corruption it is 25.0%" in section
+        assert "| fog | 40.0% | | snow | 60.0% |" in section
+        assert "| motion blur | 70.0% | | | |" in section
+    assert robustness(tmp_path / "none.csv", record) is None
