@@ -108,7 +108,13 @@ def over_seeds(record: Mapping) -> tuple[float, float | None, list[int]]:
 
 
 def main_error(metrics: Mapping) -> float:
-    """The test error of a classifier, or the reconstruction error.
+    """Returns the error that networks of a kind are compared by.
+
+    Args:
+        metrics: Metrics of `elu_zoo.evaluation.evaluate`.
+
+    Returns:
+        The share of wrong answers, or the reconstruction error of an autoencoder.
 
     Example:
 
@@ -118,8 +124,14 @@ def main_error(metrics: Mapping) -> float:
     return metrics["error"] if "error" in metrics else metrics["reconstruction_error"]
 
 
-def error_text(record: Mapping, digits: int = 2) -> str:
-    """What the README's table says of the error.
+def error_text(record: Mapping) -> str:
+    """Words the test error for the README's table.
+
+    Args:
+        record: Record of the manifest, or a dict of its `metrics`.
+
+    Returns:
+        A percentage with its interval, or the squared error of an autoencoder.
 
     Example:
 
@@ -130,9 +142,9 @@ def error_text(record: Mapping, digits: int = 2) -> str:
     """
     metrics = record["metrics"]
     if "error" not in metrics:
-        return f"squared error {metrics['reconstruction_error']:.{digits}f} per image"
+        return f"squared error {metrics['reconstruction_error']:.2f} per image"
     low, high = metrics["error_interval"]
-    return f"{metrics['error']:.{digits}%} ({low:.1%}–{high:.1%})"
+    return f"{metrics['error']:.2%} ({low:.1%}–{high:.1%})"
 
 
 def hardware(record: Mapping) -> str:
