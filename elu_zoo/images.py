@@ -1,9 +1,9 @@
 """The one reader of images: formats, guards, orientation, resizing, folders.
 
-What this module accepts, and the pixels that it makes, are the reference. Elsewhere in
-the project images are resized in other ways, for the reasons that stand there:
-`elu_zoo._graph_images` (inside a served graph), `training.data.crops` (windows for
-training), `training.data.decoding` (fast decoders), `training.prepare` (stored copies).
+This module is the reference for which images are accepted and for their pixels. Four
+other modules resize images in their own way and explain why: `elu_zoo._graph_images`
+(inside a served graph), `training.data.crops` (windows for training),
+`training.data.decoding` (fast decoders) and `training.prepare` (stored copies).
 """
 
 import concurrent.futures
@@ -26,21 +26,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Pillow's names of the formats to read; of animations the first frame."""
+"""Pillow's names of the formats to read; only the first frame of an animation is."""
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .avif".split()
 )
-"""Endings of the names that count as images, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 MAX_PIXELS = 89_478_485
-"""Largest image: a few kilobytes can decode to gigabytes. Pillow warns above it."""
+"""Largest number of pixels, because a few kilobytes can decode to gigabytes.
+
+Pillow warns above the same number.
+"""
 
 MAX_RATIO = 100
-"""Largest ratio of the sides of an image."""
+"""Largest ratio of an image's longer side to its shorter side."""
 
 JUNK = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
-"""Names, in lower case, that operating systems leave in folders of images."""
+"""Names, in lower case, of what operating systems leave in folders of images."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _ACCEPTED = "a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image"
@@ -48,30 +51,29 @@ _ORIENTATION = 0x0112
 
 
 def preprocess_input(x: Any, model: Any = None) -> np.ndarray:
-    """Makes a batch of images of any sizes ready for a model.
+    """Prepares a batch of images of any sizes for a model.
 
     Resizes the images and crops the center as the model's record says. The values stay
-    from 0 to 255: what else they need is a layer of the model.
+    between 0 and 255: all further preprocessing is a layer of the model.
 
     Args:
-        x: An image or a list of images, or a batch as one array. An image is the path
-            of a file, its bytes, a PIL image, or an array of shape `(height, width)` or
+        x: An image, a list of images, or a batch as one array. An image is the path of
+            a file, its bytes, a PIL image, or an array of shape `(height, width)` or
             `(height, width, channels)` with 1 (gray), 3 (RGB) or 4 (RGBA) channels and
-            values from 0 to 255, which are rounded. It is not changed. Files and PIL
-            images are turned upright as their EXIF orientation says. The alpha channel
-            is ignored.
+            values from 0 to 255, which are rounded. The input is not changed. Files and
+            PIL images are turned upright according to their EXIF orientation. The alpha
+            channel is ignored.
         model: The model, or the name of its weights. Without one nothing is resized:
-            images of one size become a batch in RGB, which is all that networks with
-            their preprocessing inside need.
+            images of one size become an RGB batch, which is all that a network with
+            built-in preprocessing needs.
 
     Returns:
         A float32 array of shape `(n, side, side, channels)`, values from 0 to 255.
 
     Raises:
-        UserError: If there are no such weights, if images of different sizes come
-            without a model, or if an array has another shape or
-            other values.
-        ImageError: If a file or a PIL image is not one that `read_image` accepts.
+        UserError: If there are no such weights, if images have different sizes and no
+            model is given, or if an array has an unexpected shape or values.
+        ImageError: If `read_image` does not accept a file or a PIL image.
 
     Example:
 
@@ -89,7 +91,7 @@ def preprocess_input(x: Any, model: Any = None) -> np.ndarray:
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         raise UserError(
-            "Expected the model for images of different sizes, to know theirs: "
+            "Expected a model to resize images of different sizes for: "
             f"preprocess_input(x, model). Received: images of {sizes}, model=None"
         )
     return np.stack(images)
@@ -103,33 +105,33 @@ def _resized(image: "Image.Image", how: Preprocessing | None) -> np.ndarray:
 
 
 def _input_of(model: Any) -> tuple[Preprocessing | None, int]:
-    """The preprocessing and the number of channels of a model or weights name."""
+    """The preprocessing and the number of channels of a model or named weights."""
     if model is None:
         return None, 3
     record = get_record(model)
     if record.preprocessing is None:
         raise UserError(
-            "Expected a model of square images whose size its weights or its "
-            f"input_shape say. Received: a model of input_shape={record.input_shape}"
+            "Expected a model of square images whose size is known from its weights or "
+            f"its input_shape. Received: a model with input_shape={record.input_shape}"
         )
-    return record.preprocessing, record.input_shape[-1]
+    return record.preprocessing, record.input_shape[-1] or 3
 
 
 def read_image(source: Any, channels: int = 3) -> "Image.Image":
     """Reads an image file.
 
     Args:
-        source: Path, bytes, or file object of a JPEG, PNG, WebP, GIF, BMP, TIFF or
-            (where Pillow has it) AVIF image of at most `MAX_PIXELS` pixels whose longer
-            side is at most `MAX_RATIO` times its shorter one.
+        source: Path, bytes, or file object of a JPEG, PNG, WebP, GIF, BMP, TIFF or (if
+            Pillow supports it) AVIF image of at most `MAX_PIXELS` pixels, whose longer
+            side is at most `MAX_RATIO` times its shorter side.
         channels: 3 for RGB, 1 for gray, 4 for RGBA.
 
     Returns:
-        A PIL image of mode RGB, L or RGBA: the first frame, upright, 16 bits per
+        A PIL image of mode RGB, L or RGBA: the first frame, upright, with 16 bits per
         channel scaled to 8. Transparent pixels of a GIF are black.
 
     Raises:
-        ImageError: If it cannot be read, for whatever reason.
+        ImageError: If the image cannot be read for any reason.
 
     Example:
 
@@ -144,7 +146,7 @@ image. Received: bytes (none of these formats, or damaged)
     try:
         with Image.open(opened, formats=_formats()) as image:
             return _decoded(image, channels)
-    # Pillow's decoders raise errors of many classes.
+    # Pillow's decoders raise exceptions of many classes.
     except Exception as error:
         path = source if isinstance(source, str | os.PathLike) else None
         raise _image_error(error, path, "bytes" if path is None else path) from error
@@ -159,25 +161,25 @@ def resize(
 ) -> np.ndarray:
     """Resizes a PIL image and crops a square from its center.
 
-    The part that ends up in the square is cropped out first, so that the cost does not
-    grow with the length of the image. The values are those of resizing all of it.
+    The result is that of resizing the whole image. Only the part that ends up in the
+    square is resized, so the cost does not grow with the length of the image.
 
     Args:
         image: PIL image of mode L, RGB or RGBA.
         resize: Length in pixels of the shorter side after resizing, or, with
             `mode="squash"`, of both sides.
         crop: Side of the square in pixels; default `resize`.
-        interpolation: `"bilinear"`, `"bicubic"` or another name of PIL's; all but
-            `"nearest"` average when they shrink.
-        mode: `"crop"` to keep the ratio of the sides, `"squash"` to make all of the
-            image a square.
+        interpolation: `"bilinear"`, `"bicubic"` or another filter of PIL; all except
+            `"nearest"` average when they shrink an image.
+        mode: `"crop"` to keep the aspect ratio, `"squash"` to make the whole image a
+            square.
 
     Returns:
         A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
 
     Raises:
-        UserError: If `crop` is larger than `resize`, or there is no such `mode` or
-            `interpolation`.
+        UserError: If `crop` is larger than `resize`, or `mode` or `interpolation` is
+            unknown.
 
     Example:
 
@@ -197,7 +199,7 @@ def resize(
     crop = crop or resize
     box = _source_box(image.size, resize, crop, mode)
     part, box = _part(image, box, crop)
-    # In float, as an exported model does it: PIL rounds the pixels of other images.
+    # In float, as in an exported model: PIL would round the pixels of other modes.
     channels = [
         np.asarray(channel.convert("F").resize((crop, crop), how, box))
         for channel in part.split()
@@ -206,7 +208,7 @@ def resize(
 
 
 def load_image(source: Any, channels: int = 3, **preprocessing: Any) -> np.ndarray:
-    """Reads an image file and brings it to a size, as `preprocess_input` does.
+    """Reads an image file and resizes it, as `preprocess_input` does.
 
     Args:
         source: As in `read_image`.
@@ -229,24 +231,24 @@ def check_pixels(array: np.ndarray) -> None:
         array: An image or a batch of images, of any shape.
 
     Raises:
-        UserError: If it has other values, no values or no numbers, or if all values are
-            from 0 to 1 and so look as if divided by 255.
+        UserError: If it is empty, is not numeric or has values out of range, or if all
+            values are between 0 and 1, as if they had been divided by 255.
 
     Example:
 
     >>> check_pixels(np.array([[0.0, 0.5]]))
     Traceback (most recent call last):
     elu_zoo.errors.UserError: Expected values from 0 to 255. Received: an image with \
-0.0 to 0.5; multiply by 255 if 1 stands for white.
+values from 0.0 to 0.5; multiply by 255 if 1 stands for white.
     """
     array = np.asarray(array)
     if array.dtype.kind not in "uif" or not array.size:
         raise UserError(
-            "Expected numbers from 0 to 255. Received: an image of "
-            f"{array.dtype}, shape {array.shape}"
+            "Expected numbers from 0 to 255. Received: an image with dtype "
+            f"{array.dtype} and shape {array.shape}"
         )
     low, high = array.min(), array.max()
-    received = f"Received: an image with {low} to {high}"
+    received = f"Received: an image with values from {low} to {high}"
     if not (low >= 0 and high <= 255):
         raise UserError(f"Expected values from 0 to 255. {received}")
     if array.dtype.kind == "f" and 0 < high <= 1:
@@ -257,11 +259,18 @@ def check_pixels(array: np.ndarray) -> None:
 
 
 def image_side(model: Any, resize: int | None = None) -> int:
-    """Side in pixels of the square images that a model is to be given.
+    """Finds the side in pixels of the square images to give a model.
+
+    Args:
+        model: Keras model of square images.
+        resize: Side to use if the model takes any size; default that of its record.
+
+    Returns:
+        The side in pixels.
 
     Raises:
-        UserError: If it takes no square images, or any size and neither `resize` nor
-            its record says which.
+        UserError: If the model does not take square images of that side, or takes any
+            size and neither `resize` nor its record names one.
     """
     height, width = model.input_shape[1:3]
     record = record_of(model)
@@ -269,26 +278,26 @@ def image_side(model: Any, resize: int | None = None) -> int:
     side = resize or height or best
     if side is None or (height, width) not in ((None, None), (side, side)):
         raise UserError(
-            "Expected square images: resize=SIDE for a model that takes any size, and "
-            "for another model its own size. Received: "
+            "Expected square images: resize=SIDE for a model that takes any size, or "
+            "the model's own size. Received: "
             f"resize={resize!r}, model input {model.input_shape}"
         )
     return side
 
 
-def preprocessing_of(model: Any, resize: int | None = None) -> dict:
-    """How images are brought to the size that a model is to be given.
+def preprocessing_of(model: Any, resize: int | None = None) -> dict[str, Any]:
+    """Returns how to resize images for a model.
 
     Args:
         model: Keras model of square images.
-        resize: Side in pixels to use in place of what its record says.
+        resize: Side in pixels that overrides the model's record.
 
     Returns:
-        Arguments of `load_image`: those of the model's record, if it has one and takes
-        images of that size; else its side.
+        Arguments of `load_image`: those of the model's record if it has one for the
+        size that the model takes, otherwise that size.
 
     Raises:
-        UserError: As of `image_side`.
+        UserError: As in `image_side`.
     """
     side, record = image_side(model, resize), record_of(model)
     if record and record.preprocessing and not resize:
@@ -298,35 +307,37 @@ def preprocessing_of(model: Any, resize: int | None = None) -> dict:
 
 
 def load_image_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     size: int = 32,
     channels: int = 3,
     class_names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Loads images sorted into one folder per class.
 
-    Files that cannot be read, or are no images by their names, are left out, and
-    folders without an image are no classes; warnings count and name them. What starts
-    with a dot and what operating systems leave behind is passed over.
+    Skips unreadable files, files without an image suffix, and folders without an image,
+    and warns with their number and first names. Hidden files and what operating systems
+    leave behind are skipped silently.
 
-    The images are decoded in threads, straight into the result.
+    Images are decoded in several threads, directly into the result.
 
     Args:
-        folder: Path of a folder with folders of image files, `<class>/*.jpg`, which are
-            read as by `read_image`.
-        size: Side in pixels. The shorter side is resized to it, the center cropped.
+        folder: Path of a folder of class folders, `<class>/*.jpg`, whose files
+            `read_image` reads.
+        size: Side in pixels. The shorter side is resized to it and the center cropped.
         channels: 3 for RGB, 1 for gray.
         class_names: Classes of the model that the images are for, in its order. Labels
-            count in them then, whichever folders are there. Default: the folders.
+            are then positions in this list, whichever folders exist. Default: the names
+            of the folders.
 
     Returns:
         `(images, labels, class_names)`: a uint8 array of shape
         `(n, size, size, channels)`, an integer array of shape `(n,)`, and the list of
-        the class names in order.
+        class names in order.
 
     Raises:
-        UserError: If a folder is none of `class_names` or its name is not one line of
-            text, or if there are no images, or without `class_names` not two classes.
+        UserError: If the name of a folder is not in `class_names` or not one line of
+            text, if there are no images, or if there are fewer than two classes and no
+            `class_names`.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -358,22 +369,23 @@ def load_image_folder(
 def class_folders(
     folder: pathlib.Path, class_names: Sequence[str] | None = None
 ) -> list[tuple[pathlib.Path, list[pathlib.Path]]]:
-    """The class folders of a folder and their image files.
+    """Lists the class folders of a folder and their image files.
 
-    Warns of other files in them. What starts with a dot and what operating systems
-    leave behind is passed over.
+    Warns about other files in them. Hidden files and what operating systems leave
+    behind are skipped silently.
 
     Args:
-        folder: `pathlib.Path`.
-        class_names: The classes that there may be; default any.
+        folder: Path of the folder.
+        class_names: Permitted class names; by default all.
 
     Returns:
-        A list of `(path, files)`, all in the order of their names.
+        A list of `(path, files)`, sorted by name.
 
     Raises:
-        UserError: If a name is none of `class_names`, or not one line of text.
+        UserError: If a name is not in `class_names`, or not one line of text.
     """
-    classes, others = [], []
+    classes: list[tuple[pathlib.Path, list[pathlib.Path]]] = []
+    others: list[pathlib.Path] = []
     for path in _entries(folder):
         if path.is_dir():
             entries = _entries(path)
@@ -389,19 +401,19 @@ def class_folders(
                 f"{_some(class_names)}. Received: {_some(unknown)} in "
                 f"{printable(folder)}"
             )
-    warn_left_out("Files that are no images by their names", others)
+    warn_left_out("Files without an image suffix", others)
     return classes
 
 
-def find_images(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
+def find_images(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Finds the image files below a folder.
 
     Args:
         folder: Path of a folder.
 
     Yields:
-        Paths of files with one of `EXTENSIONS`, sorted within each folder; what starts
-        with a dot and what operating systems leave behind is passed over.
+        Paths of files with one of `EXTENSIONS`, sorted within each folder. Hidden files
+        and what operating systems leave behind are skipped.
 
     Example:
 
@@ -416,7 +428,12 @@ def find_images(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def warn_left_out(what: str, paths: Sequence[pathlib.Path]) -> None:
-    """Warns that paths are left out, if there are any."""
+    """Warns that paths are left out, if there are any.
+
+    Args:
+        what: What the paths are, such as `"Folders without an image"`.
+        paths: The paths.
+    """
     if paths:
         warnings.warn(
             f"{what}: {len(paths)} left out. {_some(paths)}",
@@ -425,12 +442,18 @@ def warn_left_out(what: str, paths: Sequence[pathlib.Path]) -> None:
 
 
 def printable(name: Any) -> str:
-    """A name as one line of text, with what cannot be printed escaped.
+    r"""Returns a name as one line of text, with unprintable characters escaped.
+
+    Args:
+        name: String or path.
+
+    Returns:
+        A string.
 
     Example:
 
-    >>> printable("Käse\\n")
-    'Käse\\\\n'
+    >>> printable("Käse\n")
+    'Käse\\n'
     """
     return "".join(
         character.encode("unicode_escape").decode() if _breaks(character) else character
@@ -472,7 +495,7 @@ def _is_image(path: pathlib.Path) -> bool:
 def _load_files(
     files: Sequence[pathlib.Path], size: int, channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images of files, and which of the files are images."""
+    """Decodes files; returns the images, and which files are images."""
     images = np.empty((len(files), size, size, channels), "uint8")
     good = np.ones(len(files), bool)
     workers = min(32, os.cpu_count() or 1)
@@ -489,9 +512,9 @@ def _load_files(
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(load, first) for first in range(workers)]:
             done.result()
-    bad = [files[i] for i in np.flatnonzero(~good)]
+    bad = [file for file, fine in zip(files, good, strict=True) if not fine]
     warn_left_out("Files that cannot be read as images", bad)
-    # In place: a selection would need the memory twice.
+    # In place, because a selection would take the memory twice.
     for target, source in enumerate(np.flatnonzero(good) if bad else ()):
         images[target] = images[source]
     return images[: good.sum()], good
@@ -519,12 +542,14 @@ def _image_error(error: Exception, path: Any, name: Any) -> ImageError:
 
 
 def _decoded(image: "Image.Image", channels: int) -> "Image.Image":
-    """Upright pixels of an opened image; the size is checked before it is decoded."""
+    """The upright pixels of an opened image; checks the size before decoding."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}×{height}, more than {MAX_PIXELS:,} pixels")
     if max(image.size) > MAX_RATIO * min(image.size):
-        raise ValueError(f"{width}×{height}, more than {MAX_RATIO} times as long")
+        raise ValueError(
+            f"{width}×{height}, one side more than {MAX_RATIO} times the other"
+        )
     image.load()
     turn = _turn(image.info.get("exif"))
     image = _without_transparency(_of_8_bits(image)).convert(_MODES[channels])
@@ -532,14 +557,14 @@ def _decoded(image: "Image.Image", channels: int) -> "Image.Image":
 
 
 def _turn(exif: bytes | None) -> "Image.Transpose | None":
-    """What makes an image with such EXIF data upright."""
+    """The transposition that turns an image with these EXIF data upright."""
     from PIL import Image
 
-    # Of EXIF data alone, as elsewhere: `getexif` looks into XMP, too.
+    # Only EXIF data count, as in the other readers; `getexif` also reads XMP.
     read = Image.Exif()
     try:
-        read.load(exif)
-        orientation = read.get(_ORIENTATION)
+        read.load(exif or b"")
+        orientation = read.get(_ORIENTATION, 1)
     # Damaged EXIF data do not make an image unreadable.
     except Exception:
         return None
@@ -558,10 +583,10 @@ def _turn(exif: bytes | None) -> "Image.Transpose | None":
 def _of_8_bits(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
-    # Pillow would cut off the values of deep images at 255. Older releases open a PNG
-    # of 16 bits in mode I.
+    # Pillow would clip 16-bit values at 255. Its older releases open a 16-bit PNG in
+    # mode I.
     if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
-        # The upper byte, as Pillow and TensorFlow take it of 16-bit RGB.
+        # The upper byte, which Pillow and TensorFlow take from 16-bit RGB.
         return Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
     if image.mode in ("I", "F"):
         raise ValueError(f"more than 16 bits per channel, mode {image.mode}")
@@ -575,7 +600,7 @@ def _without_transparency(image: "Image.Image") -> "Image.Image":
         return image
     rgba = image.convert("RGBA")
     if image.format == "GIF":
-        # As TensorFlow decodes it.
+        # TensorFlow decodes transparent pixels as black.
         black = Image.new("RGBA", image.size, (0, 0, 0, 0))
         rgba = Image.composite(rgba, black, rgba.getchannel("A"))
     return rgba
@@ -643,16 +668,16 @@ def _source_box(
 def _part(
     image: "Image.Image", box: tuple[float, float, float, float], crop: int
 ) -> tuple["Image.Image", tuple[float, float, float, float]]:
-    """As much of an image as resizing a box of it looks at, and the box in that."""
+    """The part of an image that resizing a box depends on, and the box within it."""
     left, top, right, bottom = box
-    # No filter of Pillow's reaches further than 3 pixels of the smaller image.
+    # No filter of Pillow reaches further than 3 pixels of the smaller image.
     x = 3 * max(1, (right - left) / crop) + 1
     y = 3 * max(1, (bottom - top) / crop) + 1
-    first = [max(0, int(left - x)), max(0, int(top - y))]
-    last = [
+    first = max(0, int(left - x)), max(0, int(top - y))
+    last = (
         min(image.width, int(right + x) + 1),
         min(image.height, int(bottom + y) + 1),
-    ]
+    )
     if (*first, *last) == (0, 0, *image.size):
         return image, box
     shifted = left - first[0], top - first[1], right - first[0], bottom - first[1]
