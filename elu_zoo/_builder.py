@@ -131,7 +131,9 @@ def build(
         )
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
-        new = dataclasses.replace(new, class_names=(), temperature=1.0, metrics={})
+        new = dataclasses.replace(
+            new, class_names=(), temperature=1.0, calibrated_on=0, metrics={}
+        )
     attach_record(model, new)
     return model
 

@@ -18,7 +18,7 @@ from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
-from elu_zoo.records import attach_record, record_of
+from elu_zoo.records import Preprocessing, attach_record, record_of
 
 
 def freeze(model: keras.Model, stacks: int | None = None) -> int:
@@ -257,6 +257,7 @@ def finetune(
     names = _names(model, class_names)
     _renew_record(model, names)
     images, labels = checked_data(model, images, labels, names)
+    _note_size(model, images.shape[1:3])
     batches = Batches(images, labels, batch_size, seed, augment)
     held_out = validation_data and Batches(
         *checked_data(model, *validation_data, names), batch_size
@@ -493,11 +494,21 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     changes: dict[str, Any] = {
         "arguments": arguments,
         "temperature": 1.0,
+        "calibrated_on": 0,
         "metrics": {},
     }
     if names:
         changes["class_names"] = tuple(names)
     attach_record(model, dataclasses.replace(record, **changes))
+
+
+def _note_size(model: keras.Model, size: tuple[int, int]) -> None:
+    """Puts the size of the training images into the record, if the model takes any."""
+    record, (height, width) = record_of(model), size
+    if record and height == width and model.input_shape[1:3] == (None, None):
+        how = record.preprocessing or Preprocessing(height, height)
+        how = how.scaled(height)
+        attach_record(model, dataclasses.replace(record, preprocessing=how))
 
 
 def _class_weights(

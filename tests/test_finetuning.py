@@ -229,3 +229,13 @@ def test_a_network_inside_another_model(tmp_path):
         )
         rates = [f for path, f in factors.items() if "stack1_" in path]
         np.testing.assert_allclose(rates, 0.7**6)
+
+
+def test_a_network_for_any_size_notes_the_size_of_its_training():
+    images, labels = two_colors(8)
+    model = elu_zoo.ELUNet15(
+        input_shape=(None, None, 3), stem_strides=1, width=0.01, classes=2
+    )
+    elu_zoo.finetune(model, images, labels, epochs=(0, 0), verbose=0)
+    photo = np.zeros((50, 60, 3), "uint8")
+    assert elu_zoo.preprocess_input(photo, model).shape == (1, 32, 32, 3)
