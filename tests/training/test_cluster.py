@@ -35,7 +35,12 @@ def test_a_chief_of_tf_config_comes_first():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1]", '{"cluster": {"worker": "host"}, "task": {}}']
+    "text",
+    [
+        *("", "[1]", '{"cluster": {"worker": "host"}, "task": {}}'),
+        json.dumps(CONFIG | {"cluster": {"worker": ["a:1", "b"]}}),
+        json.dumps(CONFIG | {"cluster": {"worker": ["a:1", 2]}}),
+    ],
 )
 def test_a_tf_config_that_is_none(text):
     with pytest.raises(UserError, match="Expected TF_CONFIG such as"):
@@ -52,12 +57,20 @@ def test_an_empty_tf_config_is_no_cluster(text):
     [
         ("evaluator", 0, "Received: a task of type 'evaluator'"),
         ("ps", 0, "Received: a task of type 'ps'"),
+        ("master", 0, "Received: a task of type 'master'"),
         ("worker", 2, "Received: worker 2 of"),
     ],
 )
 def test_tasks_that_have_no_place(kind, index, message):
     config = CONFIG | {"task": {"type": kind, "index": index}}
     with pytest.raises(UserError, match=message):
+        find_cluster({"TF_CONFIG": json.dumps(config)})
+
+
+@pytest.mark.parametrize("kind", ["ps", "master"])
+def test_workers_beside_tasks_that_have_no_place(kind):
+    config = CONFIG | {"cluster": CONFIG["cluster"] | {kind: ["c:1"]}}
+    with pytest.raises(UserError, match=f"'{kind}'"):
         find_cluster({"TF_CONFIG": json.dumps(config)})
 
 
@@ -87,8 +100,14 @@ def test_slurm(nodes, tasks, task, node, local, expected, monkeypatch):
     assert find_cluster(environ) == (expected, task)
     with pytest.raises(UserError, match="in blocks"):
         find_cluster(environ | {"SLURM_PROCID": "0"})
-    with pytest.raises(UserError, match="that srun sets"):
-        find_cluster({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "a[1-"})
+    for wrong in (
+        {"SLURM_STEP_NODELIST": "a[1-"},
+        {"SLURM_STEP_TASKS_PER_NODE": "many"},
+        {"SLURM_NODEID": "9"},
+        {"SLURM_PROCID": "99"},
+    ):
+        with pytest.raises(UserError, match="that srun sets"):
+            find_cluster(environ | wrong)
 
 
 def test_slurm_without_srun_is_no_cluster():

@@ -276,7 +276,8 @@ def _from_tf_config(text: str) -> Cluster | None:
             '"host1:12355"]}, "task": {"type": "worker", "index": 0}}. '
             f"Received: {text!r}"
         ) from error
-    if kind not in ("chief", "worker") or "ps" in cluster:
+    # An evaluator computes apart from the others.
+    if kind not in ("chief", "worker") or {*cluster} - {"chief", "worker", "evaluator"}:
         raise UserError(
             "Expected TF_CONFIG to have only tasks of type 'chief' and 'worker'; "
             "workers evaluate and sum the gradients themselves. Received: a task of "
@@ -292,8 +293,10 @@ def _from_tf_config(text: str) -> Cluster | None:
 
 
 def _addresses(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+    if not isinstance(value, list):
         raise TypeError("not a list of addresses")
+    if not all(re.fullmatch(r".+:\d+", address) for address in value):
+        raise ValueError("an address without a port")
     return value
 
 
@@ -311,13 +314,14 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster | None:
         ]
         index = _number(environ, "SLURM_PROCID")
         here = (nodes[int(environ["SLURM_NODEID"])], int(environ["SLURM_LOCALID"]))
-    except (IndexError, KeyError, ValueError) as error:
+        place = places[index]
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             "Expected the variables SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE, "
             "SLURM_PROCID, SLURM_NODEID and SLURM_LOCALID that srun sets. Received: "
             f"{ {k: v for k, v in environ.items() if k.startswith('SLURM_')} }"
         ) from error
-    if len(places) != count or places[index] != here:
+    if len(places) != count or place != here:
         raise UserError(
             "Expected srun to distribute the tasks over the nodes in blocks "
             f"(--distribution=block). Received: task {index} as {here}, of {places}"
