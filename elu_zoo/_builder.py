@@ -131,9 +131,8 @@ def build(
         )
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
-        new = dataclasses.replace(
-            new, class_names=(), temperature=1.0, calibrated_on=0, metrics={}
-        )
+        changes = {"class_names": (), "temperature": 1.0, "threshold": 0.0}
+        new = dataclasses.replace(new, calibrated_on=0, metrics={}, **changes)
     attach_record(model, new)
     return model
 

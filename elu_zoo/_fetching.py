@@ -102,7 +102,7 @@ def fetch(name: str) -> pathlib.Path:
         OSError: If no source has the file. The message lists every source tried.
     """
     record = get_record(name)
-    cached = _cache() / record.file
+    cached = cache_folder() / record.file
     places = [cached, *(folder / record.file for folder in folders())]
     sources = _sources(record)
     tried = []
@@ -244,7 +244,8 @@ def _open(url: str, start: int, size: int) -> http.client.HTTPResponse:
     return response
 
 
-def _cache() -> pathlib.Path:
+def cache_folder() -> pathlib.Path:
+    """The folder in which downloaded weights are kept."""
     home = os.environ.get("KERAS_HOME") or pathlib.Path("~/.keras").expanduser()
     return pathlib.Path(home) / "elu_zoo"
 

@@ -8,7 +8,7 @@ import contextlib
 
 from elu_zoo._typing import Tensor
 from elu_zoo.errors import UserError
-from elu_zoo.images import MAX_PIXELS, MAX_RATIO
+from elu_zoo.images import within_limits
 
 KERNELS = {
     "bilinear": "triangle",
@@ -116,12 +116,7 @@ def _only_if(condition: Tensor) -> contextlib.AbstractContextManager[None]:
 def _within_limits(size: Tensor) -> contextlib.AbstractContextManager[None]:
     import tensorflow as tf
 
-    longer, shorter = tf.reduce_max(size), tf.reduce_min(size)
-    return _only_if(
-        (shorter > 0)
-        & (longer * shorter <= MAX_PIXELS)
-        & (longer <= MAX_RATIO * shorter)
-    )
+    return _only_if((tf.reduce_min(size) > 0) & within_limits(size[0], size[1]))
 
 
 class _Bytes:

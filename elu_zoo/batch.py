@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import concurrent.futures
 import dataclasses
@@ -49,10 +50,12 @@ class Predictor:
             are averaged over the image.
         resize: Side in pixels, for models that take images of any size.
         batch_size: Images per batch of the network.
+        threshold: Probability below which the first class is `"none of these"`, without
+            further classes; default the threshold of the model's record.
 
     Raises:
-        UserError: If `top` is less than 1; at the first call, if there is no such model
-            or stack.
+        UserError: If `top` is less than 1 or `threshold` not from 0 to 1; at the first
+            call, if there is no such model or stack.
 
     Example:
 
@@ -70,11 +73,15 @@ class Predictor:
         embeddings: str | None = None,
         resize: int | None = None,
         batch_size: int = 64,
+        threshold: float | None = None,
     ) -> None:
+        from elu_zoo.predictions import threshold_of
+
         if top < 1:
             raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
+        threshold_of(None, threshold)
         self.model, self.top, self.embeddings = os.fspath(model), top, embeddings
-        self.resize, self.batch_size = resize, batch_size
+        self.resize, self.batch_size, self.threshold = resize, batch_size, threshold
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_loaded"}
@@ -181,14 +188,19 @@ class Predictor:
         return columns | {"error": np.array(errors, object)}
 
     def _best(self, values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
-        from elu_zoo.predictions import probabilities
+        from elu_zoo.predictions import NONE, probabilities, threshold_of
 
         values = probabilities(values, self._loaded.model).astype("float32")
         best = np.argsort(-values, axis=1, kind="stable")[:, : self.top]
         scores = np.take_along_axis(values, best, axis=1)
+        none = scores[:, 0] < threshold_of(self._loaded.model, self.threshold)
+        answered = np.repeat(valid[:, None], best.shape[1], axis=1)
+        answered[none, 1:] = False
+        classes = self._loaded.class_names[best]
+        classes[none, 0] = NONE
         return {
-            "classes": np.where(valid[:, None], self._loaded.class_names[best], ""),
-            "probabilities": np.where(valid[:, None], scores, np.float32(0)),
+            "classes": np.where(answered, classes, ""),
+            "probabilities": np.where(answered, scores, np.float32(0)),
         }
 
 
@@ -285,7 +297,9 @@ def _found(name: str) -> list[str]:
 
 
 def _lines(file: BinaryIO) -> list[str]:
-    return [os.fsdecode(line) for line in file.read().splitlines() if line]
+    # Editors on Windows begin a file with a byte-order mark.
+    lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
+    return [os.fsdecode(line) for line in lines if line]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from elu_zoo import _stages, records
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.image_files import Batches, ImageFiles
+from elu_zoo.images import check_class_names
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 from elu_zoo.records import Preprocessing, attach_record, record_of
@@ -204,7 +205,8 @@ def finetune(
             an `elu_zoo.image_files.ImageFiles`, which is decoded batch by batch.
         labels: Integer array of shape `(n,)`, or class names.
         validation_data: Optional held-out `(images, labels)` to choose the epoch by.
-        class_names: Names of the classes, in the order of their numbers.
+        class_names: Names of the classes, in the order of their numbers; default those
+            of the model's record.
         epochs: Epochs of the two stages; 0 skips a stage.
         learning_rate: Peak learning rates of the two stages.
         rate_decay: Factor between the second stage's learning rates of a stack and of
@@ -371,14 +373,18 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _names(model: keras.Model, class_names: Sequence[str] | None) -> list[str] | None:
+    classes = model.output_shape[-1]
     if class_names is None:
-        return None
-    names, classes = [str(name) for name in class_names], model.output_shape[-1]
+        record = record_of(model)
+        fits = record and len(record.class_names) == classes
+        return list(record.class_names) if fits else None
+    names = [str(name) for name in class_names]
     if len(names) != classes or len(set(names)) != classes:
         raise UserError(
             f"Expected {classes} different class names, one per output of the model. "
             f"Received: class_names={names}"
         )
+    check_class_names(names)
     return names
 
 
@@ -495,6 +501,7 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
         "arguments": arguments,
         "temperature": 1.0,
         "calibrated_on": 0,
+        "threshold": 0.0,
         "metrics": {},
     }
     if names:

@@ -3,7 +3,8 @@
 import concurrent.futures
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +27,8 @@ class ImageFiles:
         size: Side in pixels. The shorter side is resized to it, the center cropped.
         channels: 3 for RGB, 1 for gray.
         cache_bytes: Bytes of decoded images to keep.
+        preprocessing: Arguments of `elu_zoo.images.resize` that give images of that
+            size in another way.
 
     Example:
 
@@ -36,9 +39,12 @@ class ImageFiles:
 
     dtype = np.dtype("uint8")
 
-    def __init__(self, paths, size, channels=3, cache_bytes=CACHE_BYTES):
+    def __init__(
+        self, paths, size, channels=3, cache_bytes=CACHE_BYTES, preprocessing=None
+    ):
         self.paths = [pathlib.Path(path) for path in paths]
         self.size, self.channels, self.cache_bytes = size, channels, cache_bytes
+        self.preprocessing = preprocessing or {"resize": size}
         self._room = cache_bytes // (size * size * channels)
         self._cache = {}
 
@@ -62,7 +68,11 @@ class ImageFiles:
     def take(self, index):
         """The images of some numbers as another `ImageFiles`; nothing is decoded."""
         taken = ImageFiles(
-            [self.paths[i] for i in index], self.size, self.channels, self.cache_bytes
+            [self.paths[i] for i in index],
+            self.size,
+            self.channels,
+            self.cache_bytes,
+            self.preprocessing,
         )
         taken._cache = {
             n: self._cache[i] for n, i in enumerate(index) if i in self._cache
@@ -93,7 +103,7 @@ class ImageFiles:
     def _image(self, number):
         if number in self._cache:
             return self._cache[number]
-        image = load_image(self.paths[number], self.channels, resize=self.size)
+        image = load_image(self.paths[number], self.channels, **self.preprocessing)
         image = np.rint(image).astype("uint8")
         if len(self._cache) < self._room:
             self._cache[number] = image
@@ -105,6 +115,7 @@ def open_image_folder(
     size: int = 32,
     channels: int = 3,
     class_names: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> tuple["ImageFiles", np.ndarray, list[str]]:
     """Finds images sorted into one folder per class; they stay in their files.
 
@@ -117,6 +128,8 @@ def open_image_folder(
         channels: 3 for RGB, 1 for gray.
         class_names: Names of the classes in the order of their numbers, such as those
             of the model to evaluate. Default: the folders, in the order of their names.
+        preprocessing: As of `ImageFiles`, such as `elu_zoo.images.preprocessing_of`
+            gives for a model.
 
     Returns:
         `(images, labels, class_names)`: an `ImageFiles`, an integer array of shape
@@ -134,7 +147,7 @@ def open_image_folder(
     found = class_folders(folder, class_names)
     paths = [file for _, files in found for file in files]
     names = [path.name for path, files in found for _ in files]
-    images = ImageFiles(paths, size, channels)
+    images = ImageFiles(paths, size, channels, preprocessing=preprocessing)
     unreadable = images.unreadable()
     warn_left_out("Files that cannot be read as images", [paths[i] for i in unreadable])
     good = np.setdiff1d(np.arange(len(paths)), unreadable)

@@ -224,6 +224,43 @@ def load_image(source: Any, channels: int = 3, **preprocessing: Any) -> np.ndarr
     return resize(read_image(source, channels), **preprocessing)
 
 
+def within_limits(height: Any, width: Any) -> Any:
+    """Whether images of such sides are accepted.
+
+    Args:
+        height: In pixels, a number, an array or a tensor.
+        width: The same.
+
+    Returns:
+        Likewise of booleans.
+
+    Example:
+
+    >>> within_limits(1, np.array([100, 101]))
+    array([ True, False])
+    """
+    ratio = (height <= MAX_RATIO * width) & (width <= MAX_RATIO * height)
+    return ratio & (height * width <= MAX_PIXELS)
+
+
+def is_upright(file: bytes) -> bool:
+    """Whether an image file's EXIF data say that it is shown as it is stored.
+
+    Args:
+        file: Bytes of an image file.
+
+    Raises:
+        ImageError: If it is none.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file), formats=_formats()) as image:
+            return _turn(image.info.get("exif")) is None
+    except Exception as error:
+        raise _image_error(error, None, "bytes") from error
+
+
 def check_pixels(array: np.ndarray) -> None:
     """Checks that an array has pixel values from 0 to 255.
 
@@ -392,7 +429,7 @@ def class_folders(
             files = [entry for entry in entries if _is_image(entry)]
             others += [entry for entry in entries if not _is_image(entry)]
             classes.append((path, files))
-    _check_class_names([path.name for path, _ in classes])
+    check_class_names([path.name for path, _ in classes])
     if class_names is not None:
         unknown = [path.name for path, _ in classes if path.name not in class_names]
         if unknown:
@@ -461,6 +498,27 @@ def printable(name: Any) -> str:
     )
 
 
+def check_class_names(names: Sequence[str]) -> None:
+    """Checks that class names fit into every file that the package writes.
+
+    Args:
+        names: The names.
+
+    Raises:
+        UserError: If a name is not one line of UTF-8 text.
+
+    Example:
+
+    >>> check_class_names(["cat", "Käse", "猫"])
+    """
+    bad = [name for name in names if any(map(_breaks, name))]
+    if bad:
+        raise UserError(
+            "Expected names of classes that are one line of UTF-8 text. "
+            f"Received: {_some(bad)}. Rename them."
+        )
+
+
 def _breaks(character: str) -> bool:
     """Whether it is a control character, a line's end or part of no UTF-8 text."""
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
@@ -469,15 +527,6 @@ def _breaks(character: str) -> bool:
 def _some(names: Sequence[Any]) -> str:
     shown = ", ".join(printable(name) for name in names[:5])
     return shown + (", ..." if len(names) > 5 else "")
-
-
-def _check_class_names(names: Sequence[str]) -> None:
-    bad = [name for name in names if any(map(_breaks, name))]
-    if bad:
-        raise UserError(
-            "Expected names of class folders that are one line of UTF-8 text. "
-            f"Received: {_some(bad)}. Rename them."
-        )
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:

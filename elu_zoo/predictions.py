@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elu_zoo.errors import UserError
-from elu_zoo.records import class_names_of, get_record, list_weights, record_of
+from elu_zoo.records import (
+    Record,
+    attach_record,
+    class_names_of,
+    get_record,
+    list_weights,
+    record_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,11 +23,16 @@ if TYPE_CHECKING:
     import keras
 
 
+NONE = "none of these"
+"""The answer where no class is probable enough."""
+
+
 def decode_predictions(
     preds: Any,
     top: int = 5,
     model: keras.Model | str | None = None,
     class_names: Sequence[str] | None = None,
+    threshold: float | None = None,
 ) -> list[list[tuple[int, str, float]]]:
     """The names of the most probable classes.
 
@@ -32,10 +45,13 @@ def decode_predictions(
             the published weights with that many classes, if all of them have the same
             names.
         class_names: Names to use instead, one per class.
+        threshold: Score that the first class must have. Default: that of the model's
+            record, which is 0 if nothing else was set.
 
     Returns:
         A list with one list per image of tuples `(class number, class name, score)`,
-        the most probable first.
+        the most probable first. Where the highest score is below the threshold, it is
+        the one tuple `(-1, "none of these", highest score)`.
 
     Raises:
         UserError: If there are no such weights, or if `preds` has another shape or is
@@ -45,6 +61,8 @@ def decode_predictions(
 
     >>> decode_predictions(np.array([[0.1, 0.9]]), top=1, class_names=["cat", "dog"])
     [[(1, 'dog', 0.9)]]
+    >>> decode_predictions([[0.4, 0.6]], class_names=["cat", "dog"], threshold=0.8)
+    [[(-1, 'none of these', 0.6)]]
     """
     preds = np.asarray(preds, "float64")
     if preds.ndim != 2:
@@ -65,11 +83,62 @@ def decode_predictions(
         raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
     if model is not None:
         preds = probabilities(preds, model)
+    threshold = threshold_of(model, threshold)
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
         [(int(i), class_names[i], float(row[i])) for i in order]
+        if row[order[0]] >= threshold
+        else [(-1, NONE, float(row[order[0]]))]
         for row, order in zip(preds, best, strict=True)
     ]
+
+
+def threshold_of(model: keras.Model | str | None, threshold: float | None) -> float:
+    """The probability that the first class must have.
+
+    Args:
+        model: A model, the name of published weights, or `None`.
+        threshold: What was asked for; default that of the model's record.
+
+    Returns:
+        A number from 0 to 1.
+
+    Raises:
+        UserError: If it is another number.
+
+    Example:
+
+    >>> threshold_of("elunet11.cifar100", None)
+    0.0
+    """
+    record = get_record(model) if isinstance(model, str) else model and record_of(model)
+    record = record or Record()
+    if threshold is not None:
+        record = dataclasses.replace(record, threshold=threshold)
+    return record.threshold
+
+
+def set_threshold(model: keras.Model, threshold: float | None) -> None:
+    """Has the record of a model carry a threshold.
+
+    Args:
+        model: A model of `elu_zoo`.
+        threshold: As in `decode_predictions`; `None` leaves the record as it is.
+
+    Raises:
+        UserError: If it is not from 0 to 1, or the model has no record.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    >>> set_threshold(model, 0.4)
+    >>> threshold_of(model, None)
+    0.4
+    """
+    if threshold is not None:
+        record = dataclasses.replace(get_record(model), threshold=threshold)
+        attach_record(model, record)
 
 
 def probabilities(outputs: Any, model: keras.Model | str) -> np.ndarray:

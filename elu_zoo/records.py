@@ -80,6 +80,8 @@ class Record:
         temperature: Probabilities are `softmax(logits / temperature)`.
         calibrated_on: Number of images, held out of training, that `temperature` was
             fitted on; with 0 it is 1.
+        threshold: Below this probability of the first class, the answer is none of the
+            classes; 0 always answers.
         dataset: `name`, `terms` and `url` of the training data.
         license: License of the weights.
         metrics: `error` and other metrics measured on the test set.
@@ -116,6 +118,7 @@ class Record:
     class_names: tuple[str, ...] = ()
     temperature: float = 1.0
     calibrated_on: int = 0
+    threshold: float = 0.0
     dataset: dict[str, str] = dataclasses.field(default_factory=dict)
     license: str = ""
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -145,6 +148,11 @@ class Record:
             raise UserError(
                 "Expected temperature to be positive. "
                 f"Received: temperature={self.temperature!r}"
+            )
+        if not 0 <= self.threshold <= 1:
+            raise UserError(
+                "Expected threshold to be from 0 to 1. "
+                f"Received: threshold={self.threshold!r}"
             )
 
     @classmethod

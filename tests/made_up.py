@@ -94,6 +94,9 @@ def encoded_images(height=40, width=60, seed=0):
     return found
 
 
+# Of these, what TensorFlow has no op for that decodes it.
+WITHOUT_OPS = ("16 bits.tif", "lossy.avif", "palette.bmp", "tiff")
+
 # How a camera's sensor sees what has orientation 2, 3, ... 8.
 TURNS = [
     Image.Transpose.FLIP_LEFT_RIGHT,

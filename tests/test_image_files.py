@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_up import write_class_folders
+from PIL import Image
 
 import elu_zoo
 from elu_zoo.errors import UserError
@@ -25,6 +26,16 @@ def test_they_are_the_images_that_are_loaded(tmp_path, cache_bytes):
     taken = files.take([6, 1])
     np.testing.assert_array_equal(taken[:], images[[6, 1]])
     assert len(files._cache) == min(8, cache_bytes // (32 * 32 * 3))
+
+
+def test_they_are_resized_as_for_prediction(tmp_path):
+    write_class_folders(tmp_path, count=1)
+    how = {"resize": 20, "crop": 16, "interpolation": "bicubic", "mode": "squash"}
+    files, _, _ = open_image_folder(tmp_path, 16, preprocessing=how)
+    image = Image.open(tmp_path / "red/0.jpg").resize((20, 20), Image.BICUBIC)
+    expected = np.asarray(image, float)[2:18, 2:18]
+    # Pillow rounds after each of its two passes.
+    np.testing.assert_allclose(files.take([1])[0], expected, atol=2)
 
 
 def test_training_decodes_a_batch_at_a_time(tmp_path, monkeypatch):

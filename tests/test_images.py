@@ -206,6 +206,11 @@ def test_every_format_and_orientation_by_every_path(name, tmp_path):
     np.testing.assert_allclose(middle, expected, rtol=0, atol=tolerance + 0.5)
 
 
+def test_the_examples_are_of_every_format():
+    found = {Image.open(io.BytesIO(content)).format for content, _ in IMAGES.values()}
+    assert found == set(reader._formats()) >= set(reader.FORMATS) - {"AVIF"}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [n for n in IMAGES if "rotated" not in n])
 def test_damaged_files_are_image_errors_and_nothing_else(name):

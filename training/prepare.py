@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from elu_zoo.errors import UserError
+from elu_zoo.images import is_upright, read_image
 from training.commands import parse, parser
 from training.data.decoding import RATIOS, decode_jpeg, sides_of
 from training.data.records import RecordDataset, write_index, write_shard
@@ -179,22 +180,19 @@ def rgb_jpeg(data: bytes) -> bytes:
         data: Content of the file.
 
     Returns:
-        The same bytes; a converted file if it is CMYK, not a JPEG, or a kind of JPEG
-        that training cannot read.
+        The same bytes; a converted file if it is CMYK, not a JPEG, a kind of JPEG that
+        training cannot read, or not upright by its EXIF data, which training ignores.
 
     Raises:
         UserError: If the file cannot be decoded to its end.
     """
-    from PIL import Image
-
     try:
-        if any(sides_of(data)):
+        if any(sides_of(data)) and is_upright(data):
             # This reads the whole file but computes few pixels.
             decode_jpeg(data, RATIOS[-1])
             return data
         converted = io.BytesIO()
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        image.save(converted, "JPEG", quality=100, subsampling=0)
+        read_image(data).save(converted, "JPEG", quality=100, subsampling=0)
         return converted.getvalue()
     except (ValueError, OSError, SyntaxError) as error:
         raise UserError(f"Expected a whole image. {error}") from error
@@ -204,8 +202,7 @@ def resized(data: bytes, side: int) -> bytes:
     """Resizes an image file to a square.
 
     It does the same as `elu_zoo.images.resize` with `mode="squash"`, but rounds the
-    values and stores a JPEG file. The orientation in EXIF data is ignored, as it is
-    when ImageNet's files are read.
+    values and stores a JPEG file.
 
     Args:
         data: Content of the file.
@@ -216,8 +213,7 @@ def resized(data: bytes, side: int) -> bytes:
     """
     from PIL import Image
 
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    image = image.resize((side, side), Image.Resampling.BILINEAR)
+    image = read_image(data).resize((side, side), Image.Resampling.BILINEAR)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=95)
     return file.getvalue()
@@ -364,7 +360,7 @@ def _write_shards(
             bar.update(_bytes(group))
     if converted:
         logger.info(
-            "%s: %d images were CMYK or not JPEG files and were converted to RGB: %s",
+            "%s: %d images were CMYK, not JPEG or not upright and were converted: %s",
             split,
             len(converted),
             ", ".join(sorted(converted)),

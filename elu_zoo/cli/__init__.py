@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = f"elu-zoo {arguments.command}"
     try:
         with warnings.catch_warnings():
+            # Pillow's, of an image that the reader refuses.
+            warnings.filterwarnings("ignore", "Image size .* exceeds limit")
             warnings.showwarning = lambda message, *_, **__: print(
                 f"{command}: {message}", file=sys.stderr
             )

@@ -67,11 +67,12 @@ def _print_backend() -> list[str]:
 
 
 def _print_weights() -> list[str]:
+    from elu_zoo._fetching import cache_folder
     from elu_zoo.records import list_weights
 
     found = {name: _find(name) for name in list_weights()}
     rows = [(name, path or "not on this machine") for name, path in found.items()]
-    print()
+    print(f"\ncache: {cache_folder()} (KERAS_HOME sets another)\n")
     print_table([("weights", "file"), *rows])
     return [f"weights {name}" for name, path in found.items() if not path]
 

@@ -67,12 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable(out.parent)
     record = get_record(arguments.name)
     data = datasets.load(record.dataset["name"], arguments.split, arguments.data)
-    if record.class_names and tuple(data.class_names) != record.class_names:
-        raise UserError(
-            f"Expected {arguments.data} to hold the {len(record.class_names)} "
-            f"classes of {record.name}, in their order. Received: "
-            f"{len(data.class_names)} classes, with other names or in a different order"
-        )
+    if record.class_names:
+        data = data.with_classes(record.class_names)
     if record.preprocessing:
         data = data.resized(record.preprocessing.crop)
     model, class_names = load_model(arguments.name)

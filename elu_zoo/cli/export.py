@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIDE",
         help="image side in pixels, for models that take any size",
     )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help='have the model answer "none of these" if no class is that probable',
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -64,8 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the subcommand."""
     start_backend()
     from elu_zoo.exporting import export
+    from elu_zoo.predictions import set_threshold
 
     model, class_names = load_model(known_model(arguments.model))
+    set_threshold(model, arguments.threshold)
     path, difference = export(
         model,
         arguments.out,

@@ -112,6 +112,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="function that returns a list of Keras callbacks",
     )
     parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help='have the model answer "none of these" if no class is that probable',
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="seed of order and weights (default: 0)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -124,13 +130,15 @@ def run(arguments: argparse.Namespace) -> int:
     start_backend()
     from elu_zoo import finetuning, image_files, reports
     from elu_zoo.files import check_writable, replacing
-    from elu_zoo.images import image_side
+    from elu_zoo.images import preprocessing_of
+    from elu_zoo.predictions import set_threshold
 
     _make_repeatable(arguments.seed)
     source, known_names = load_model(arguments.weights)
-    side = image_side(source, arguments.resize)
+    set_threshold(source, arguments.threshold)
+    how = preprocessing_of(source, arguments.resize)
     images, labels, class_names = image_files.open_image_folder(
-        arguments.folder, side, source.input_shape[-1]
+        arguments.folder, how["crop"], source.input_shape[-1], preprocessing=how
     )
     train, validation = _split(arguments, images, labels, class_names)
     model = source
@@ -166,6 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
             # Keras's bars are for terminals; elsewhere, one line per epoch.
             verbose=0 if arguments.json else "auto" if sys.stdout.isatty() else 2,
         )
+        set_threshold(model, arguments.threshold)
         result = {
             "out": str(out),
             "classes": class_names,
@@ -255,7 +264,11 @@ def _split(
 
     if arguments.validation:
         held_out_images, held_out_labels, _ = open_image_folder(
-            arguments.validation, images.size, images.channels, class_names
+            arguments.validation,
+            images.size,
+            images.channels,
+            class_names,
+            images.preprocessing,
         )
         return (images, labels), (held_out_images, held_out_labels)
     if not arguments.holdout:

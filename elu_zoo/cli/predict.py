@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=int, default=5, metavar="N", help="classes per image (default: 5)"
     )
     parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help='answer "none of these" where no class is as probable (from 0 to 1)',
+    )
+    parser.add_argument(
         "--embeddings",
         metavar="STACK",
         help="write the output vectors of a stack, such as stack6, instead of classes",
@@ -68,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         top=arguments.top,
         embeddings=arguments.embeddings,
         resize=arguments.resize,
+        threshold=arguments.threshold,
     )
     paths = find_paths(arguments.paths)
     if arguments.out:
@@ -96,6 +103,7 @@ def _write(
         "--top": predictor.top,
         "--embeddings": predictor.embeddings,
         "--resize": predictor.resize,
+        "--threshold": predictor.threshold,
     }
     with RowFile(arguments.out, settings) as file:
         rows = _rows(arguments, paths[file.done :], predictor)

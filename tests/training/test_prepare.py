@@ -7,6 +7,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from made_up import encoded_images
 from PIL import Image
 
 from training.data import sources
@@ -126,7 +127,7 @@ def test_what_was_done_is_said(manual_dir, tmp_path, capsys, caplog):
     output = caplog.text
     size = sum(len(x) for images in train_images().values() for x in images.values())
     assert f"19 images, {size:,} bytes to write" in output
-    assert "2 images were CMYK or not JPEG files" in output
+    assert "2 images were CMYK, not JPEG or not upright" in output
     assert "left out: n01484850_92.JPEG, n01484850_93.JPEG" in output
     assert "17 images in" in capsys.readouterr().out
     prepare_imagenet(manual_dir, tmp_path, "train", allow_missing=True, resize=0)
@@ -234,6 +235,15 @@ def test_images_can_be_stored_resized(manual_dir, tmp_path):
         expected = before.resize((24, 24), Image.Resampling.BILINEAR)
         assert (got.format, got.mode, got.size) == ("JPEG", "RGB", (24, 24))
         assert np.abs(np.asarray(got, float) - np.asarray(expected)).mean() < 8
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_images_are_stored_upright(orientation):
+    content, upright = encoded_images()[f"lossy rotated {orientation}.jpeg"]
+    stored = Image.open(io.BytesIO(rgb_jpeg(content)))
+    assert not stored.getexif() and stored.size == (60, 40)
+    # JPEG files in different orientations differ by their losses.
+    assert np.abs(np.asarray(stored, float) - upright).mean() < 5
 
 
 def test_image_files_are_read_to_their_end():

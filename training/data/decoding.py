@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elu_zoo.errors import UserError
+from elu_zoo.images import within_limits
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -78,15 +79,17 @@ def sides_of(file: bytes) -> tuple[int, int]:
         file: Content of the file.
 
     Returns:
-        `(height, width)` in pixels; zeros if it is no grayscale or RGB JPEG.
+        `(height, width)` in pixels; zeros if it is no grayscale or RGB JPEG within the
+        limits of `elu_zoo.images`.
     """
     import simplejpeg
 
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(file, strict=False)
-    except ValueError:
+    except (KeyError, ValueError):
         return 0, 0
-    return (0, 0) if colors in ("CMYK", "YCCK") else (height, width)
+    accepted = within_limits(height, width) and colors not in ("CMYK", "YCCK")
+    return (height, width) if accepted else (0, 0)
 
 
 def _decode_into(out: np.ndarray, file: bytes, window: np.ndarray, fast: bool) -> bool:
@@ -197,12 +200,13 @@ def decode_ops(
         ways.append((complete & ~same & (halvings == i), way))
     # Decoding a window does not notice that the file breaks off below it.
     ways.append((~complete, functools.partial(_decode_whole, dct=dct, size=size)))
-    rgb_or_grey = (shapes[:, 2] == 1) | (shapes[:, 2] == 3)
+    height, width, colors = tf.unstack(tf.cast(shapes, tf.int64), axis=1)
+    accepted = within_limits(height, width) & ((colors == 1) | (colors == 3))
     # One more image, of zeros, in place of those that cannot be decoded.
     spare = tf.data.Dataset.from_tensors((rows, tf.zeros((size, size, 3), tf.uint8)))
     images: Any = None
     for which, way in ways:
-        chosen = tf.where(which & rgb_or_grey)[:, 0]
+        chosen = tf.where(which & accepted)[:, 0]
         some = (
             tf.data.Dataset.from_tensor_slices(
                 (chosen, tf.gather(files, chosen), tf.gather(windows, chosen))

@@ -35,6 +35,16 @@ class Examples(Protocol):
     def __getitem__(self, index: Any) -> Self:
         """Returns the examples that an index of NumPy chooses."""
 
+    def with_classes(self, class_names: Sequence[str]) -> Self:
+        """Returns the examples with labels that count in the classes of a model.
+
+        Args:
+            class_names: The classes, among them all of these, in any order.
+
+        Raises:
+            UserError: If a class is missing among them.
+        """
+
     def stream(
         self,
         batch_size: int,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
+from elu_zoo.datasets import class_numbers
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
@@ -174,6 +175,13 @@ class RecordDataset:
         part._shard, part._offset = self._shard[index], self._offset[index]
         return part
 
+    def with_classes(self, class_names: Sequence[str]) -> Self:
+        """See `Examples.with_classes`."""
+        numbers = class_numbers(self.class_names, class_names)
+        part = copy.copy(self)
+        part.labels, part.class_names = numbers[self.labels], tuple(class_names)
+        return part
+
     def stream(
         self,
         batch_size: int,
@@ -208,9 +216,8 @@ class RecordDataset:
         from training.data.encoded import eval_batches
 
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
-        batches = list(eval_batches(self[chosen], 250, size, on_corrupt="skip"))
-        good = np.concatenate([batch.weights for batch in batches]) > 0
-        return np.concatenate([batch.images for batch in batches])[good]
+        batches = eval_batches(self[chosen], 250, size, on_corrupt="skip")
+        return np.concatenate([batch.images[batch.weights > 0] for batch in batches])
 
     def evaluation_batches(
         self, size: int, worker: int = 0, workers: int = 1, rows: int = 250

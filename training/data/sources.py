@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from elu_zoo import datasets
-from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from training.data.memory import MemoryDataset
 from training.data.protocol import Examples
@@ -34,23 +33,18 @@ def load(
             resized to 256×256), or a name of `elu_zoo.datasets.load`.
         split: `"train"` or `"test"`.
         data_dir: Folder of the data sets.
-        class_names: Optional classes that the data set must have, in this order.
+        class_names: Optional classes in which the labels are to count.
 
     Returns:
         The examples, in memory or on disk.
 
     Raises:
-        UserError: If there is no such data set or split, or its classes differ.
+        UserError: If there is no such data set or split, or a class of it is missing
+            in `class_names`.
         FileNotFoundError: If the files are missing.
     """
     dataset = datasets.load(name, split, data_dir, CATALOGUE)
-    if class_names is not None and list(dataset.class_names) != list(class_names):
-        raise UserError(
-            f"Expected the {len(class_names)} classes that the network was trained on. "
-            f"Received: the {len(dataset.class_names)} of {data_dir}, which differ or "
-            "have a different order"
-        )
-    return dataset
+    return dataset.with_classes(class_names) if class_names else dataset
 
 
 def _in_memory(entry: datasets.Entry) -> datasets.Entry:
@@ -74,7 +68,7 @@ def _tiny_imagenet(data_dir: pathlib.Path, split: str) -> datasets.Dataset:
     cache = root / f".decoded-{split}-{known:08x}.npz"
     images = _decoded(cache)
     if images is None:
-        images = datasets.read_images(files)
+        images = datasets.read_images(files, datasets.read_tiny)
         # A read-only folder is no reason to stop.
         with contextlib.suppress(OSError), replacing(cache) as part:
             np.savez(part, images=images)
