@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +15,8 @@ import numpy as np
 from elu_zoo._graph_images import decode
 from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
-from elu_zoo.images import preprocessing_of
-from elu_zoo.predictions import gives_logits, output_layer
+from elu_zoo.images import check_class_names, preprocessing_of
+from elu_zoo.predictions import NONE, gives_logits, output_layer, threshold_of
 from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
 
@@ -69,10 +70,10 @@ def export(
     the processor, the other runtimes in float32. With int8 (weights scaled per
     channel), LiteRT multiplies integers.
 
-    `class_names`, and `preprocessing` with the size and interpolation of the images,
-    are stored as JSON: in an ONNX file's metadata, in an OpenVINO file's runtime
-    information under `elu_zoo`, and in `metadata.json` of the ZIP archive at the end of
-    a LiteRT file.
+    `class_names`, `preprocessing` with the size and interpolation of the images, and
+    `threshold` if the model's record has one, are stored as JSON: in an ONNX file's
+    metadata, in an OpenVINO file's runtime information under `elu_zoo`, and in
+    `metadata.json` of the ZIP archive at the end of a LiteRT file.
 
     Args:
         model: Keras model that gives probabilities, or logits if its output layer has
@@ -123,6 +124,8 @@ def export(
     if resize or model.input_shape[1] or (record and record.preprocessing):
         how = {"interpolation": "bilinear"} | preprocessing_of(model, resize)
         metadata["preprocessing"] = json.dumps(how)
+    if threshold := threshold_of(model, None):
+        metadata["threshold"] = json.dumps(threshold)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path.parent))
     try:
@@ -157,7 +160,9 @@ def export_saved_model(
       `(n, classes)`.
     - `serve_bytes` takes `image_bytes`, strings of shape `(n,)`, and returns `classes`,
       strings of shape `(n, top)`, the most probable first, their `probabilities`,
-      float32 of shape `(n, top)`, and `valid`, bool of shape `(n,)`.
+      float32 of shape `(n, top)`, and `valid`, bool of shape `(n,)`. If the highest
+      probability is below the threshold of the model's record, the first class is
+      `"none of these"`, without further classes.
 
     Each of the `image_bytes` is an encoded JPEG, PNG, WebP, GIF (the first frame is
     used) or BMP image of any size, in gray, RGB or RGBA. As in
@@ -218,10 +223,13 @@ def _export_saved_model(
     import tensorflow as tf
 
     served = _with_dtype(model, dtype)
-    module = _module(served, class_names, min(top, len(class_names)), how)
+    threshold = threshold_of(model, None)
+    module = _module(served, class_names, min(top, len(class_names)), how, threshold)
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path))
+    # Not by tempfile, whose folders are private.
+    part = path / f".part.{secrets.token_hex(4)}"
+    part.mkdir()
     try:
         tf.saved_model.save(
             module,
@@ -237,7 +245,6 @@ def _export_saved_model(
         difference = _difference(
             model, lambda images: _run_saved_model(part, images), dtype, resize
         )
-        part.chmod(0o755)
         _sync(part)
         target = path / str(_next_version(path))
         os.rename(part, target)
@@ -282,6 +289,7 @@ def _check(
             f"Expected {classes} class names, one per output of the model. "
             f"Received: {len(names)}"
         )
+    check_class_names(names)
     return names
 
 
@@ -358,7 +366,11 @@ def _plain_module(model: keras.Model) -> Any:
 
 
 def _module(
-    model: keras.Model, class_names: list[str], top: int, preprocessing: dict[str, Any]
+    model: keras.Model,
+    class_names: list[str],
+    top: int,
+    preprocessing: dict[str, Any],
+    threshold: float,
 ) -> Any:
     """The network with both signatures of a SavedModel."""
     import tensorflow as tf
@@ -389,9 +401,11 @@ def _module(
         images, valid = decode(image_bytes, channels, **preprocessing)
         images, valid = images[: tf.maximum(count, 1)], valid[:count]
         scores, indices = tf.math.top_k(probabilities(images)[:count], top)
+        none, first = scores[:, :1] < threshold, tf.range(top) == 0
+        classes = tf.where(none, tf.where(first, NONE, ""), tf.gather(names, indices))
         return {
-            "classes": tf.where(valid[:, None], tf.gather(names, indices), ""),
-            "probabilities": tf.where(valid[:, None], scores, 0.0),
+            "classes": tf.where(valid[:, None], classes, ""),
+            "probabilities": tf.where(valid[:, None] & (first | ~none), scores, 0.0),
             "valid": valid,
         }
 

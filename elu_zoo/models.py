@@ -1,5 +1,6 @@
 """The paper's networks as functions with the arguments of `keras.applications`."""
 
+import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,14 @@ import numpy as np
 
 from elu_zoo._builder import HEAD, build
 from elu_zoo.errors import UserError
-from elu_zoo.records import did_you_mean, get_record, list_weights
+from elu_zoo.records import (
+    Preprocessing,
+    Record,
+    did_you_mean,
+    get_record,
+    list_weights,
+    record_of,
+)
 
 
 def ELUNet11(
@@ -474,7 +482,7 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"Expected a saved model. There is no {path}")
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except (TypeError, ValueError) as error:
         # Keras's message puts the model's whole configuration before the cause.
         cause = str(error).rsplit("Exception encountered: ", 1)[-1] or repr(error)
@@ -482,6 +490,18 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
             f"Expected a model of layers of Keras and elu_zoo. Received: {path}, which "
             f"Keras cannot load: {cause.splitlines()[0][:200]}"
         ) from error
+    names = path.with_name("class_names.json")
+    if record_of(model) is None and names.is_file():
+        # So did version 0.1 keep them.
+        model.layers[0].record = _record_of_names(model, json.loads(names.read_text()))
+    return model
+
+
+def _record_of_names(model: keras.Model, class_names: Sequence[str]) -> Record:
+    shape = model.input_shape[1:]
+    square = len(shape) == 3 and shape[0] is not None and shape[0] == shape[1]
+    how = Preprocessing(shape[0], shape[0]) if square else None
+    return Record(input_shape=shape, preprocessing=how, class_names=tuple(class_names))
 
 
 def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:

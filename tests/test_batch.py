@@ -48,6 +48,23 @@ def test_the_worker_takes_what_engines_give(zoo, tmp_path):
     assert len(pickle.dumps(worker)) < 1000
 
 
+def test_answers_below_the_threshold_are_none_of_these(zoo, tmp_path):
+    sources = [*write_images(tmp_path, 6), str(tmp_path / "no.png")]
+    answer = Predictor(NAME, top=2)(sources)
+    first = answer["probabilities"][:, 0]
+    threshold = float(np.sort(first[:-1])[3])
+    found = Predictor(NAME, top=2, threshold=threshold)(sources)
+    for name, empty in (("classes", ""), ("probabilities", 0)):
+        expected = answer[name].copy()
+        expected[:-1][first[:-1] < threshold, 1] = empty
+        if name == "classes":
+            expected[:-1][first[:-1] < threshold, 0] = "none of these"
+        assert (found[name] == expected).all()
+    assert (found["classes"] == "none of these").sum() == 3
+    with pytest.raises(elu_zoo.errors.UserError, match="threshold=2"):
+        Predictor(NAME, threshold=2)
+
+
 def test_ray_with_a_worker_killed_in_the_middle(zoo, tmp_path):
     """Two workers, of which one is lost: the rows of one process, in their order."""
     ray = pytest.importorskip("ray")

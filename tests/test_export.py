@@ -17,6 +17,7 @@ from PIL import Image
 import elu_zoo
 import elu_zoo.errors
 import elu_zoo.exporting
+from elu_zoo.predictions import set_threshold
 from elu_zoo.records import Preprocessing, attach_record, get_record
 
 pytestmark = pytest.mark.skipif(
@@ -363,7 +364,7 @@ def run_file(path, images):
         read = core.read_model(path)
         metadata = {
             key: read.get_rt_info(["elu_zoo", key]).astype(str)
-            for key in ("class_names", "preprocessing")
+            for key in ("class_names", "preprocessing", "threshold")
             if read.has_rt_info(["elu_zoo", key])
         }
         return core.compile_model(read, "CPU")(images)[0], metadata
@@ -391,6 +392,7 @@ def test_other_runtimes(model, tmp_path, format, name, dtype, tolerance):
     # Loaded from a file and never called: Keras's own export fails with such a model.
     model.save(tmp_path / "saved.keras")
     loaded = keras.saving.load_model(tmp_path / "saved.keras")
+    set_threshold(loaded, 0.25)
     path = tmp_path / "out" / name
     exported = elu_zoo.export(loaded, path, format, NAMES, dtype=dtype)
     assert exported.path == path and exported.difference < tolerance
@@ -401,6 +403,7 @@ def test_other_runtimes(model, tmp_path, format, name, dtype, tolerance):
         np.testing.assert_allclose(probabilities, model(images), atol=tolerance)
     assert json.loads(metadata["class_names"]) == NAMES
     assert json.loads(metadata["preprocessing"])["resize"] == 32
+    assert json.loads(metadata["threshold"]) == 0.25
     files = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert files == {path.suffix} | ({".bin"} if format == "openvino" else set())
     if format == "onnx":
@@ -481,6 +484,7 @@ def test_bad_formats(model, tmp_path, monkeypatch, arguments, message):
     "arguments, message",
     [
         ({"class_names": ["a"]}, "7 class names"),
+        ({"class_names": [*"abcdef", "g\n"]}, "one line of UTF-8 text"),
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"resize": 64}, "resize=64"),
         ({"top": 0}, "top=0"),
@@ -509,13 +513,16 @@ def test_the_record_names_and_calibrates(tmp_path):
 
     net = elu_zoo.ELUNet11(width=0.05, classes=2)
     record = dataclasses.replace(
-        get_record(net), class_names=("cat", "dog"), temperature=2.0
+        get_record(net), class_names=("cat", "dog"), temperature=2.0, threshold=0.9
     )
     attach_record(net, record)
     path = elu_zoo.export_saved_model(net, tmp_path)
     assert (path / "assets.extra/class_names.txt").read_text() == "cat\ndog\n"
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("float32")
-    serve = tf.saved_model.load(path).signatures["serving_default"]
+    signatures = tf.saved_model.load(path).signatures
+    serve, file = signatures["serving_default"], encode(picture())
+    answer = signatures["serve_bytes"](image_bytes=tf.constant([file, b"no image"]))
+    assert answer["classes"].numpy().tolist() == [[b"none of these", b""], [b"", b""]]
     roots = np.sqrt(np.asarray(net(images), "float64"))
     np.testing.assert_allclose(
         serve(image=images)["probabilities"],

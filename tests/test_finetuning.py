@@ -1,3 +1,4 @@
+import dataclasses
 import random
 
 import keras
@@ -158,6 +159,7 @@ def test_split_by_class_holds_out_the_same_share_of_each():
         ({"labels": ["red", "blue"], "class_names": ["green", "red"]}, "blue"),
         ({"labels": [0.5, 1]}, "class numbers"),
         ({"class_names": ["green"]}, "2 different class names"),
+        ({"class_names": ["green", "r\ned"]}, "one line of UTF-8 text.*r.ned"),
         ({"epochs": 3}, "epochs to be two numbers.*epochs=3"),
         ({"epochs": (-1, 2)}, "epochs=\\(-1, 2\\)"),
         ({"learning_rate": 1e-3}, "learning_rate to be two"),
@@ -185,11 +187,15 @@ def test_names_and_weights_of_classes():
     ]:
         keras.utils.set_random_seed(0)
         model = elu_zoo.ELUNet11(classes=2, width=0.05)
+        record = elu_zoo.get_record(model)
+        record = dataclasses.replace(record, class_names=("red", "green"))
+        if given is not labels:
+            elu_zoo.records.attach_record(model, record)
         elu_zoo.finetune(
             model,
             images,
             given,
-            class_names=["red", "green"],
+            class_names=["red", "green"] if given is labels else None,
             class_weight=weight,
             epochs=(1, 0),
             verbose=0,

@@ -7,7 +7,8 @@ import pytest
 from made_up import CLASS_NAMES, record
 
 import elu_zoo
-from elu_zoo.predictions import decode_predictions
+from elu_zoo.errors import UserError
+from elu_zoo.predictions import decode_predictions, set_threshold
 from elu_zoo.records import attach_record, get_record
 
 
@@ -99,6 +100,19 @@ def test_decode_ties_and_own_names():
     found = decode_predictions([[1, 2, 2, 2]], 3, class_names=list("abcd"))
     assert found == [[(1, "b", 2.0), (2, "c", 2.0), (3, "d", 2.0)]]
     assert decode_predictions(np.zeros((0, 6)), 3, "net.animals") == []
+
+
+@pytest.mark.parametrize("given, kept", [(0.65, 0.0), (None, 0.65), (0.65, 0.9)])
+def test_none_of_these(given, kept):
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    set_threshold(model, kept)
+    preds = [[0.4, 0.6], [0.3, 0.7]]
+    found = decode_predictions(
+        preds, model=model, class_names=["cat", "dog"], threshold=given
+    )
+    assert found == [[(-1, "none of these", 0.6)], [(1, "dog", 0.7), (0, "cat", 0.3)]]
+    with pytest.raises(UserError, match="threshold=1.5"):
+        decode_predictions(preds, class_names=["cat", "dog"], threshold=1.5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 from publishing import CONTENT, Zoo, record_of
 
@@ -155,6 +156,17 @@ def test_a_new_process_has_the_record(pets, tmp_path, first):
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert records.Record.from_dict(found) == RECORD
+
+
+def test_a_folder_of_version_0_1_has_its_class_names(tmp_path):
+    net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    net.add(keras.layers.Dense(2))
+    net.save(tmp_path / "model.keras")
+    (tmp_path / "class_names.json").write_text('["cat", "dog"]')
+    for path in (tmp_path, tmp_path / "model.keras"):
+        model = elu_zoo.load(path)
+        assert records.class_names_of(model) == ("cat", "dog")
+        assert elu_zoo.preprocess_input(np.zeros((9, 9, 3)), model).shape[1] == 8
 
 
 def test_the_record_of_what_was_built():

@@ -31,6 +31,13 @@ def test_list(zoo, capsys):
     assert record["class_names"] == ["ant", "bee", "cat", "dog"]
 
 
+def test_doctor_names_the_cache_and_the_weights(zoo, tmp_path, capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert f"cache: {tmp_path / 'keras/elu_zoo'}" in printed
+    assert f"elunet11.cifar100  {zoo}" in printed and "Missing: nothing" in printed
+
+
 def test_finetune_predict_export(zoo, tmp_path, capsys):
     write_class_folders(tmp_path / "photos")
     out = tmp_path / "out"

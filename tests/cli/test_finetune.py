@@ -101,7 +101,11 @@ def test_the_folder_that_it_leaves(zoo, tmp_path, capsys):
 
 def test_new_classes_start_from_the_rows_of_their_names(zoo, tmp_path, capsys):
     write_class_folders(tmp_path / "photos", ("Bee", "dog", "ufo"), count=2)
-    assert main(arguments(tmp_path, "--epochs", "0", "0")) == 0
+    more = ["--epochs", "0", "0", "--threshold"]
+    assert main(arguments(tmp_path, *more, "2")) == 1
+    assert "threshold=2" in capsys.readouterr().err
+    assert main(arguments(tmp_path, *more, "0.3")) == 0
+    assert elu_zoo.get_record(elu_zoo.load(tmp_path / "out")).threshold == 0.3
     head = keras.saving.load_model(tmp_path / "out/model.keras").get_layer(
         "predictions"
     )

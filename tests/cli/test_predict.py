@@ -67,7 +67,7 @@ def test_every_source_and_format(zoo, tmp_path, monkeypatch, capsys, suffix):
     write_images(tmp_path / "c", 2)
     (tmp_path / "c/001.png").write_bytes((tmp_path / "c/000.png").read_bytes()[:700])
     (tmp_path / "c/x.txt").write_text("no image")
-    (tmp_path / "list").write_text("c/000.png\nmissing,\"'.png\n")
+    (tmp_path / "list").write_text("\ufeffc/000.png\r\nmissing,\"'.png\n", "utf-8")
     stdin = io.TextIOWrapper(io.BytesIO(b"c/x.txt\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
     sources = ["a", "c/*.png", "@list", "-", "a/b/001.png"]
