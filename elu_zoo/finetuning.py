@@ -97,7 +97,7 @@ def with_classes(
     layers = [layer.name for layer in model.layers]
     if "predictions" not in layers:
         raise UserError(
-            "Expected a model of elu_zoo with its output layer 'predictions'. "
+            "Expected a model of elu_zoo with an output layer named 'predictions'. "
             f"Received: {model!r}, whose last layer is {layers[-1:]}"
         )
     old, *rest = model.layers[layers.index("predictions") :]
@@ -119,9 +119,9 @@ def start_head(
     known_names: Sequence[str],
     class_names: Sequence[str],
 ) -> int:
-    """Copies the weights of classes that another output layer knows by the same name.
+    """Initializes an output layer from another one, where their class names match.
 
-    The other classes keep random weights, scaled to match those that are copied.
+    The other classes keep random weights, scaled to match the copied ones.
 
     Args:
         head: Output layer for `class_names`, changed in place.
@@ -290,7 +290,7 @@ def finetune(
             frozen = list(zip(fixed, _stages.copies(fixed), strict=True))
             if not state.stopped and len(state.rows) < state.first + count:
                 recorder = _stages.Recorder(state, batches, patience, checkpoint)
-                # Batches shuffles, by the seed.
+                # `Batches` shuffles, by seed and epoch.
                 model.fit(
                     batches,
                     initial_epoch=len(state.rows),

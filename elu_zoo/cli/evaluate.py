@@ -157,8 +157,8 @@ def _metrics(result: dict[str, Any]) -> str:
     if "reconstruction_error" in result:
         return (
             f"  squared error      {result['reconstruction_error']:7.3f}  "
-            "(of an image, summed over its pixels from 0 to 1)\n"
-            f"  variance left      {result['unexplained_variance']:7.2%}"
+            "(per image, summed over its pixels, which are scaled to 0 to 1)\n"
+            f"  unexplained var.   {result['unexplained_variance']:7.2%}"
         )
     low, high = result["error_interval"]
     return (

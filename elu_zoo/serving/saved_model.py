@@ -131,7 +131,7 @@ class ServedModel:
             try:
                 self._model, self.version = self._load(newest), newest
                 _log.info("Serving version %s", newest)
-            except Exception as error:  # a damaged file makes TensorFlow raise any kind
+            except Exception as error:  # TensorFlow raises many kinds
                 self._failed = newest
                 _log.warning("Version %s cannot be loaded: %s", newest, error)
 
