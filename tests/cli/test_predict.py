@@ -110,7 +110,7 @@ def test_interrupted_the_same_command_resumes(zoo, tmp_path, monkeypatch, capsys
         assert main([*arguments, str(out)]) == 130
     assert not out.exists()
     assert main([*arguments, str(out), "--top", "2"]) == 1
-    assert "other --top" in capsys.readouterr().err
+    assert "different values of --top" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         read, calls = Predictor._read, []
         count = lambda self, path: calls.append(path) or read(self, path)  # noqa: E731
