@@ -131,8 +131,14 @@ def build(
         )
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
-        changes = {"class_names": (), "temperature": 1.0, "threshold": 0.0}
-        new = dataclasses.replace(new, calibrated_on=0, metrics={}, **changes)
+        new = dataclasses.replace(
+            new,
+            class_names=(),
+            temperature=1.0,
+            calibrated_on=0,
+            threshold=0.0,
+            metrics={},
+        )
     attach_record(model, new)
     return model
 

@@ -245,7 +245,11 @@ def _open(url: str, start: int, size: int) -> http.client.HTTPResponse:
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder in which downloaded weights are kept."""
+    """Returns the folder in which downloaded weights are kept.
+
+    Returns:
+        A path; the folder may not exist.
+    """
     home = os.environ.get("KERAS_HOME") or pathlib.Path("~/.keras").expanduser()
     return pathlib.Path(home) / "elu_zoo"
 

@@ -1,11 +1,13 @@
 """Data sets in memory, from the publishers' files or from TensorFlow Datasets."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import dataclasses
 import gzip
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,46 +18,53 @@ from elu_zoo.images import class_folders, printable, read_image, resize
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images of one split.
+    """The images of one split.
 
     Attributes:
         images: Array of shape `(examples, height, width, channels)`, values from 0 to
-            255; uint8 unless they were resized.
+            255; uint8 unless resized.
         labels: int64 array of shape `(examples,)`.
-        class_names: One name a class.
+        class_names: One name per class.
+
+    Example:
+
+    >>> images, labels = np.zeros((4, 28, 28, 1), "uint8"), np.array([0, 1, 1, 0])
+    >>> dataset = Dataset(images, labels, ("cat", "dog"))
+    >>> len(dataset[:2]), dataset.resized(32).image_size
+    (2, 32)
     """
 
     images: np.ndarray
     labels: np.ndarray
-    class_names: tuple
+    class_names: tuple[str, ...]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def image_size(self):
+    def image_size(self) -> int:
         """Side of the images in pixels."""
         return self.images.shape[1]
 
     @property
-    def channels(self):
-        """Channels of the images."""
+    def channels(self) -> int:
+        """Number of channels of the images."""
         return self.images.shape[-1]
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Dataset:
         return dataclasses.replace(
             self, images=self.images[index], labels=self.labels[index]
         )
 
-    def resized(self, side):
-        """The examples with square images of another side.
+    def resized(self, side: int) -> Dataset:
+        """Resizes the images to a square.
 
         Args:
-            side: In pixels.
+            side: Side of the square in pixels.
 
         Returns:
-            A `Dataset`, its images float32 and resized as by
-            `elu_zoo.preprocess_input`; the same one if they have that side already.
+            A `Dataset` whose images are float32 and resized as by
+            `elu_zoo.preprocess_input`; this data set if they have that size already.
         """
         if self.images.shape[1:3] == (side, side):
             return self
@@ -67,17 +76,18 @@ class Dataset:
             target[:] = resize(Image.fromarray(image), side)
         return dataclasses.replace(self, images=resized)
 
-    def with_classes(self, class_names: Sequence[str]) -> "Dataset":
-        """The examples with labels that count in the classes of a model.
+    def with_classes(self, class_names: Sequence[str]) -> Dataset:
+        """Renumbers the labels by the classes of a model.
 
         Args:
-            class_names: The classes, among them all of these, in any order.
+            class_names: The classes of the model, in its order; they must include all
+                classes of the data set.
 
         Returns:
-            A `Dataset`.
+            A `Dataset` with these class names.
 
         Raises:
-            UserError: If a class is missing among them.
+            UserError: If a class is missing from `class_names`.
         """
         numbers = class_numbers(self.class_names, class_names)
         return dataclasses.replace(
@@ -86,17 +96,17 @@ class Dataset:
 
 
 def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-    """The numbers that classes of a data set have among those of a model.
+    """Finds the numbers that a model gives to the classes of a data set.
 
     Args:
-        names: Those of the data set.
-        class_names: Those of the model.
+        names: Class names of the data set.
+        class_names: Class names of the model.
 
     Returns:
         An integer array with one number per class of the data set.
 
     Raises:
-        UserError: If a class is missing among those of the model.
+        UserError: If the model lacks a class of the data set.
 
     Example:
 
@@ -110,7 +120,7 @@ def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> np.ndarra
     if unknown or len(numbers) < len(class_names):
         raise UserError(
             f"Expected the {len(class_names)} classes that the network was trained on. "
-            f"Received: {len(names)} classes, of which these are not among them: "
+            f"Received: {len(names)} classes, of which the network does not know: "
             f"{', '.join(unknown[:5])}"
         )
     return np.array([numbers[name] for name in names])
@@ -118,17 +128,22 @@ def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What there is to know about a data set besides its examples.
+    """Everything known about a data set besides its examples.
 
     Attributes:
-        load: Called with the folder of the data sets and `"train"` or `"test"`; returns
-            that split.
+        load: Function of the folder of the data sets and `"train"` or `"test"` that
+            returns the split.
         terms: Terms of use, as sentences of a model card.
-        url: Where the terms are stated.
-        tfds: Whether TensorFlow Datasets prepares it, under the same name.
+        url: URL of the terms.
+        tfds: Whether TensorFlow Datasets prepares it under the same name.
         archives: File names of the official archives by split, for data sets that
             `training.prepare` reads itself.
-        examples: Number of images in these archives.
+        examples: Number of images in these archives by split.
+
+    Example:
+
+    >>> CATALOGUE["mnist"].tfds
+    True
     """
 
     load: Callable[[pathlib.Path, str], Any]
@@ -142,7 +157,7 @@ class Entry:
 def load(
     name: str,
     split: str,
-    data_dir: str | pathlib.Path,
+    data_dir: str | os.PathLike[str],
     catalogue: Mapping[str, Entry] | None = None,
 ) -> Any:
     """Loads a split of a data set.
@@ -150,12 +165,13 @@ def load(
     Args:
         name: `"cifar10"`, `"cifar100"`, `"mnist"`, `"tiny_imagenet"` or
             `"image_folder"`.
-        split: `"train"` or `"test"` (of Tiny ImageNet, its labelled val images).
+        split: `"train"` or `"test"` (for Tiny ImageNet, the labelled validation
+            images).
         data_dir: Folder that holds the publisher's folder, or that folder itself:
             `cifar-10-batches-bin/`, `cifar-100-binary/`, `mnist/` with its
             `*-ubyte.gz`, `tiny-imagenet-200/`; for an image folder
-            `<split>/<class>/*.jpg`. Without them CIFAR and MNIST come from TensorFlow
-            Datasets with this as its data folder.
+            `<split>/<class>/*.jpg`. If these are missing, TensorFlow Datasets provides
+            CIFAR and MNIST, with this as its data folder.
         catalogue: Data sets to choose from; default `CATALOGUE`.
 
     Returns:
@@ -163,7 +179,7 @@ def load(
 
     Raises:
         UserError: If there is no such data set or split.
-        FileNotFoundError: If the files are not there.
+        FileNotFoundError: If the files do not exist.
     """
     catalogue = CATALOGUE if catalogue is None else catalogue
     if name not in catalogue:
@@ -180,12 +196,12 @@ def load(
     return catalogue[name].load(data_dir, split)
 
 
-def _folder(data_dir, name, file):
-    """The folder of a data set: the one given, if it has a file of it, or in there."""
+def _folder(data_dir: pathlib.Path, name: str, file: str) -> pathlib.Path:
+    """The folder of a data set: the given one if it holds `file`, or one inside it."""
     return data_dir if (data_dir / file).is_file() else data_dir / name
 
 
-def _cifar10(data_dir, split):
+def _cifar10(data_dir: pathlib.Path, split: str) -> Dataset:
     folder = _folder(data_dir, "cifar-10-batches-bin", "test_batch.bin")
     batches = {
         "train": [f"data_batch_{i}" for i in range(1, 6)],
@@ -197,15 +213,17 @@ def _cifar10(data_dir, split):
     return _cifar(files, 1, folder / "batches.meta.txt")
 
 
-def _cifar100(data_dir, split):
+def _cifar100(data_dir: pathlib.Path, split: str) -> Dataset:
     folder = _folder(data_dir, "cifar-100-binary", "test.bin")
     if not (folder / "train.bin").is_file():
         return _tfds("cifar100", data_dir, split, f"{folder}/train.bin and test.bin")
     return _cifar([folder / f"{split}.bin"], 2, folder / "fine_label_names.txt")
 
 
-def _cifar(files, label_bytes, names):
-    """Records of label bytes, the last one the label, then of red, green and blue."""
+def _cifar(
+    files: Sequence[pathlib.Path], label_bytes: int, names: pathlib.Path
+) -> Dataset:
+    """Reads records of label bytes, the last being the label, then red, green, blue."""
     length = label_bytes + 3072
     count = sum(file.stat().st_size for file in files) // length
     images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, int)
@@ -218,15 +236,17 @@ def _cifar(files, label_bytes, names):
     return Dataset(images, labels, tuple(names.read_text().split()))
 
 
-def _records(files, length, at_once=1000):
-    """The rows of files, in parts, so that the images are in memory once."""
+def _records(
+    files: Sequence[pathlib.Path], length: int, at_once: int = 1000
+) -> Iterator[np.ndarray]:
+    """Reads the rows of files in parts, so that the images are in memory only once."""
     for file in files:
         for start in range(0, file.stat().st_size, at_once * length):
             part = np.fromfile(file, np.uint8, at_once * length, offset=start)
             yield part.reshape(-1, length)
 
 
-def _mnist(data_dir, split):
+def _mnist(data_dir: pathlib.Path, split: str) -> Dataset:
     folder = _folder(data_dir, "mnist", "t10k-images-idx3-ubyte.gz")
     prefix = {"train": "train", "test": "t10k"}[split]
     files = [
@@ -243,7 +263,7 @@ def _mnist(data_dir, split):
     )
 
 
-def _tiny_imagenet(data_dir, split):
+def _tiny_imagenet(data_dir: pathlib.Path, split: str) -> Dataset:
     files, labels, names = tiny_imagenet_files(data_dir, split)
     return Dataset(read_images(files, read_tiny), labels, names)
 
@@ -251,7 +271,7 @@ def _tiny_imagenet(data_dir, split):
 def tiny_imagenet_files(
     data_dir: pathlib.Path, split: str
 ) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:
-    """The files of Tiny ImageNet.
+    """Lists the files of Tiny ImageNet.
 
     Args:
         data_dir: Folder that holds `tiny-imagenet-200/`.
@@ -261,7 +281,7 @@ def tiny_imagenet_files(
         Paths of the images, their labels, and the class names.
 
     Raises:
-        FileNotFoundError: If the files are not there.
+        FileNotFoundError: If the files do not exist.
     """
     folder = _folder(data_dir, "tiny-imagenet-200", "wnids.txt")
     if not (folder / "wnids.txt").is_file():
@@ -292,22 +312,22 @@ def tiny_imagenet_files(
 def read_images(
     files: Sequence[pathlib.Path], read: Callable[[pathlib.Path], Any] = read_image
 ) -> np.ndarray:
-    """Reads RGB images of one size, by all processors, straight into the result.
+    """Reads RGB images of one size on all processors, directly into the result.
 
     Args:
         files: Paths of the images.
-        read: Gives the pixels of a file.
+        read: Function that returns the pixels of a file.
 
     Returns:
-        uint8 array of shape `(files, height, width, 3)`.
+        A uint8 array of shape `(files, height, width, 3)`.
 
     Raises:
-        ImageError: If a file is no image.
-        UserError: If a file has another size than the first.
+        ImageError: If a file is not an image.
+        UserError: If the size of an image differs from that of the first.
     """
     images = np.empty((len(files), *np.shape(read(files[0]))), "uint8")
 
-    def fill(start):
+    def fill(start: int) -> None:
         for number, file in enumerate(files[start : start + 500], start):
             image = np.asarray(read(file))
             if image.shape != images.shape[1:]:
@@ -324,19 +344,19 @@ def read_images(
 
 
 def read_tiny(file: pathlib.Path) -> Any:
-    """Reads an image of Tiny ImageNet: with simplejpeg in a third of the time.
+    """Reads an image of Tiny ImageNet, with simplejpeg in a third of the time.
 
-    Its pixels are those of `read_image`, without the limits and the orientations, which
-    these files do not need.
+    The pixels are those of `read_image`. Limits and orientations are not checked; these
+    files do not need that.
 
     Args:
         file: Path of a JPEG file.
 
     Returns:
-        The pixels, an array or an image.
+        The pixels, as an array or a PIL image.
 
     Raises:
-        ImageError: If it is no image.
+        ImageError: If the file is not an image.
     """
     try:
         import simplejpeg
@@ -346,7 +366,7 @@ def read_tiny(file: pathlib.Path) -> Any:
         return read_image(file)
 
 
-def _image_folder(data_dir, split):
+def _image_folder(data_dir: pathlib.Path, split: str) -> Dataset:
     folder = data_dir / split
     classes = class_folders(folder) if folder.is_dir() else []
     files = [file for _, files in classes for file in files]
@@ -359,7 +379,7 @@ def _image_folder(data_dir, split):
     return Dataset(read_images(files), labels, names)
 
 
-def _tfds(name, data_dir, split, expected):
+def _tfds(name: str, data_dir: pathlib.Path, split: str, expected: str) -> Dataset:
     try:
         import tensorflow_datasets as tfds
 
@@ -383,7 +403,6 @@ def _tfds(name, data_dir, split, expected):
     return Dataset(images, labels, tuple(features["label"].names))
 
 
-# Data sets by name.
 CATALOGUE: dict[str, Entry] = {
     "cifar10": Entry(
         load=_cifar10,
@@ -420,3 +439,4 @@ CATALOGUE: dict[str, Entry] = {
         url="none",
     ),
 }
+"""The data sets by name."""

@@ -376,8 +376,8 @@ def _names(model: keras.Model, class_names: Sequence[str] | None) -> list[str] |
     classes = model.output_shape[-1]
     if class_names is None:
         record = record_of(model)
-        fits = record and len(record.class_names) == classes
-        return list(record.class_names) if fits else None
+        names = list(record.class_names) if record else []
+        return names if len(names) == classes else None
     names = [str(name) for name in class_names]
     if len(names) != classes or len(set(names)) != classes:
         raise UserError(

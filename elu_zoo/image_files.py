@@ -1,4 +1,6 @@
-"""Images that stay in their files: decoded when asked for, a batch at a time."""
+"""Images that stay in their files and are decoded on demand, a batch at a time."""
+
+from __future__ import annotations
 
 import concurrent.futures
 import os
@@ -8,27 +10,28 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo.errors import ImageError, UserError
 from elu_zoo.images import class_folders, load_image, printable, warn_left_out
 
-# Decoded images are kept up to this size in all; beyond, files are decoded each time.
 CACHE_BYTES = 256 * 2**20
+"""Total size of the decoded images to keep; others are decoded each time."""
 
 
 class ImageFiles:
     """Images in files, indexed like an array of shape `(n, side, side, channels)`.
 
-    Only the images that are asked for are decoded, on several threads. Those decoded
-    first are kept, as many as fit in `cache_bytes`.
+    Only requested images are decoded, in several threads. The first ones decoded are
+    kept, as many as fit into `cache_bytes`.
 
     Args:
-        paths: List of paths.
-        size: Side in pixels. The shorter side is resized to it, the center cropped.
+        paths: Paths of the files.
+        size: Side in pixels. The shorter side is resized to it and the center cropped.
         channels: 3 for RGB, 1 for gray.
-        cache_bytes: Bytes of decoded images to keep.
-        preprocessing: Arguments of `elu_zoo.images.resize` that give images of that
-            size in another way.
+        cache_bytes: Number of bytes of decoded images to keep.
+        preprocessing: Arguments of `elu_zoo.images.resize` that make images of that
+            size in a different way.
 
     Example:
 
@@ -40,24 +43,29 @@ class ImageFiles:
     dtype = np.dtype("uint8")
 
     def __init__(
-        self, paths, size, channels=3, cache_bytes=CACHE_BYTES, preprocessing=None
-    ):
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        size: int,
+        channels: int = 3,
+        cache_bytes: int = CACHE_BYTES,
+        preprocessing: Mapping[str, Any] | None = None,
+    ) -> None:
         self.paths = [pathlib.Path(path) for path in paths]
         self.size, self.channels, self.cache_bytes = size, channels, cache_bytes
         self.preprocessing = preprocessing or {"resize": size}
         self._room = cache_bytes // (size * size * channels)
-        self._cache = {}
+        self._cache: dict[int, np.ndarray] = {}
 
     @property
-    def shape(self):
-        """As of an array."""
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the array of all images: `(n, side, side, channels)`."""
         return (len(self.paths), self.size, self.size, self.channels)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
-        """A uint8 array: one image for a number, else a batch."""
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """A uint8 array: one image for a number, otherwise a batch."""
         if isinstance(index, slice):
             index = range(*index.indices(len(self)))
         if np.ndim(index) == 0:
@@ -65,8 +73,16 @@ class ImageFiles:
         with _threads() as pool:
             return np.stack([*pool.map(self._image, index)])
 
-    def take(self, index):
-        """The images of some numbers as another `ImageFiles`; nothing is decoded."""
+    def take(self, index: npt.ArrayLike) -> ImageFiles:
+        """Selects images without decoding them.
+
+        Args:
+            index: Integer array of shape `(n,)`, the numbers of the images.
+
+        Returns:
+            An `ImageFiles` of length n.
+        """
+        index = np.asarray(index)
         taken = ImageFiles(
             [self.paths[i] for i in index],
             self.size,
@@ -79,28 +95,29 @@ class ImageFiles:
         }
         return taken
 
-    def unreadable(self):
-        """Decodes every file once.
+    def unreadable(self) -> list[int]:
+        """Decodes every file once to find those that cannot be read.
 
         Returns:
-            The numbers of those that cannot be read as images.
+            The numbers of the files that cannot be read as images.
         """
-        bad, numbers = [], range(len(self))
+        bad: list[int] = []
+        numbers = range(len(self))
         with _threads() as pool:
-            # In parts: a task for each of a million files would take a gigabyte.
+            # In parts, because a task per file for a million files takes a gigabyte.
             for part in (numbers[i : i + 1000] for i in range(0, len(self), 1000)):
                 good = pool.map(self._is_readable, part)
                 bad += [n for n, fine in zip(part, good, strict=True) if not fine]
         return bad
 
-    def _is_readable(self, number):
+    def _is_readable(self, number: int) -> bool:
         try:
             self._image(number)
         except ImageError:
             return False
         return True
 
-    def _image(self, number):
+    def _image(self, number: int) -> np.ndarray:
         if number in self._cache:
             return self._cache[number]
         image = load_image(self.paths[number], self.channels, **self.preprocessing)
@@ -111,33 +128,33 @@ class ImageFiles:
 
 
 def open_image_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     size: int = 32,
     channels: int = 3,
     class_names: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
-) -> tuple["ImageFiles", np.ndarray, list[str]]:
-    """Finds images sorted into one folder per class; they stay in their files.
+) -> tuple[ImageFiles, np.ndarray, list[str]]:
+    """Finds images sorted into one folder per class, which stay in their files.
 
-    Every file is decoded once. Files that cannot be read are left out, and folders
-    without an image are no classes; warnings count and name them.
+    Decodes every file once. Skips unreadable files and folders without an image, and
+    warns with their number and first names.
 
     Args:
-        folder: Path of a folder with folders of images, `<class>/*.jpg`.
-        size: Side in pixels. The shorter side is resized to it, the center cropped.
+        folder: Path of a folder of class folders, `<class>/*.jpg`.
+        size: Side in pixels. The shorter side is resized to it and the center cropped.
         channels: 3 for RGB, 1 for gray.
         class_names: Names of the classes in the order of their numbers, such as those
-            of the model to evaluate. Default: the folders, in the order of their names.
-        preprocessing: As of `ImageFiles`, such as `elu_zoo.images.preprocessing_of`
-            gives for a model.
+            of the model to evaluate. Default: the names of the folders, sorted.
+        preprocessing: As in `ImageFiles`, such as the result of
+            `elu_zoo.images.preprocessing_of`.
 
     Returns:
         `(images, labels, class_names)`: an `ImageFiles`, an integer array of shape
-        `(n,)` and a list.
+        `(n,)`, and the list of class names in order.
 
     Raises:
-        UserError: If there are not at least two classes with images, or with
-            `class_names` no images or folders of other names.
+        UserError: If there are no images, if a folder is not in `class_names`, or if
+            there are fewer than two classes and no `class_names`.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -170,54 +187,69 @@ def open_image_folder(
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of a training or a held-out set, a pure function of seed and epoch.
+    """Batches of a training or held-out set, a pure function of seed and epoch.
 
     Args:
         images: Array of shape `(n, height, width, channels)`, or `ImageFiles`.
         labels: Integer array of shape `(n,)`.
-        batch_size: Images a batch; the last may be smaller.
-        seed: Of order and augmentation; `None` for the images in order, as they are.
-        augment: Whether to flip images at random and shift them by up to an eighth.
+        batch_size: Images per batch; the last batch may be smaller.
+        seed: Seed of the order and the augmentation; `None` for the given order without
+            augmentation.
+        augment: Whether to flip images at random and shift them by up to an eighth of
+            their size.
     """
 
-    def __init__(self, images, labels, batch_size, seed=None, augment=False):
+    def __init__(
+        self,
+        images: np.ndarray | ImageFiles,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int | None = None,
+        augment: bool = False,
+    ) -> None:
         super().__init__()
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.seed, self.augment = seed, augment
         self.epoch = 0
 
     @property
-    def epoch(self):
-        """Number of the epoch that the batches are of."""
+    def epoch(self) -> int:
+        """Number of the epoch that the batches belong to."""
         return self._epoch
 
     @epoch.setter
-    def epoch(self, epoch):
+    def epoch(self, epoch: int) -> None:
         self._epoch, self._order = epoch, np.arange(len(self.labels))
         if self.seed is not None:
             np.random.default_rng((self.seed, epoch)).shuffle(self._order)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self._order[index * self.batch_size :][: self.batch_size]
         images = self.images[chosen]
-        if self.augment:
+        if self.augment and self.seed is not None:
             rng = np.random.default_rng((self.seed, self.epoch, index))
             images = flipped_and_shifted(images, rng)
         return images, self.labels[chosen]
 
 
-def flipped_and_shifted(images, rng):
-    """Flips half of the images, and shifts each by up to an eighth of its sides.
+def flipped_and_shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Flips half of the images, and shifts each by up to an eighth of its size.
 
     Args:
         images: Array of shape `(n, height, width, channels)`.
         rng: NumPy generator.
 
     Returns:
-        An array of the same shape. What a shift uncovers is the image mirrored.
+        An array of the same shape. The image is mirrored into the uncovered area.
+
+    Example:
+
+    >>> images = np.zeros((2, 32, 32, 3), "uint8")
+    >>> flipped_and_shifted(images, np.random.default_rng(0)).shape
+    (2, 32, 32, 3)
     """
     n, height, width, _ = images.shape
     y, x = height // 8, width // 8
@@ -232,5 +264,5 @@ def flipped_and_shifted(images, rng):
     )
 
 
-def _threads():
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(os.cpu_count())

@@ -225,14 +225,14 @@ def load_image(source: Any, channels: int = 3, **preprocessing: Any) -> np.ndarr
 
 
 def within_limits(height: Any, width: Any) -> Any:
-    """Whether images of such sides are accepted.
+    """Tells whether images of a size are accepted.
 
     Args:
-        height: In pixels, a number, an array or a tensor.
-        width: The same.
+        height: Height in pixels, a number, an array or a tensor.
+        width: Width in pixels, likewise.
 
     Returns:
-        Likewise of booleans.
+        A boolean, or an array or tensor of booleans.
 
     Example:
 
@@ -244,13 +244,16 @@ def within_limits(height: Any, width: Any) -> Any:
 
 
 def is_upright(file: bytes) -> bool:
-    """Whether an image file's EXIF data say that it is shown as it is stored.
+    """Tells whether an image file is stored upright, according to its EXIF data.
 
     Args:
         file: Bytes of an image file.
 
+    Returns:
+        A boolean.
+
     Raises:
-        ImageError: If it is none.
+        ImageError: If the bytes are not an accepted image.
     """
     from PIL import Image
 

@@ -492,7 +492,7 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
         ) from error
     names = path.with_name("class_names.json")
     if record_of(model) is None and names.is_file():
-        # So did version 0.1 keep them.
+        # Version 0.1 kept the class names in this file.
         model.layers[0].record = _record_of_names(model, json.loads(names.read_text()))
     return model
 

@@ -1,9 +1,9 @@
-"""From the outputs of a model to probabilities and names."""
+"""From a model's outputs to probabilities and class names."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import keras
+    import numpy.typing as npt
 
 
 NONE = "none of these"
-"""The answer where no class is probable enough."""
+"""The name returned if no class is probable enough."""
 
 
 def decode_predictions(
-    preds: Any,
+    preds: npt.ArrayLike,
     top: int = 5,
     model: keras.Model | str | None = None,
     class_names: Sequence[str] | None = None,
     threshold: float | None = None,
 ) -> list[list[tuple[int, str, float]]]:
-    """The names of the most probable classes.
+    """Decodes the most probable classes of a model's predictions.
 
     Args:
-        preds: Array of shape `(n, classes)`, what the model predicts.
-        top: Number of classes to return for each image; of equally probable classes
-            the first ones.
-        model: The model, or the name of its weights: its record has the names of the
-            classes, and the temperature that the scores are calibrated with. Default:
-            the published weights with that many classes, if all of them have the same
-            names.
+        preds: Array of shape `(n, classes)`, the outputs of the model.
+        top: Number of classes to return per image. Equally probable classes keep their
+            order.
+        model: The model, or the name of its weights. Its record has the names of the
+            classes and the temperature that calibrates the scores. Default: the
+            published weights with that many classes, if they all have the same names.
         class_names: Names to use instead, one per class.
-        threshold: Score that the first class must have. Default: that of the model's
-            record, which is 0 if nothing else was set.
+        threshold: Score that the most probable class must reach. Default: that of the
+            model's record, which is 0 unless it was set.
 
     Returns:
-        A list with one list per image of tuples `(class number, class name, score)`,
-        the most probable first. Where the highest score is below the threshold, it is
-        the one tuple `(-1, "none of these", highest score)`.
+        One list per image of tuples `(class number, class name, score)`, the most
+        probable class first. If the highest score is below the threshold, the list
+        holds only `(-1, "none of these", highest score)`.
 
     Raises:
-        UserError: If there are no such weights, or if `preds` has another shape or is
-            not a number somewhere.
+        UserError: If there are no such weights, if `preds` has a different shape or
+            contains NaN, or if the threshold is not between 0 and 1.
 
     Example:
 
@@ -94,17 +94,17 @@ def decode_predictions(
 
 
 def threshold_of(model: keras.Model | str | None, threshold: float | None) -> float:
-    """The probability that the first class must have.
+    """Returns the probability that the most probable class must reach.
 
     Args:
         model: A model, the name of published weights, or `None`.
-        threshold: What was asked for; default that of the model's record.
+        threshold: The requested threshold; default that of the model's record.
 
     Returns:
         A number from 0 to 1.
 
     Raises:
-        UserError: If it is another number.
+        UserError: If the threshold is not between 0 and 1.
 
     Example:
 
@@ -119,14 +119,14 @@ def threshold_of(model: keras.Model | str | None, threshold: float | None) -> fl
 
 
 def set_threshold(model: keras.Model, threshold: float | None) -> None:
-    """Has the record of a model carry a threshold.
+    """Sets the threshold in the record of a model.
 
     Args:
         model: A model of `elu_zoo`.
-        threshold: As in `decode_predictions`; `None` leaves the record as it is.
+        threshold: As in `decode_predictions`; `None` leaves the record unchanged.
 
     Raises:
-        UserError: If it is not from 0 to 1, or the model has no record.
+        UserError: If the threshold is not between 0 and 1, or the model has no record.
 
     Example:
 
@@ -141,15 +141,16 @@ def set_threshold(model: keras.Model, threshold: float | None) -> None:
         attach_record(model, record)
 
 
-def probabilities(outputs: Any, model: keras.Model | str) -> np.ndarray:
-    """Calibrated probabilities of a model's outputs: `softmax(logits / temperature)`.
+def probabilities(outputs: npt.ArrayLike, model: keras.Model | str) -> np.ndarray:
+    """Calibrates a model's outputs to probabilities, `softmax(logits / temperature)`.
 
     Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2.
 
     Args:
-        outputs: Array of shape `(n, classes)`, what the model predicts: probabilities,
+        outputs: Array of shape `(n, classes)`, the outputs of the model: probabilities,
             or logits if its output layer has no activation.
-        model: The model, or the name of the published weights of probabilities.
+        model: The model, or the name of published weights, whose outputs are taken as
+            probabilities.
 
     Returns:
         A float64 array of shape `(n, classes)`.
@@ -169,12 +170,12 @@ def probabilities(outputs: Any, model: keras.Model | str) -> np.ndarray:
     return _softmax(outputs / temperature)
 
 
-def _softmax(logits):
+def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
     return powers / powers.sum(-1, keepdims=True)
 
 
-def _class_names(model, classes):
+def _class_names(model: keras.Model | str | None, classes: int) -> tuple[str, ...]:
     if isinstance(model, str):
         return get_record(model).class_names
     if model is not None:
@@ -192,13 +193,19 @@ def _class_names(model, classes):
 
 
 def output_layer(model: keras.Model) -> keras.layers.Layer:
-    """The last layer of a model, or of the model that is its last layer.
+    """Finds the last layer of a model, or of the model that is its last layer.
 
     Args:
         model: Keras model.
 
     Returns:
-        A layer.
+        The `keras.layers.Layer`.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> output_layer(elu_zoo.ELUNet11(width=0.05)).name
+    'predictions_activation'
     """
     while hasattr(model, "layers"):
         model = model.layers[-1]
@@ -206,27 +213,34 @@ def output_layer(model: keras.Model) -> keras.layers.Layer:
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a model ends without an activation, so that softmax is still to come.
+    """Tells whether a model ends without an activation, so that it returns logits.
 
     Args:
         model: Keras model.
 
     Returns:
-        A boolean.
+        Whether its last layer has a linear activation.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> gives_logits(elu_zoo.ELUNet11(width=0.05, classifier_activation=None))
+    True
     """
     activation = getattr(output_layer(model), "activation", None)
     return getattr(activation, "__name__", None) == "linear"
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities as they are at another temperature.
+    """Changes the temperature of probabilities.
 
     Args:
-        probabilities: Array of shape `(n, classes)`, softmax of the logits.
-        temperature: Number above 0; above 1 answers become less confident.
+        probabilities: Array of shape `(n, classes)`, the softmax of the logits.
+        temperature: Number above 0; above 1, predictions become less confident.
 
     Returns:
-        An array of the same shape, softmax of the logits divided by the temperature.
+        An array of the same shape, the softmax of the logits divided by the
+        temperature.
 
     Example:
 
@@ -238,17 +252,17 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which held-out images are the most probable.
+    """Fits the temperature that makes the labels of held-out images most probable.
 
-    Temperature scaling (Guo et al., 2017): it minimizes the negative log-likelihood.
+    Temperature scaling (Guo et al., 2017) minimizes the negative log-likelihood.
 
     Args:
-        probabilities: Array of shape `(n, classes)` for images not trained on.
+        probabilities: Array of shape `(n, classes)`, for images not used in training.
         labels: Integer array of shape `(n,)`.
 
     Returns:
-        A number from 0.1 to 10; 1 if no answer is wrong, for then the likelihood has no
-        maximum.
+        A number from 0.1 to 10. It is 1 if every prediction is right, because the
+        likelihood then has no maximum.
 
     Example:
 
@@ -262,7 +276,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         return 1.0
     own = logits[np.arange(len(labels)), labels]
     low, high = np.log(0.1), np.log(10)
-    # The likelihood is concave in 1 / T: its slope changes sign once.
+    # The likelihood is concave in 1 / T, so its slope changes sign once.
     for _ in range(60):
         middle = (low + high) / 2
         expected = (with_temperature(probabilities, np.exp(middle)) * logits).sum(-1)

@@ -80,8 +80,8 @@ class Record:
         temperature: Probabilities are `softmax(logits / temperature)`.
         calibrated_on: Number of images, held out of training, that `temperature` was
             fitted on; with 0 it is 1.
-        threshold: Below this probability of the first class, the answer is none of the
-            classes; 0 always answers.
+        threshold: If the most probable class is less probable than this, the prediction
+            is "none of these"; with 0 it never is.
         dataset: `name`, `terms` and `url` of the training data.
         license: License of the weights.
         metrics: `error` and other metrics measured on the test set.

@@ -331,9 +331,11 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -
         rows: Dicts with the same keys. Without any, the file has no columns.
     """
     rows = list(rows)
-    # Names of files need not be text.
-    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with replacing(path) as part, part.open("w", **how) as file:
+    with (
+        replacing(path) as part,
+        # File names need not be valid text.
+        part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, rows[0] if rows else [])
         writer.writeheader()
         writer.writerows(rows)
