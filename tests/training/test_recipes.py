@@ -162,19 +162,19 @@ def test_the_docstring_tells_command_cost_and_result(path):
     command = f"python -m training.train training/recipes/{path.name} --data DIR"
     assert command in text and "Result:" in text
     costs = re.findall(
-        r"([\d.]+) GFLOP an image and training step at (\d+) pixels", text
+        r"([\d.]+) GFLOP per image and training step at (\d+) pixels", text
     )
     assert costs
     for cost, size in costs:
         expected = image_flop(recipe, int(size)) / 1e9
         assert float(cost) == pytest.approx(expected, rel=0.006)
-    whole = float(re.search(r"([\d.]+) PFLOP in all", text)[1])
+    whole = float(re.search(r"([\d.]+) PFLOP in total", text)[1])
     images = steps_per_epoch(recipe) * recipe.batch_size
     expected = sum(
         image_flop(recipe, size) * images for size in sizes_of_epochs(recipe)
     )
     assert whole == pytest.approx(expected / 1e15, rel=0.02)
-    step = re.search(r"([\d.]+) ([GT])FLOP a step", text)
+    step = re.search(r"([\d.]+) ([GT])FLOP per step", text)
     if step:
         flop = float(step[1]) * {"G": 1e9, "T": 1e12}[step[2]]
         (size,) = set(sizes_of_epochs(recipe))

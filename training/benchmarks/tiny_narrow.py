@@ -1,6 +1,6 @@
 """The recipe of `elunet15.tiny_imagenet`, half as wide and six epochs long.
 
-For choices that a run of the recipe itself would take hours for:
+It serves for choices for which a run of the recipe itself would take hours:
 
     python -m training.train training/benchmarks/tiny_narrow.py \
         --holdout 5000 --data DIR --out RUN

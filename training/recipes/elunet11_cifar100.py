@@ -1,16 +1,18 @@
-"""ELUNet11 on CIFAR-100: the paper's network, a modern recipe for few hours of CPU.
+"""ELUNet11 on CIFAR-100: the paper's network, a modern recipe for hours of CPU.
 
     python -m training.train training/recipes/elunet11_cifar100.py --data DIR --out RUN
 
-No normalization, as in the paper. A first convolution that starts by whitening, Muon
-instead of SGD, mild dropout, and images that grow: an epoch at 16 pixels takes a
-quarter of the operations of one at 32, at 24 pixels 0.57. The learning rate goes up and
-down twice; the second time, half as high, the dropout is twice as strong.
+No normalization, as in the paper. The first convolution starts by whitening, Muon
+replaces SGD, dropout is mild, and the images grow: an epoch at 16 pixels takes a
+quarter of the operations of one at 32 pixels, and one at 24 pixels 0.57 of them. The
+learning rate rises and falls twice; the second peak is half as high, and dropout is
+twice as strong from then on.
 
-Cost: 0.945 GFLOP an image and training step at 32 pixels, 1.31 PFLOP in all; 221
-minutes on two AVX2 cores of an AMD EPYC, in float32, in part beside other work. Result:
-28.7 % test error, with 22.1 % on the last training batches. After the first fall of the
-rate it was 29.1 %: the published run goes on from a run of those 30 epochs.
+Cost: 0.945 GFLOP per image and training step at 32 pixels, 1.31 PFLOP in total; 221
+minutes on two AVX2 cores of an AMD EPYC in float32, some of them shared with other
+work. Result: 28.7 % test error, with 22.1 % on the last training batches. After the
+first fall of the rate the test error was 29.1 %: the published run continues a run of
+those 30 epochs.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
@@ -24,12 +26,12 @@ from training.engine.schedules import Consecutive, WarmupLinear
 RESTART = 2 / 3
 
 
-def dropout(factor):
+def dropout(factor: float) -> list[float]:
     """The paper's rates times a factor."""
     return [factor * rate for rate in ARCHITECTURES["elunet11"].dropout]
 
 
-def learning_rate(steps):
+def learning_rate(steps: int) -> Consecutive:
     """Two triangles, a warm restart (Loshchilov & Hutter, 2017)."""
     restart = round(RESTART * steps)
     return Consecutive(

@@ -3,13 +3,14 @@ r"""ELUNet11 on CIFAR-100: the paper's network, a long modern recipe for one GPU
     python -m training.train training/recipes/elunet11_cifar100_gpu.py --data DIR \
         --out RUN
 
-or `training.gpu` with `--seconds 120`, for a GPU that is there for minutes only.
+or `training.gpu` with `--seconds 120`, for a GPU that is available only for minutes.
 
-As `elunet11_cifar100.py`, but 300 epochs in one fall of the learning rate, the last 80
-of them at 32 pixels, with CutMix for a third of the images. The network is small, so
-dropout and mixing are milder than in `elunet18_cifar100_gpu.py`.
+It differs from `elunet11_cifar100.py` in its 300 epochs with a single fall of the
+learning rate, the last 80 of them at 32 pixels, and in CutMix for a third of the
+images. The network is small, so dropout and mixing are milder than in
+`elunet18_cifar100_gpu.py`.
 
-Cost: 0.945 GFLOP an image and training step at 32 pixels, 8.0 PFLOP in all, without
+Cost: 0.945 GFLOP per image and training step at 32 pixels, 8.0 PFLOP in total, without
 Muon. Result: not run yet.
 """
 

@@ -1,24 +1,24 @@
-r"""ELUNet15 at a quarter of its width on Tiny ImageNet: a recipe for few hours of CPU.
+r"""ELUNet15 at a quarter of its width on Tiny ImageNet: a recipe for hours of CPU.
 
     python -m training.train training/recipes/elunet15_tiny_imagenet.py --data DIR \
         --out RUN
 
-No normalization and no stride in the first convolution, for images of 64 pixels. Muon,
-mild dropout, crops of random size, and images that grow from 32 to 48 pixels. The
-learning rate goes up and down twice, and the images grow twice.
+No normalization, and no stride in the first convolution, since the images have 64
+pixels. Muon, mild dropout, crops of random size, and images that grow from 32 to 48
+pixels. The learning rate rises and falls twice, and the images grow twice.
 
 The weights are for images of 56 pixels (`training.publish --image-size 56`), the best
-size for 5,000 held-out images in a smaller run, docs/results/evaluation_size.csv.
-Cropped objects look larger than those of whole images, and every crop was resampled: on
-the images as they are, at 64, the network errs more than at any other size up to 80.
+size for 5,000 held-out images in a smaller run: docs/results/evaluation_size.csv.
+Objects look larger in crops than in whole images, and every crop was resampled: on the
+images as they are, at 64 pixels, the network errs more than at any other size up to 80.
 
-Cost: 1.30 GFLOP an image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 3.26
-PFLOP in all, without Muon; 195 minutes on two cores of an AMD EPYC with AVX-512 BF16.
-Result: 54.3 % top-1 on the 10,000 val images, with 55.3 % on the last training batches
-at 48. As they are, at 64, it was 47.4 %, and 39.8 % after the first fall of the rate:
-the published run goes on from a run of those 10 epochs. The first peak of the rate is
-too high: from 0.013 on, in the second epoch, the loss rose, and it was as low again
-only after the third.
+Cost: 1.30 GFLOP per image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 3.26
+PFLOP in total, without Muon; 195 minutes on two cores of an AMD EPYC with AVX-512 BF16.
+Result: 54.3 % top-1 accuracy on the 10,000 val images, with 55.3 % on the last training
+batches at 48 pixels. On the images as they are, at 64 pixels, the accuracy was 47.4 %,
+and 39.8 % after the first fall of the rate: the published run continues a run of those
+10 epochs. The first peak of the rate is too high: from 0.013 on, in the second epoch,
+the loss rose, and it recovered only after the third epoch.
 """
 
 from training.data.augmentation import random_flip
@@ -28,7 +28,7 @@ from training.engine.recipe import Recipe
 from training.engine.schedules import Consecutive, WarmupLinear
 
 
-def learning_rate(steps):
+def learning_rate(steps: int) -> Consecutive:
     """Two triangles, a warm restart (Loshchilov & Hutter, 2017)."""
     restart = 10 * steps // 21
     return Consecutive(

@@ -3,16 +3,16 @@ r"""ELUNet15 at half of its width on Tiny ImageNet: a long recipe for one GPU.
     python -m training.train training/recipes/elunet15_tiny_imagenet_gpu.py --data DIR \
         --out RUN
 
-or `training.gpu` with `--seconds 570`, for a GPU that is there for minutes only.
+or `training.gpu` with `--seconds 570`, for a GPU that is available only for minutes.
 
-As `elunet15_tiny_imagenet.py`, no normalization and no stride in the first convolution,
-but twice as wide, 100 epochs in one fall of the learning rate, images that grow from 32
-pixels over 48 to the data set's own 64, and random erasing and CutMix for the long
-schedule. The peak of the rate is below the one at which the narrower network's loss
-rose.
+As in `elunet15_tiny_imagenet.py`, there is no normalization, and no stride in the first
+convolution. But the network is twice as wide, there are 100 epochs with a single fall
+of the learning rate, the images grow from 32 over 48 to the data set's own 64 pixels,
+and the long schedule has random erasing and CutMix. The peak of the rate is below the
+one at which the narrower network's loss rose.
 
-Cost: 5.17 GFLOP an image and training step at 32 pixels, 11.4 at 48, 20.2 at 64, 96
-PFLOP in all, without Muon. Result: not run yet.
+Cost: 5.17 GFLOP per image and training step at 32 pixels, 11.4 at 48, 20.2 at 64, 96
+PFLOP in total, without Muon. Result: not run yet.
 """
 
 from training.data.augmentation import cutmix, random_erasing, random_flip

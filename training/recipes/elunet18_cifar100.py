@@ -2,12 +2,12 @@
 
     python -m training.train training/recipes/elunet18_cifar100.py --data DIR --out RUN
 
-As `elunet11_cifar100.py`: no normalization, a first convolution that starts by
-whitening, Muon instead of SGD, mild dropout, and images that grow, from 16 pixels over
-24 to 32. One triangle of the learning rate. The batch is 512, so that Muon's
-orthogonalization of 39 M weights, once per step, is a small part of it.
+As in `elunet11_cifar100.py`: no normalization, a first convolution that starts by
+whitening, Muon instead of SGD, mild dropout, and images that grow from 16 over 24 to 32
+pixels. The learning rate rises and falls once. The batch size is 512, so that Muon's
+orthogonalization of 39 M weights, once per step, is a small part of the cost.
 
-Cost: 8.98 GFLOP an image and training step at 32 pixels, 4.7 PFLOP in all, without
+Cost: 8.98 GFLOP per image and training step at 32 pixels, 4.7 PFLOP in total, without
 Muon. Result: not run to its end yet.
 """
 

@@ -3,14 +3,14 @@ r"""ELUNet18 on CIFAR-100: the paper's network, a long modern recipe for one GPU
     python -m training.train training/recipes/elunet18_cifar100_gpu.py --data DIR \
         --out RUN
 
-or `training.gpu` with `--seconds 420`, for a GPU that is there for minutes only.
+or `training.gpu` with `--seconds 420`, for a GPU that is available only for minutes.
 
-As `elunet18_cifar100.py`, no normalization and images that grow from 16 pixels over 24
-to 32, but 240 epochs: so cutout and CutMix besides crops and flips, the paper's dropout
-by half, and a larger batch, which fills the device.
+As in `elunet18_cifar100.py`, there is no normalization, and the images grow from 16
+over 24 to 32 pixels. But there are 240 epochs, so cutout and CutMix join crops and
+flips, dropout has half of the paper's rates, and a larger batch fills the device.
 
-Cost: 8.98 GFLOP an image and training step at 32 pixels, 61 PFLOP in all, without Muon.
-Result: not run yet.
+Cost: 8.98 GFLOP per image and training step at 32 pixels, 61 PFLOP in total, without
+Muon. Result: not run yet.
 """
 
 from elu_zoo.architectures import ARCHITECTURES

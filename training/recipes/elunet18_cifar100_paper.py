@@ -5,14 +5,15 @@ r"""ELUNet18 on CIFAR-100 as in section 4.2 of the paper.
 
 Initialization, preprocessing, augmentation, momentum, weight decay and dropout are as
 in `elunet11_cifar100_paper.py`; the learning rate falls once, to a tenth after 35,000
-iterations. Then the paper fine-tunes for 50,000 iterations with dropout after all
-layers of a stack, not its last one alone, and for 40,000 more with 1.5 times the rates.
+iterations. The paper then fine-tunes for 50,000 iterations with dropout after all
+layers of a stack instead of only its last, and for 40,000 more with 1.5 times the
+rates.
 
-The paper is silent on the iterations before fine-tuning. Here they are 75,000, which
-makes the run as long as that of the 11 layers.
+The paper is silent on the number of iterations before fine-tuning. Here they are
+75,000, which makes the run as long as that of the 11 layers.
 
-Cost: 8.98 GFLOP an image and training step at 32 pixels, 898 GFLOP a step, 148 PFLOP in
-all. Result: not run here; the paper reports 24.28 % test error.
+Cost: 8.98 GFLOP per image and training step at 32 pixels, 898 GFLOP per step, 148 PFLOP
+in total. Result: not run here; the paper reports 24.28 % test error.
 """
 
 import keras
@@ -30,8 +31,8 @@ LAYERS = [sum(count for count, _, _ in stack) for stack in HIDDEN_STACKS]
 DROPOUT = ARCHITECTURES["elunet18"].dropout
 
 
-def after_all_layers(factor):
-    """A rate for each layer; a single one would be for the last of its stack."""
+def after_all_layers(factor: float) -> list[list[float]]:
+    """A rate for each layer; a single rate would be for the last layer of a stack."""
     return [
         [round(factor * rate, 4)] * layers
         for layers, rate in zip(LAYERS, DROPOUT, strict=True)

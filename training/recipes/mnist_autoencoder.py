@@ -3,10 +3,10 @@
     python -m training.train training/recipes/mnist_autoencoder.py --data DIR --out RUN
 
 The loss is the squared error of the reconstruction, summed over the pixels of an image.
-Adam instead of the paper's SGD at a fixed rate, which needs 500 epochs. The paper's own
+Adam replaces the paper's SGD at a fixed rate, which needs 500 epochs. The paper's own
 training is `python -m training.paper figure3`.
 
-Cost: 0.0170 GFLOP an image and training step at 28 pixels, 0.0204 PFLOP in all.
+Cost: 0.0170 GFLOP per image and training step at 28 pixels, 0.0204 PFLOP in total.
 Result: not published yet.
 """
 

@@ -2,11 +2,11 @@
 
     python -m training.train training/recipes/mnist_classifier.py --data DIR --out RUN
 
-Muon instead of SGD, and images shifted by up to two pixels, without which so small a
-network knows its training images by heart after a few epochs. The paper's own training
-is `python -m training.paper figure2`.
+Muon replaces SGD, and images are shifted by up to two pixels; without that, even so
+small a network memorizes its training images after a few epochs. The paper's own
+training is `python -m training.paper figure2`.
 
-Cost: 0.0013 GFLOP an image and training step at 28 pixels, 0.0023 PFLOP in all.
+Cost: 0.0013 GFLOP per image and training step at 28 pixels, 0.0023 PFLOP in total.
 Result: 0.69 % test error (`mnist_classifier.mnist`), 16 minutes on two AVX2 cores of an
 AMD EPYC, one run in one piece; 0.84 % on 5,000 images held out of train.
 """
