@@ -2,9 +2,9 @@
 
     python -m training.paper figure2 --data DIR
 
-Each run is rows of docs/results/paper/FIGURE.csv; the figure lies beside it. Stopped
-and started again, an experiment resumes from its checkpoints in --runs; runs whose rows
-are in the CSV are not made again.
+Each run adds rows to docs/results/paper/FIGURE.csv; the figure is beside it. An
+experiment that was stopped resumes from its checkpoints in --runs; runs whose rows are
+in the CSV are not repeated.
 """
 
 import argparse
@@ -12,12 +12,16 @@ import csv
 import importlib
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from training.paper.experiment import Experiment
 
 FIGURES = ("figure2", "figure3")
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Args:
@@ -30,12 +34,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("figure", choices=FIGURES)
     parser.add_argument("--data", type=pathlib.Path, help="folder of the data sets")
-    parser.add_argument("--variant", action="append", help="this one only; repeatable")
+    parser.add_argument(
+        "--variant", action="append", help="run only this variant; repeatable"
+    )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1")
-    parser.add_argument("--quick", action="store_true", help="in small, in minutes")
+    parser.add_argument("--quick", action="store_true", help="a small try, in minutes")
     parser.add_argument("--runs", type=pathlib.Path, default="runs/paper")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
-    parser.add_argument("--draw", action="store_true", help="draw the figure, run none")
+    parser.add_argument("--draw", action="store_true", help="only draw the figure")
     arguments = parser.parse_args(argv)
     module = importlib.import_module(f"training.paper.{arguments.figure}")
     experiment = module.experiment
@@ -49,8 +55,19 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{path}, {path.with_suffix('.svg')}")
 
 
-def complete(experiment, rows: list[dict], arguments) -> list[dict]:
-    """Adds the rows of the variants and seeds that are not there yet."""
+def complete(
+    experiment: Experiment, rows: list[dict], arguments: argparse.Namespace
+) -> list[dict]:
+    """Runs the variants and seeds whose rows are missing.
+
+    Args:
+        experiment: The experiment.
+        rows: Rows of the CSV.
+        arguments: Parsed arguments.
+
+    Returns:
+        The rows with those added.
+    """
     for variant in arguments.variant or experiment.variants:
         there = {int(row["seed"]) for row in rows if row["variant"] == variant}
         seeds = [seed for seed in range(arguments.seeds) if seed not in there]
@@ -64,7 +81,14 @@ def complete(experiment, rows: list[dict], arguments) -> list[dict]:
 
 
 def read(path: pathlib.Path) -> list[dict]:
-    """Rows of a CSV file, as strings; none if there is no file."""
+    """Reads the rows of a CSV file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The rows, their values strings; an empty list if there is no file.
+    """
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -72,7 +96,12 @@ def read(path: pathlib.Path) -> list[dict]:
 
 
 def write(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes rows as a CSV file, floats with five significant digits."""
+    """Writes rows as a CSV file, floats with five significant digits.
+
+    Args:
+        path: Path of the file.
+        rows: At least one row, all with the same fields.
+    """
     from elu_zoo.files import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +111,7 @@ def write(path: pathlib.Path, rows: list[dict]) -> None:
         writer.writerows({k: _short(v) for k, v in row.items()} for row in rows)
 
 
-def _short(value):
+def _short(value: Any) -> Any:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 

@@ -1,12 +1,13 @@
-"""Small networks trained for all seeds at once: `jax.vmap` over seeds, `lax.scan`.
+"""Small networks trained for all seeds at once, by `jax.vmap` and `jax.lax.scan`.
 
-A step of such a network is so short that dispatching it would take longer. Needs
+A step of such a network is so short that dispatching it would take longer. It needs
 Keras's JAX backend.
 """
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,8 +18,8 @@ from elu_zoo.files import replacing
 
 def train_together(
     build: Callable[[], keras.Model],
-    batch_loss: Callable,
-    metrics: Callable,
+    batch_loss: Callable[..., Any],
+    metrics: Callable[..., Mapping[str, Any]],
     images: np.ndarray,
     targets: np.ndarray,
     *,
@@ -28,11 +29,11 @@ def train_together(
     batch_size: int,
     checkpoint: pathlib.Path,
     checkpoint_every: int = 10,
-) -> list[dict]:
-    """Trains copies of a network by SGD that differ in their seeds only.
+) -> list[dict[str, Any]]:
+    """Trains copies of a network by SGD that differ only in their seeds.
 
-    A seed decides the initialization and the order of the images, and nothing else is
-    random. Started again, the run resumes from its checkpoint.
+    A seed determines the initialization and the order of the images; nothing else is
+    random. A run that is started again resumes from its checkpoint.
 
     Args:
         build: Returns the network; called after each seed is set.
@@ -41,14 +42,15 @@ def train_together(
         metrics: Called once per epoch with a function that maps the values of the
             network's variables and images to its outputs, and with these values of one
             seed; returns a dict of scalars.
-        images: Training images, `(n, height, width, channels)`.
-        targets: Training targets, one per image.
-        seeds: Integers.
-        epochs: Passes over the images. The last, smaller batch of each is left out.
-        learning_rate: Of plain SGD, constant.
-        batch_size: Images per step and seed.
+        images: Array of shape `(n, height, width, channels)`: training images.
+        targets: Array with one training target per image.
+        seeds: The seeds.
+        epochs: Number of passes over the images. The last, smaller batch of each is
+            left out.
+        learning_rate: Constant learning rate of plain SGD.
+        batch_size: Number of images per step and seed.
         checkpoint: Path of the `.npz` file to resume from.
-        checkpoint_every: Epochs between checkpoints.
+        checkpoint_every: Number of epochs between checkpoints.
 
     Returns:
         A dict per epoch and seed: `seed`, `epoch`, `train_loss` (the mean over the
@@ -56,7 +58,7 @@ def train_together(
         `train_loss`.
 
     Raises:
-        UserError: If the checkpoint is of a run with other settings.
+        UserError: If the checkpoint is of a run with different settings.
     """
     import jax
 
@@ -76,14 +78,14 @@ def train_together(
     rows, values = _restored(checkpoint, settings, values)
     images, targets = jax.device_put(images), jax.device_put(targets)
 
-    def forward(values, images):
+    def forward(values: Any, images: Any) -> Any:
         return model.stateless_call(values, others, images)[0]
 
-    def loss_of(values, numbers):
+    def loss_of(values: Any, numbers: Any) -> Any:
         batch = images[numbers]
         return batch_loss(forward(values, batch), batch, targets[numbers])
 
-    def step(values, numbers):
+    def step(values: Any, numbers: Any) -> tuple[Any, Any]:
         loss, gradients = jax.value_and_grad(loss_of)(values, numbers)
         moved = [v - learning_rate * g for v, g in zip(values, gradients, strict=True)]
         return moved, loss
@@ -94,10 +96,10 @@ def train_together(
     )
     measure = jax.jit(jax.vmap(lambda values: metrics(forward, values)))
 
-    def add_rows(epoch, losses=None):
+    def add_rows(epoch: int, losses: np.ndarray | None = None) -> None:
         measured = {k: np.asarray(v) for k, v in measure(values).items()}
         for index, seed in enumerate(seeds):
-            row = {"seed": seed, "epoch": epoch}
+            row: dict[str, Any] = {"seed": seed, "epoch": epoch}
             row["train_loss"] = "" if losses is None else float(losses[index])
             rows.append(row | {k: float(v[index]) for k, v in measured.items()})
 
@@ -113,28 +115,35 @@ def train_together(
     return rows
 
 
-def _seeded(build, seed):
+def _seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return build()
 
 
-def _order(seed, epoch, count, batch_size):
+def _order(seed: int, epoch: int, count: int, batch_size: int) -> np.ndarray:
     """Numbers of the images of each step of an epoch, `(steps, batch_size)`."""
     order = np.random.default_rng([seed, epoch]).permutation(count)
     steps = count // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size).astype("int32")
 
 
-def _save(path, settings, values, rows):
+def _save(
+    path: pathlib.Path,
+    settings: Mapping[str, Any],
+    values: Any,
+    rows: list[dict[str, Any]],
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"settings": settings, "rows": rows})
-    arrays = {f"value{i}": np.asarray(v) for i, v in enumerate(values)}
+    arrays: dict[str, Any] = {f"value{i}": np.asarray(v) for i, v in enumerate(values)}
     with replacing(path) as part, part.open("wb") as file:
         np.savez(file, facts=np.frombuffer(text.encode(), np.uint8), **arrays)
 
 
-def _restored(path, settings, values):
-    """Rows and values of the checkpoint; without one, none and those given."""
+def _restored(
+    path: pathlib.Path, settings: Mapping[str, Any], values: list[np.ndarray]
+) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """Rows and values of the checkpoint; no rows and the given values without one."""
     if not path.is_file():
         return [], values
     with np.load(path, allow_pickle=False) as file:
@@ -143,6 +152,6 @@ def _restored(path, settings, values):
     if facts["settings"] != settings:
         raise UserError(
             f"Expected {path} to be of a run with the settings {settings}. Received: "
-            f"{facts['settings']}. Move it away to start anew."
+            f"{facts['settings']}. Move it away to start afresh."
         )
     return facts["rows"], saved

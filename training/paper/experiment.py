@@ -1,7 +1,8 @@
-"""What every experiment of the paper is to the command."""
+"""What the command needs to know of an experiment of the paper."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,12 +12,12 @@ class Experiment:
     Attributes:
         name: Name of its CSV and SVG files.
         variants: What is compared, such as activations; each is one run.
-        run: Called with data folder, checkpoint folder, variant, seeds and whether it
-            is a quick try; returns rows, one per epoch and seed.
+        run: Called with the data folder, the checkpoint folder, a variant, the seeds
+            and whether it is a quick try; returns rows, one per epoch and seed.
         draw: Called with the rows of the CSV and the path of the figure.
     """
 
     name: str
     variants: tuple[str, ...]
-    run: Callable
-    draw: Callable
+    run: Callable[..., list[dict[str, Any]]]
+    draw: Callable[..., None]

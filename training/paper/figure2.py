@@ -1,12 +1,14 @@
-"""Figure 2: MNIST, 8 hidden layers of 128 units: mean activations and training loss.
+"""Figure 2: mean activations and training loss of a deep network on MNIST.
 
 Section 4.1 of the paper: He initialization, SGD, learning rate 0.01, batches of 64, 300
-epochs, five runs. After each epoch, the mean activation of each hidden unit over a
-fixed subset of the training images; its median over all units. In the appendix, the
-variance of the activations.
+epochs, five runs. After each epoch, the mean activation of each hidden unit is taken
+over a fixed subset of the training images; the figure shows the median over all units.
+The appendix has the variance of the activations.
 """
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +29,14 @@ SUBSET = 1000
 
 
 def network(activation: str) -> keras.Model:
-    """The classifier; its outputs are the activations of each layer and the logits."""
+    """Builds the classifier.
+
+    Args:
+        activation: One of `ACTIVATIONS`.
+
+    Returns:
+        A model whose outputs are the activations of each hidden layer and the logits.
+    """
     model = elu_zoo.MNISTClassifier(
         activation=activation,
         kernel_initializer="he_normal",
@@ -37,8 +46,17 @@ def network(activation: str) -> keras.Model:
     return keras.Model(model.input, [*hidden, model.output])
 
 
-def cross_entropy(outputs, images, labels):
-    """Mean cross-entropy of the logits, the last of the outputs."""
+def cross_entropy(outputs: Any, images: Any, labels: Any) -> Any:
+    """Computes the mean cross-entropy.
+
+    Args:
+        outputs: Outputs of `network`; the last are the logits.
+        images: Not used.
+        labels: Integer tensor of shape `(n,)`.
+
+    Returns:
+        A scalar.
+    """
     losses = keras.losses.sparse_categorical_crossentropy(
         labels, outputs[-1], from_logits=True
     )
@@ -51,7 +69,7 @@ def run(
     activation: str,
     seeds: list[int],
     quick: bool,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Trains the networks of one unit.
 
     Args:
@@ -70,7 +88,7 @@ def run(
         train, test = train[:6000], test[:1000]
     subset = np.asarray(train.images[:SUBSET])
 
-    def metrics(forward, values):
+    def metrics(forward: Callable[..., Any], values: Any) -> dict[str, Any]:
         *hidden, _ = forward(values, subset)
         hidden = ops.concatenate(hidden, -1)
         answers = ops.argmax(forward(values, test.images)[-1], -1)
@@ -95,7 +113,7 @@ def run(
     )
 
 
-def draw(rows: list[dict], path: pathlib.Path) -> None:
+def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Draws the figure.
 
     Args:

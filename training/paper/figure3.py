@@ -1,4 +1,4 @@
-"""Figure 3: the MNIST autoencoder: reconstruction error at four learning rates.
+"""Figure 3: reconstruction error of the MNIST autoencoder at four learning rates.
 
 Section 4.1 of the paper: encoder 1000-500-250-30, mirrored decoder, SGD, batches of 64,
 500 epochs, fixed learning rates 1e-2, 1e-3, 1e-4 and 1e-5. The paper states neither the
@@ -8,6 +8,8 @@ initialization is He's, as in the paper's other networks.
 """
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -26,14 +28,30 @@ EPOCHS, QUICK_EPOCHS = 25, 2
 BATCH_SIZE = 64
 
 
-def squared_error(outputs, images, _):
-    """Squared error of the reconstructions, summed over pixels, mean over images."""
+def squared_error(outputs: Any, images: Any, _: Any) -> Any:
+    """Computes the squared error, summed over pixels, the mean over images.
+
+    Args:
+        outputs: Reconstructions, of shape `(n, pixels)`.
+        images: uint8 images, of shape `(n, height, width, 1)`.
+        _: Targets, not used.
+
+    Returns:
+        A scalar.
+    """
     pixels = ops.reshape(ops.cast(images, "float32") / 255, outputs.shape)
     return ops.mean(ops.sum(ops.square(outputs - pixels), -1))
 
 
 def network(activation: str) -> keras.Model:
-    """The autoencoder with one of the units."""
+    """Builds the autoencoder.
+
+    Args:
+        activation: Activation of its hidden layers.
+
+    Returns:
+        The model.
+    """
     return elu_zoo.MNISTAutoencoder(
         activation=activation, kernel_initializer="he_normal"
     )
@@ -45,7 +63,7 @@ def run(
     variant: str,
     seeds: list[int],
     quick: bool,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Trains the autoencoders of one unit at one learning rate.
 
     Args:
@@ -64,7 +82,7 @@ def run(
     if quick:
         train, test = train[:1200], test[:500]
 
-    def metrics(forward, values):
+    def metrics(forward: Callable[..., Any], values: Any) -> dict[str, Any]:
         error = squared_error(forward(values, test.images), test.images, None)
         return {"test_error": error}
 
@@ -84,7 +102,7 @@ def run(
     )
 
 
-def draw(rows: list[dict], path: pathlib.Path) -> None:
+def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Draws the figure: a panel for each learning rate.
 
     Args:

@@ -1,20 +1,28 @@
 """What the figures of the paper's experiments have in common."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from training.paper.units import Unit
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def band(axis, rows: Sequence[dict], variant: str, unit: Unit, x: str, y: str) -> None:
+
+def band(
+    axis: Axes, rows: Sequence[dict[str, Any]], variant: str, unit: Unit, x: str, y: str
+) -> None:
     """Draws the mean over seeds, and a band from the least to the greatest.
 
     Args:
-        axis: Of Matplotlib.
-        rows: Rows with the fields `variant`, `seed`, `x` and `y`.
-        variant: Whose rows to draw.
-        unit: Its unit, for label and colour.
+        axis: Matplotlib axes to draw on.
+        rows: Rows with `variant`, `seed` and the fields that `x` and `y` name.
+        variant: Variant whose rows to draw.
+        unit: Unit of the variant, for label and color.
         x: Field of the horizontal axis.
         y: Field of the vertical axis; rows without a value are left out.
     """

@@ -1,4 +1,4 @@
-"""The units that the paper compares: their names, colours and order in every figure."""
+"""The units that the paper compares: their names, colors and order in every figure."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ class Unit:
     """A unit of the paper.
 
     Attributes:
-        activation: As in the model functions' argument `activation`.
-        label: As the paper writes it.
-        color: From Okabe & Ito's palette, which colour-blind readers can tell apart.
-        marker: Of the points of a curve, for print without colours.
+        activation: As the model functions' argument `activation`.
+        label: Name in the paper.
+        color: From Okabe & Ito's palette, which color-blind readers can tell apart.
+        marker: Marker of the points of a curve, for print without colors.
     """
 
     activation: str
