@@ -2,14 +2,16 @@
 
     python -m training.benchmarks.activation_statistics [--rounds 7] [--csv FILE]
 
-The callback measures a batch of images before and after every 100th update. Printed are
-medians of the processor time of 100 steps, first measurement included, and their ratio.
-Takes about three minutes on 2 cores.
+The callback measures a batch of images before and after every 100th update. The command
+prints medians of the CPU time of 100 steps, including the first measurement, and their
+ratio. It takes about three minutes on 2 cores.
 """
 
 import argparse
 import functools
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +20,12 @@ from training.benchmarks.measuring import machine, medians, write_csv
 STEPS = 100
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -42,8 +48,17 @@ def main(argv: list[str] | None = None) -> None:
         write_csv(arguments.csv, rows)
 
 
-def fits(name: str, steps: int, batch_size: int = 64) -> dict:
-    """Calls that train a model for some steps, with the callback and without."""
+def fits(name: str, steps: int, batch_size: int = 64) -> dict[str, Callable[[], Any]]:
+    """Makes functions that train a model for some steps.
+
+    Args:
+        name: Name of the model function.
+        steps: Number of steps.
+        batch_size: Number of images per step.
+
+    Returns:
+        `"followed"`, with the callback, and `"plain"`, without it.
+    """
     from elu_zoo.diagnostics import ActivationStatistics
     from elu_zoo.models import build_model
 

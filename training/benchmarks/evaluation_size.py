@@ -1,22 +1,24 @@
-"""Measures at which image size a trained network errs least, on held-out images.
+"""Finds the image size at which a trained network errs least, on held-out images.
 
     python -m training.train RECIPE --holdout 5000 --data DIR --out RUN
     python -m training.benchmarks.evaluation_size RUN --data DIR [--csv FILE]
 
-A network that was trained on random crops, on which objects look larger, often does
-better on images larger than those crops (Touvron et al., 2019). RUN is the folder of a
-finished run that left images out. They are resized as `elu_zoo.preprocess_input` does.
+Objects look larger in random crops, so a network trained on them often does better on
+images larger than the crops (Touvron et al., 2019). RUN is the folder of a finished run
+that held images out. They are resized as `elu_zoo.preprocess_input` does.
 """
 
 import argparse
 import sys
+from typing import Any
 
 from training.benchmarks.measuring import machine, write_csv
 
 SIZES = (40, 44, 48, 52, 56, 60, 64, 72, 80)
 
 
-def main():
+def main() -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,7 +35,7 @@ def main():
     run = load_run(arguments.run)
     if not run.settings["holdout"]:
         sys.exit(f"Expected a run with --holdout. Received: {run.folder}")
-    held_out = run.load_data("holdout", arguments.data)
+    held_out: Any = run.load_data("holdout", arguments.data)
     model = run.build_model(input_shape=(None, None, held_out.channels))
     facts |= {
         "recipe": run.facts["recipe"],
@@ -43,14 +45,14 @@ def main():
     }
     rows = []
     for size in arguments.sizes:
-        figures = evaluate(model, held_out.resized(size).images, held_out.labels)
-        low, high = figures["error_interval"]
+        metrics = evaluate(model, held_out.resized(size).images, held_out.labels)
+        low, high = metrics["error_interval"]
         row = {
             "size": size,
-            "error": round(figures["error"], 4),
+            "error": round(metrics["error"], 4),
             "low": round(low, 4),
             "high": round(high, 4),
-            "loss": round(figures["loss"], 4),
+            "loss": round(metrics["loss"], 4),
         }
         print(*(f"{key} {value}  " for key, value in row.items()), flush=True)
         rows.append(facts | row)

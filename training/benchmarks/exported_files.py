@@ -2,10 +2,10 @@
 
     python -m training.benchmarks.exported_files [--rounds 51] [--csv FILE]
 
-Printed are, by format, precision, batch size and threads, the latency (median and 99th
-percentile, in milliseconds), images per second, and the ratio of those to the float32
-SavedModel's in the same rounds. Needs the package's extra `export`; takes about four
-minutes on 2 cores.
+For each format, precision, batch size and number of threads, the command prints the
+latency (median and 99th percentile, in milliseconds), the images per second, and their
+ratio to the float32 SavedModel's in the same rounds. It needs the package's extra
+`export` and takes about four minutes on 2 cores.
 """
 
 import argparse
@@ -15,11 +15,16 @@ import multiprocessing
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from elu_zoo.reference import reference_images
 from training.benchmarks.measuring import machine, timings, write_csv
+
+# Exported files by format and precision.
+Paths = Mapping[tuple[str, str], pathlib.Path]
 
 FILES = [
     ("saved_model", "float32"),
@@ -36,8 +41,18 @@ BATCHES = (1, 8, 32)
 THREADS = (1, 2)
 
 
-def write_files(folder, width):
-    """Exports every file; returns their paths and the image shape."""
+def write_files(
+    folder: pathlib.Path, width: float | None
+) -> tuple[Paths, tuple[int, ...]]:
+    """Exports every file.
+
+    Args:
+        folder: Folder to write to.
+        width: Width of a network with random weights; `None` for published weights.
+
+    Returns:
+        The paths, and the shape of an image.
+    """
     import elu_zoo
     from elu_zoo._runtimes import RUNTIMES
 
@@ -55,8 +70,19 @@ def write_files(folder, width):
     return paths, model.input_shape[1:]
 
 
-def loaded(format, path, threads):
-    """A function from images to probabilities."""
+def loaded(
+    format: str, path: pathlib.Path, threads: int
+) -> Callable[[np.ndarray], Any]:
+    """Loads an exported file.
+
+    Args:
+        format: Format of the file.
+        path: Path of the file.
+        threads: Number of threads to use.
+
+    Returns:
+        A function from float32 images to probabilities.
+    """
     from elu_zoo._runtimes import RUNTIMES
 
     if format in RUNTIMES:
@@ -67,8 +93,20 @@ def loaded(format, path, threads):
     return lambda images: signature(image=tf.constant(images))["probabilities"].numpy()
 
 
-def measure(paths, shape, threads, rounds):
-    """Rows of one number of threads; in a process of its own, for TensorFlow's."""
+def measure(
+    paths: Paths, shape: tuple[int, ...], threads: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Times all files; runs in a fresh process, since TensorFlow's threads are fixed.
+
+    Args:
+        paths: Paths of the files.
+        shape: `(height, width, channels)` of an image.
+        threads: Number of threads to use.
+        rounds: Number of rounds.
+
+    Returns:
+        Rows of the CSV file.
+    """
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -96,18 +134,32 @@ def measure(paths, shape, threads, rounds):
     return rows
 
 
-def in_a_process(function, *arguments):
-    """Calls a function in a fresh process."""
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a fresh process.
+
+    Args:
+        function: Function of a module.
+        *arguments: Arguments of the function.
+
+    Returns:
+        The result of the function.
+    """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def main(argv=None):
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=51)
-    parser.add_argument("--width", type=float, help="a network without weights")
+    parser.add_argument(
+        "--width", type=float, help="width of a network with random weights"
+    )
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
     facts, rows = machine(), []

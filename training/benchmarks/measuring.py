@@ -3,25 +3,29 @@
 import csv
 import pathlib
 import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def timings(calls, rounds, clock):
-    """Seconds of each call in each round, without a first round, which compiles.
+def timings(
+    calls: Mapping[Any, Callable[[], Any]], rounds: int, clock: Callable[[], float]
+) -> dict[Any, list[float]]:
+    """Times calls in several rounds, after one that compiles.
 
     Every round makes all calls once, in an order that rotates from round to round, so
-    that drifting clocks and other work hit all of them alike.
+    that drifting clocks and other work affect all of them alike.
 
     Args:
-        calls: Dict of functions without arguments.
+        calls: Functions without arguments, by name.
         rounds: Number of rounds.
         clock: `time.perf_counter` or `time.process_time`.
 
     Returns:
-        A dict with the names of `calls`, a list for each.
+        By name, the seconds of the call in each round.
     """
-    seconds = {name: [] for name in calls}
+    seconds: dict[Any, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for i in range(rounds + 1):
         for name in names[i % len(names) :] + names[: i % len(names)]:
@@ -31,14 +35,30 @@ def timings(calls, rounds, clock):
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def medians(calls, rounds, clock):
-    """Median of the `timings` of each call."""
+def medians(
+    calls: Mapping[Any, Callable[[], Any]], rounds: int, clock: Callable[[], float]
+) -> dict[Any, float]:
+    """Times calls as `timings` does.
+
+    Args:
+        calls: Functions without arguments, by name.
+        rounds: Number of rounds.
+        clock: `time.perf_counter` or `time.process_time`.
+
+    Returns:
+        By name, the median of the seconds of the call.
+    """
     seconds = timings(calls, rounds, clock)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def write_csv(path, rows):
-    """Writes dicts with the same keys to a file."""
+def write_csv(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a CSV file.
+
+    Args:
+        path: Path of the file.
+        rows: At least one row, all with the same fields.
+    """
     from elu_zoo.files import replacing
 
     with replacing(pathlib.Path(path)) as part, part.open("w", newline="") as file:
@@ -47,8 +67,8 @@ def write_csv(path, rows):
         writer.writerows(rows)
 
 
-def machine():
-    """The processor, its cores, and versions, as columns of a CSV file."""
+def machine() -> dict[str, Any]:
+    """Returns the processor, its cores and versions, as columns of a CSV file."""
     from training.engine import device
 
     facts = device.description()

@@ -2,20 +2,23 @@
 
     python -m training.benchmarks.step_overhead [--rounds 5] [--csv FILE]
 
-For each network and image size: the step of its recipe, with images gathered and
-augmented by the step and random numbers drawn for it, against the same step of a batch
-that is ready. The order rotates from round to round; printed are medians of processor
-time, which other work on the machine disturbs least, and the median of the shares in
-each round. `--width` makes the networks narrower, which makes the share larger.
+For each network and image size, the step of its recipe, which draws random numbers and
+gathers and augments images, is compared with the same step of a ready batch. The order
+rotates from round to round. The command prints medians of CPU time, which other work on
+the machine disturbs least, and the median of the shares in each round. `--width` makes
+the networks narrower, which makes the share larger.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from training.benchmarks.measuring import ROOT, machine, timings, write_csv
 
-# Recipe, images of the data set, sizes to train at.
+# Recipe, side of the data set's images, sizes to train at.
 CASES = [
     ("elunet11_cifar100", 32, (16, 24, 32)),
     ("elunet18_cifar100", 32, (16, 24, 32)),
@@ -23,11 +26,16 @@ CASES = [
 ]
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--width", type=float, help="instead of the recipes'")
+    parser.add_argument("--width", type=float, help="replaces the recipes'")
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
     facts, rows = machine(), []
@@ -41,8 +49,20 @@ def main(argv=None):
                 write_csv(arguments.csv, rows)
 
 
-def measure(name, side, size, arguments):
-    """A row: seconds of processor time of both steps, and the share."""
+def measure(
+    name: str, side: int, size: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Times both steps.
+
+    Args:
+        name: Name of the recipe.
+        side: Side of the data set's images in pixels.
+        size: Side to train at.
+        arguments: Parsed arguments.
+
+    Returns:
+        A row: seconds of CPU time of both steps, and the share.
+    """
     run, ready = steps(name, side, size, arguments)
     seconds = timings({"whole": run, "ready": ready}, arguments.rounds, clock())
     pairs = zip(seconds["whole"], seconds["ready"], strict=True)
@@ -59,18 +79,30 @@ def measure(name, side, size, arguments):
     }
 
 
-def clock():
-    """Processor time; on a GPU, which does not spend any, the time that passes."""
+def clock() -> Callable[[], float]:
+    """Returns the clock of CPU time, or of elapsed time with a GPU, which uses none."""
     from training.engine import device
 
     return time.perf_counter if device.accelerator() else time.process_time
 
 
-def steps(name, side, size, arguments):
-    """Functions that compute a step: all of it, and from a batch that is ready."""
+def steps(
+    name: str, side: int, size: int, arguments: argparse.Namespace
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Makes functions that compute a step.
+
+    Args:
+        name: Name of the recipe.
+        side: Side of the data set's images in pixels.
+        size: Side to train at.
+        arguments: Parsed arguments.
+
+    Returns:
+        A function for the whole step, and one for the step of a ready batch.
+    """
     import numpy as np
 
-    from elu_zoo.datasets import Dataset
+    from training.data.memory import MemoryDataset
     from training.data.stream import Stream
     from training.engine import device
     from training.engine.model import build_model
@@ -82,13 +114,14 @@ def steps(name, side, size, arguments):
         ROOT / f"training/recipes/{name}.py", batch_size=arguments.batch_size
     )
     if arguments.width:
-        recipe.model_arguments["width"] = arguments.width
+        narrow = {**recipe.model_arguments, "width": arguments.width}
+        recipe = dataclasses.replace(recipe, model_arguments=narrow)
     count = 4 * arguments.batch_size
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), "uint8")
-    data = Dataset(images, np.arange(count) % 100, tuple(map(str, range(100))))
+    data = MemoryDataset(images, np.arange(count) % 100, tuple(map(str, range(100))))
     stream = Stream(data, arguments.batch_size, recipe.augmentation, {0: size})
 
-    def prepared(*resident):
+    def prepared(*resident: Any) -> Callable[..., Any]:
         model = build_model(recipe, 100, (None, None, 3))
         optimizer = recipe.optimizer(1e-3)
         optimizer.build(model.trainable_variables)

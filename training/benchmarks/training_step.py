@@ -3,8 +3,8 @@
     python -m training.benchmarks.training_step [--rounds 3] [--csv FILE]
 
 Each setting runs in processes of its own, in an order that rotates from round to round.
-Printed are the medians in images a second and the ratio to the first row. Run it from a
-checkout; takes about three minutes on 2 cores.
+The command prints the medians in images per second and their ratio to the first row. It
+runs in a checkout and takes about three minutes on 2 cores.
 """
 
 import argparse
@@ -12,10 +12,12 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from training.benchmarks.measuring import ROOT, machine, write_csv
 
-SETTINGS = [
+SETTINGS: list[dict[str, Any]] = [
     {"onednn": "0", "precision": "float32", "image_size": 32},
     {"onednn": "1", "precision": "float32", "image_size": 32},
     {"onednn": "1", "precision": "mixed_bfloat16", "image_size": 32},
@@ -27,7 +29,7 @@ STEP = """
 import dataclasses, pathlib, statistics, sys, time
 from training.engine import device
 import keras, numpy as np
-from elu_zoo.datasets import Dataset
+from training.data.memory import MemoryDataset
 from training.data.stream import Stream
 from training.engine.model import build_model
 from training.engine.recipe import load_recipe
@@ -44,7 +46,7 @@ recipe = load_recipe(
 )
 images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3), "uint8")
 labels = np.arange(batch_size) % 100
-data = Dataset(images, labels, tuple(map(str, range(100))))
+data = MemoryDataset(images, labels, tuple(map(str, range(100))))
 model = build_model(recipe, 100, (None, None, 3))
 optimizer = recipe.optimizer(1e-3)
 optimizer.build(model.trainable_variables)
@@ -59,13 +61,14 @@ print(batch_size / statistics.median(seconds[1:]))
 """
 
 
-def main():
+def main() -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args()
 
-    speeds = [[] for _ in SETTINGS]
+    speeds: list[list[float]] = [[] for _ in SETTINGS]
     for round_ in range(arguments.rounds):
         for k in range(len(SETTINGS)):
             i = (k + round_) % len(SETTINGS)
@@ -83,7 +86,15 @@ def main():
         write_csv(arguments.csv, rows)
 
 
-def images_per_second(setting):
+def images_per_second(setting: Mapping[str, Any]) -> float:
+    """Times a setting in a fresh process.
+
+    Args:
+        setting: One of `SETTINGS`.
+
+    Returns:
+        Images per second.
+    """
     result = subprocess.run(
         [sys.executable, "-c", STEP, setting["precision"], str(setting["image_size"])],
         cwd=ROOT,

@@ -2,19 +2,21 @@
 
     python -m training.benchmarks.transfer --data DIR --csv FILE [--candidates]
 
-Each trunk on data that it has not seen: `elunet11.cifar100` on twenty classes of Tiny
-ImageNet that CIFAR-100 does not have, `elunet15.tiny_imagenet` on CIFAR-100, both on
-MNIST. Compared after equally many steps, from several seeds, each with its own images:
-`elu_zoo.finetune` with its default rates, the output layer alone on the frozen trunk (a
-linear probe), and the same network from scratch. Accuracies are of images held out of
-the training splits. All at 32×32 pixels.
+Each trunk is tried on data that it has not seen: `elunet11.cifar100` on twenty classes
+of Tiny ImageNet that CIFAR-100 does not have, `elunet15.tiny_imagenet` on CIFAR-100,
+and both on MNIST. After the same number of steps, and with several seeds, each with its
+own images, the study compares `elu_zoo.finetune` with its default rates, the output
+layer alone on the frozen trunk (a linear probe), and the same network from scratch. The
+accuracies are of images held out of the training splits, all at 32×32 pixels.
 
-`--candidates` compares settings for `finetune`'s defaults instead, on seeds that the
-study does not have: all of them on one, the most promising on two more. Those that name
-epochs take more or fewer steps than the others. Stopped and started again, it goes on
-with what the CSV file lacks; rows of weights that are no longer the published ones are
-left out. The study ends with curves in a PNG file beside that.
+`--candidates` instead compares settings for `finetune`'s defaults, on seeds that the
+study does not use: all settings on one seed, the most promising on two more. Settings
+that name epochs take more or fewer steps than the others. When started again, the
+command resumes with what the CSV file lacks; rows of weights that are no longer
+published are dropped. The study ends with curves in a PNG file beside the CSV file.
 """
+
+from __future__ import annotations
 
 import argparse
 import csv
@@ -22,15 +24,29 @@ import functools
 import itertools
 import pathlib
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from training.benchmarks.measuring import machine, write_csv
 
+if TYPE_CHECKING:
+    import keras
+
+    from elu_zoo.datasets import Dataset
+
+# Images and labels.
+Arrays = tuple[np.ndarray, np.ndarray]
+# Epochs of both stages, or the share of `STEPS` for the output layer alone.
+Stages = float | tuple[int, int]
+# Pretrained or not, the stages, and other arguments of `finetune`.
+Method = tuple[bool, Stages, dict[str, Any]]
+
 SIZE, BATCH, STEPS, STEPS_PER_EPOCH = 32, 32, 320, 32
 SEEDS = (0, 1, 2)
 
-# trunk, data, images a class
+# Trunk, data, images per class.
 STUDY = [
     ("elunet11.cifar100", "tiny_imagenet", 10),
     ("elunet15.tiny_imagenet", "cifar100", 10),
@@ -42,20 +58,29 @@ STUDY = [
 CANDIDATES_STUDY = STUDY[:2]
 
 
-def method(pretrained, stages, *rates, decay=1.0):
-    """Pretrained or not, the stages, and other arguments of `finetune`.
+def method(
+    pretrained: bool, stages: Stages, *rates: float, decay: float = 1.0
+) -> Method:
+    """Makes a method to compare.
 
-    The stages are epochs of both, or the share of `STEPS` for the output layer alone.
+    Args:
+        pretrained: Whether to start from pretrained weights.
+        stages: Epochs of both stages, or the share of `STEPS` for the output layer.
+        *rates: Learning rates of both stages.
+        decay: Factor between the learning rates of neighboring stacks.
+
+    Returns:
+        The method.
     """
     return pretrained, stages, {"learning_rate": rates, "rate_decay": decay}
 
 
-METHODS = {
+METHODS: dict[str, Method] = {
     "fine-tuned": (True, 1 / 3, {}),
     "linear probe": (True, 1.0, {}),
     "from scratch": method(False, 0.0, 0.0, 1e-3),
 }
-CANDIDATES = {
+CANDIDATES: dict[str, Method] = {
     "fine-tuned, 1e-4": method(True, 1 / 3, 1e-2, 1e-4),
     "fine-tuned, 3e-4": method(True, 1 / 3, 1e-2, 3e-4),
     "fine-tuned, 3e-4, decay 0.7": method(True, 1 / 3, 1e-2, 3e-4, decay=0.7),
@@ -86,7 +111,7 @@ FINALISTS = {
 }
 CANDIDATES_OF_SEEDS = {100: CANDIDATES, 101: FINALISTS, 102: FINALISTS}
 
-# Kinds or parts of what CIFAR-100 has, by other names.
+# Classes that CIFAR-100 has under a different name, as a kind or a part.
 KNOWN_TO_CIFAR100 = {
     *("American_alligator", "alp", "bell_pepper", "boa_constrictor", "black_widow"),
     *("bullfrog", "cash_machine", "cliff", "desk", "koala", "lampshade", "lakeside"),
@@ -95,7 +120,12 @@ KNOWN_TO_CIFAR100 = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--csv", required=True, type=pathlib.Path)
@@ -150,8 +180,18 @@ def main(argv=None):
         plot(rows, arguments.csv.with_suffix(".svg"))
 
 
-def choose(name, images, seed, folder):
-    """`(images, labels)` to learn from and to measure on."""
+def choose(name: str, images: int, seed: int, folder: str) -> list[Arrays]:
+    """Chooses images of a data set at random.
+
+    Args:
+        name: Name of the data set.
+        images: Number of images per class to learn from.
+        seed: Seed of the choice.
+        folder: Folder of the data sets.
+
+    Returns:
+        Images and labels to learn from, and those to measure on.
+    """
     data = load(name, folder)
     rng = np.random.default_rng([seed, images])
     classes = np.arange(len(data.class_names))
@@ -172,37 +212,71 @@ def choose(name, images, seed, folder):
 
 
 @functools.cache
-def load(name, folder):
+def load(name: str, folder: str) -> Dataset:
+    """Loads the training split of a data set, once.
+
+    Args:
+        name: Name of the data set.
+        folder: Folder of the data sets.
+
+    Returns:
+        The data set.
+    """
     from elu_zoo import datasets
 
     return datasets.load(name, "train", folder)
 
 
-def same(name, known):
-    """Whether CIFAR-100 has a class of Tiny ImageNet, or one of its words."""
+def same(name: str, known: set[str]) -> bool:
+    """Returns whether CIFAR-100 has a class of Tiny ImageNet, or one of its words.
+
+    Args:
+        name: Name of the class.
+        known: Names of CIFAR-100's classes.
+    """
     words = {name.lower(), *name.lower().split("_")}
     return name in KNOWN_TO_CIFAR100 or bool(words & known)
 
 
-def small_rgb(images):
+def small_rgb(images: np.ndarray) -> np.ndarray:
+    """Converts images to RGB of `SIZE` pixels.
+
+    Args:
+        images: uint8 array of shape `(n, height, width, channels)`.
+
+    Returns:
+        uint8 array of shape `(n, SIZE, SIZE, 3)`.
+    """
     from PIL import Image
 
     if images.shape[-1] == 1:  # MNIST, 28×28
         images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, -1)
     if images.shape[1] == SIZE:
         return images
-    return np.stack(
-        [
-            Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-            for image in images
-        ]
+    resized = (
+        Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        for image in images
     )
+    return np.stack([np.asarray(image) for image in resized])
 
 
-def measure(trunk, part, chosen, seed, augment):
-    """`(step, held-out accuracy)` after each epoch, at last of what is kept.
+def measure(
+    trunk: str, part: Sequence[Arrays], chosen: Method, seed: int, augment: bool
+) -> list[tuple[int, float]]:
+    """Trains by a method, and measures the held-out accuracy after each epoch.
 
-    The epoch is chosen by a fifth of the images to learn from, which are left out.
+    A fifth of the images to learn from chooses the epoch whose weights are kept.
+
+    Args:
+        trunk: Name of published weights.
+        part: Result of `choose`.
+        chosen: Method.
+        seed: Seed of the training.
+        augment: Whether to augment.
+
+    Returns:
+        `(step, accuracy)` after each epoch; the last accuracy is that of the kept
+        weights.
     """
     import keras
 
@@ -224,7 +298,7 @@ def measure(trunk, part, chosen, seed, augment):
     train, chosen_by = split_by_class(labels, 0.2, seed)
     validation = images[chosen_by], labels[chosen_by]
     images, labels = images[train], labels[train]
-    # Small sets several times an epoch, so that all have epochs of about one length.
+    # Small sets are repeated within an epoch, so that all epochs are about as long.
     times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
     if not isinstance(stages, tuple):
         images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
@@ -250,20 +324,38 @@ def measure(trunk, part, chosen, seed, augment):
         verbose=0,
         **arguments,
     )
-    # What is left at the end is the best epoch.
+    # The model has the weights of the best epoch now.
     curve[-1] = accuracy(model, held_out)
     steps = [per_epoch * epoch for epoch in range(1, len(curve) + 1)]
     return [*zip(steps, curve, strict=True)]
 
 
-def accuracy(model, data):
+def accuracy(model: keras.Model, data: Arrays) -> float:
+    """Measures the accuracy of a model.
+
+    Args:
+        model: The model.
+        data: Images and labels.
+
+    Returns:
+        Share of correct answers.
+    """
     answers = model.predict(data[0], verbose=0).argmax(-1)
     return float((answers == data[1]).mean())
 
 
-def curves(rows):
-    """Accuracies by task and method: one dict of accuracies by step a seed."""
-    tasks = {}
+def curves(
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str, str, int], dict[str, dict[str, dict[int, float]]]]:
+    """Groups rows of the CSV file.
+
+    Args:
+        rows: Rows of the CSV file.
+
+    Returns:
+        Accuracies by task, method, seed and step.
+    """
+    tasks: dict[tuple[str, str, int], Any] = {}
     for row in rows:
         task = (row["trunk"], row["data"], int(row["images_per_class"]))
         seeds = tasks.setdefault(task, {}).setdefault(row["method"], {})
@@ -272,7 +364,12 @@ def curves(rows):
     return tasks
 
 
-def report(rows):
+def report(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints mean and range of the last accuracies, by task and method.
+
+    Args:
+        rows: Rows of the CSV file.
+    """
     for (trunk, data, images), methods in curves(rows).items():
         print(f"{trunk} on {data}, {images} images per class")
         for method, seeds in methods.items():
@@ -283,7 +380,7 @@ def report(rows):
             )
 
 
-def plot(rows, path):
+def plot(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     """Draws the mean and the range of the seeds by step, one panel per task."""
     from training import figures
 

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -32,11 +33,18 @@ assert "elu_zoo" not in sys.modules
 """
 
 
-def heading(number, text):
+def heading(number: int, text: str) -> None:
+    """Prints the heading of a step.
+
+    Args:
+        number: Number of the step.
+        text: What the step does.
+    """
     print(f"\n{number}. {text}\n", flush=True)
 
 
-def main():
+def main() -> None:
+    """Runs the demo."""
     keras.utils.set_random_seed(0)
 
     heading(1, 'ELUNet11(weights="cifar100"): top-5 in % of images it has not seen')
@@ -51,8 +59,8 @@ def main():
 
     folder = IMAGES / "five_classes"
     class_names = sorted(path.name for path in folder.iterdir())
-    files = [sorted((folder / name).glob("*.jpg")) for name in class_names]
-    train, held_out = ([f[:14] for f in files], [f[14:] for f in files])
+    classes = [sorted((folder / name).glob("*.jpg")) for name in class_names]
+    train, held_out = ([f[:14] for f in classes], [f[14:] for f in classes])
     heading(2, f"Fine-tuning to {', '.join(class_names)}")
     x, y = load(train)
     validation = load(held_out)
@@ -71,7 +79,7 @@ def main():
         )
         heading(3, "A SavedModel, loaded by a process with TensorFlow only")
         print(f"  {'truth':<14}{'answer':<14} score", flush=True)
-        answers = subprocess.run(
+        served = subprocess.run(
             [
                 sys.executable,
                 "-c",
@@ -83,14 +91,21 @@ def main():
             capture_output=True,
             text=True,
         )
-        # What TensorFlow says of missing GPUs matters only if something went wrong.
-        if answers.returncode:
-            sys.exit(answers.stderr)
-        print(answers.stdout, end="")
+        # TensorFlow's messages about missing GPUs matter only after a failure.
+        if served.returncode:
+            sys.exit(served.stderr)
+        print(served.stdout, end="")
 
 
-def load(files):
-    """Images and labels of one list of files a class."""
+def load(files: Sequence[Sequence[pathlib.Path]]) -> tuple[np.ndarray, np.ndarray]:
+    """Loads image files.
+
+    Args:
+        files: One list of files per class.
+
+    Returns:
+        Images of shape `(n, height, width, 3)` and their labels, of shape `(n,)`.
+    """
     images = [Image.open(file) for group in files for file in group]
     labels = np.repeat(np.arange(len(files)), [len(group) for group in files])
     return elu_zoo.preprocess_input(images, "elunet11.cifar100"), labels
