@@ -347,6 +347,7 @@ def results_csv(manifest: Mapping) -> str:
     rows = []
     for name, record in manifest["weights"].items():
         metrics, training = record["metrics"], record["training"]
+        mean: float | None
         mean, deviation, seeds = over_seeds(record)
         if "error" not in metrics:
             mean = deviation = None
@@ -432,7 +433,7 @@ def plot(manifest: Mapping, path: pathlib.Path) -> None:
 def _draw(axis: Axes, dataset: str, rows: Sequence[Point], figures: ModuleType) -> None:
     for name, x, y, interval in rows:
         ours = interval is not None
-        error = [[y - interval[0]], [interval[1] - y]] if ours else None
+        error = [[y - interval[0]], [interval[1] - y]] if interval else None
         axis.errorbar(
             x,
             y,

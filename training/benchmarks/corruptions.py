@@ -3,14 +3,14 @@
     pip install imagecorruptions-imaug
     python -m training.benchmarks.corruptions elunet11.cifar100 --data DIR
 
-The 15 common corruptions of Hendrycks & Dietterich (2019), each at five severities, on
-images of the test set, evenly spread over it. The package has the definitions for
-ImageNet; they are harsher on small images than those of CIFAR-100-C. It brings a build
-of OpenCV that does not get along with the one of the extra `training`: install it in an
-environment of its own.
+The corruptions are the 15 common ones of Hendrycks & Dietterich (2019), each at five
+severities, on images spread evenly over the test set. The package has the definitions
+for ImageNet, which are harsher on small images than those of CIFAR-100-C. Its build of
+OpenCV conflicts with that of the extra `training`: install it in a separate
+environment.
 
-Writes `docs/results/NAME/corruptions.csv`, of which `python -m training.tables` makes
-the section on robustness of the model card.
+The command writes `docs/results/NAME/corruptions.csv`, from which
+`python -m training.tables` renders the robustness section of the model card.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ from training.benchmarks.measuring import ROOT, machine, write_csv
 from training.commands import parse, parser, positive
 
 SEVERITIES = range(1, 6)
-# These take a seed; the others draw from NumPy's global state.
+# Corruptions that take a seed; the others draw from NumPy's global state.
 SEEDED = ("impulse_noise", "glass_blur")
 
 
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("name", help="name of published weights")
     options.add_argument("--data", required=True, help="folder of the data sets")
     options.add_argument("--images", type=positive, default=2000)
-    options.add_argument("--csv", type=pathlib.Path, help="other file to write")
+    options.add_argument("--csv", type=pathlib.Path, help="a different file to write")
     arguments = parse(options, argv)
 
     facts = machine()  # Sets the environment before Keras is loaded.

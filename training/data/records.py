@@ -217,7 +217,8 @@ class RecordDataset:
 
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)
         batches = eval_batches(self[chosen], 250, size, on_corrupt="skip")
-        return np.concatenate([batch.images[batch.weights > 0] for batch in batches])
+        good = (np.asarray(batch.images)[batch.weights > 0] for batch in batches)
+        return np.concatenate(list(good))
 
     def evaluation_batches(
         self, size: int, worker: int = 0, workers: int = 1, rows: int = 250

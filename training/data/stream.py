@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Stream:
                 f"Expected at least one batch of {batch_size} training images. "
                 f"Received: {len(dataset)} images"
             )
-        self.dataset: Any = dataset
+        self.dataset = cast(Any, dataset)
         self.seed = seed
         self.batch_size, self.image_sizes = batch_size, dict(image_sizes or {})
         if 0 not in self.image_sizes:

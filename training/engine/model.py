@@ -53,7 +53,7 @@ def build_model(
 
 def layered_dropout(
     recipe: Recipe, rates: float | Sequence | None
-) -> list[list[float | None]]:
+) -> list[list[float]]:
     """Expands the dropout rates of a phase to one per layer of each hidden stack.
 
     Args:
@@ -75,7 +75,7 @@ def layered_dropout(
     return dropout_rates(rates, stacks[:-1])
 
 
-def set_dropout(model: keras.Model, rates: Sequence[Sequence[float | None]]) -> None:
+def set_dropout(model: keras.Model, rates: Sequence[Sequence[float]]) -> None:
     """Changes the rates of a model's dropout layers, in place.
 
     Args:

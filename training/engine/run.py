@@ -73,7 +73,8 @@ class Run:
             | self.arguments,
         )
         load_weights(model, self.folder / f"{which}.weights.h5")
-        record = dataclasses.replace(get_record(model), class_names=self.class_names)
+        names = tuple(self.class_names)
+        record = dataclasses.replace(get_record(model), class_names=names)
         attach_record(model, record)
         return model
 
