@@ -1,11 +1,17 @@
-"""Tiny ImageNet's decoded images are kept, and never trusted blindly."""
+"""The catalogue of data sets; Tiny ImageNet's decoded images are kept, not trusted."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import elu_zoo
+import elu_zoo.records
 from elu_zoo import datasets
+from elu_zoo.errors import UserError
 from training.data import sources
+from training.data.records import RecordDataset
 
 
 @pytest.fixture
@@ -59,3 +65,35 @@ def test_decoded_again_where_the_kept_images_will_not_do(folder, change, monkeyp
 
 def _refused(*arguments, **options):
     raise PermissionError
+
+
+@pytest.mark.parametrize(
+    "name, split, message",
+    [
+        ("imagenet", "train", "imagenet2012.*Received: 'imagenet'"),
+        ("imagenet2012", "val", "'train' or 'test'. Received: 'val'"),
+    ],
+)
+def test_no_such_data_set_or_split(tmp_path, name, split, message):
+    with pytest.raises(UserError, match=message):
+        sources.load(name, split, tmp_path)
+
+
+def test_images_on_disk_are_evaluated_with_the_temperature_of_the_model():
+    given = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+
+    class OnDisk(RecordDataset):
+        def __init__(self):
+            self.labels, self.class_names = np.array([0, 1, 1]), ("cat", "dog")
+
+        def predict(self, model):
+            return given
+
+    model = elu_zoo.MNISTClassifier(width=0.02, classes=2)
+    record = dataclasses.replace(elu_zoo.get_record(model), temperature=2.0)
+    elu_zoo.records.attach_record(model, record)
+    roots = np.sqrt(given)
+    expected = (roots / roots.sum(-1, keepdims=True))[[0, 1, 2], [0, 1, 1]]
+    metrics = OnDisk().evaluate(model)
+    assert metrics["loss"] == pytest.approx(-np.log(expected).mean())
+    assert metrics["error"] == pytest.approx(1 / 3)

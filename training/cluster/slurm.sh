@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Eight machines with eight GPUs each, one task a machine:
+# Eight machines with eight GPUs each, one task per machine:
 #
 #     sbatch training/cluster/slurm.sh RECIPE DATA RUN [OPTIONS]
 #
-# The batch is that of all GPUs together: give them enough to do, such as
-# --batch-size 1024 for 16 images each, and see docs/training.md for the learning rate.
+# The batch size counts the images of all GPUs: keep them busy, for example by
+# --batch-size 1024 for 16 images each. docs/training.md has more on the learning rate.
 #
 #SBATCH --job-name=elunet
 #SBATCH --nodes=8
@@ -18,7 +18,7 @@ set -euo pipefail
 
 recipe=$1 data=$2 out=$3
 shift 3
-# The folders are on a file system that all machines share. Each task finds the others
-# in Slurm's variables.
+# All machines must share the file system of the folders. Each task finds the others by
+# Slurm's variables.
 srun --kill-on-bad-exit=0 training/cluster/supervise.sh \
   python -m training.train "$recipe" --data "$data" --out "$out" --quiet "$@"

@@ -3,17 +3,18 @@
 #
 #     training/cluster/supervise.sh python -m training.train RECIPE --data DIR --out RUN
 #
-# One of these runs for each worker. When a worker dies, the others notice and exit with
-# status 75; all start again from the last checkpoint. The supervisor gives up, with the
-# command's status, after
+# Each worker has a supervisor. When a worker dies, the others notice and exit with status
+# 75; all start again from the last checkpoint. The supervisor gives up, with the command's
+# status, after
 #
-#   - status 2, a mistake that starting again does not mend;
-#   - 130 and 143, since the command was asked to stop by SIGINT or SIGTERM;
-#   - SUPERVISE_RESTARTS (default 20) restarts in a row of less than SUPERVISE_STEADY
+#   - status 2, a mistake that a restart does not fix;
+#   - 130 and 143, since SIGINT or SIGTERM asked the command to stop;
+#   - SUPERVISE_RESTARTS (default 20) consecutive restarts of less than SUPERVISE_STEADY
 #     (default 600) seconds each.
 #
-# Between them it waits SUPERVISE_PAUSE (default 5) seconds, and twice as long after each
-# short one, up to SUPERVISE_LONGEST_PAUSE (default 300). It passes SIGTERM and SIGINT on.
+# It waits SUPERVISE_PAUSE (default 5) seconds before a restart, and twice as long after
+# each short one, up to SUPERVISE_LONGEST_PAUSE (default 300). It forwards SIGTERM and
+# SIGINT.
 set -u
 restarts=0
 pause=${SUPERVISE_PAUSE:-5}
@@ -25,7 +26,7 @@ trap 'stop INT' INT
 
 while true; do
   begin=$SECONDS
-  # In the background bash ignores SIGINT for a command, unless told otherwise.
+  # Bash ignores SIGINT for a command in the background, unless told otherwise.
   (trap - INT TERM; exec "$@") &
   child=$!
   wait "$child"; status=$?

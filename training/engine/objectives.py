@@ -1,4 +1,4 @@
-"""What a run minimizes and the error that its log shows, by what the network is for."""
+"""What a run minimizes and the error that its log shows, by the network's purpose."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,9 +15,11 @@ class Objective:
     """The objective of a network.
 
     Attributes:
-        losses: Loss of each example, from the outputs (before their activation), the
-            images that the network was given, the targets and the label smoothing.
-        errors: Error of each example, from the same without the label smoothing.
+        losses: Called with the outputs before their activation, the images that the
+            network was given, the targets and the label smoothing; returns the loss of
+            each example.
+        errors: Called with the same arguments except the label smoothing; returns the
+            error of each example.
         unit: Format of a mean error.
         curves: Quantities of the log to draw.
     """
@@ -29,7 +31,7 @@ class Objective:
 
 
 def objective_of(model: str) -> Objective:
-    """The objective that a network is trained for.
+    """Returns the objective that a network is trained for.
 
     Args:
         model: Name of the model function.
