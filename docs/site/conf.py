@@ -55,9 +55,9 @@ default_role = "py:obj"
 
 html_theme = "furo"
 html_title = f"elu_zoo {release}"
-html_static_path = ["static"]
+html_static_path = ["static", "../../build/assets"]
 html_css_files = ["site.css"]
-html_js_files = [("sort.js", {"defer": "defer"})]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
@@ -69,6 +69,7 @@ CONTENTS = """
 :hidden:
 :caption: Guides
 
+docs/site/demo
 docs/predicting
 docs/finetuning
 docs/serving

@@ -29,3 +29,15 @@ for (const table of document.querySelectorAll(".sortable table")) {
     heading.replaceChildren(button);
   });
 }
+
+// What the theme leaves out for screen readers and keyboards.
+for (const caption of document.querySelectorAll(".caption[role=heading]")) {
+  caption.ariaLevel = 2;
+}
+for (const [name, label] of [["sidebar", "Pages"], ["toc", "On this page"]]) {
+  const drawer = document.querySelector(`.${name}-drawer`);
+  if (drawer) drawer.ariaLabel = label;
+}
+for (const code of document.querySelectorAll("pre, .table-wrapper")) {
+  code.tabIndex = 0;
+}
