@@ -231,7 +231,7 @@ def predict_on_ray(
             f"Received: {error}"
         ) from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        _start_ray()
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -253,6 +253,20 @@ def predict_on_ray(
         # Arrow's missing strings come back as NaN.
         errors = [e if isinstance(e, str) else None for e in columns["error"]]
         yield columns | {"error": np.array(errors, object)}
+
+
+def _start_ray() -> None:
+    """Starts Ray, or connects to its cluster, without its messages of progress."""
+    import ray
+
+    from elu_zoo.cli.common import held_stderr
+
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.name == "console":
+            handler.setLevel(logging.ERROR)
+    with held_stderr():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
 
 
 def find_paths(names: Iterable[str]) -> list[str]:

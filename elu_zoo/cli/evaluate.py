@@ -18,7 +18,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
+from elu_zoo.cli.common import add_model_argument, load_model, print_json, start_backend
 from elu_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("name", metavar="MODEL", help=SOURCE_HELP)
+    add_model_argument(parser, "name", metavar="MODEL")
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument(
         "folder", nargs="?", metavar="FOLDER", help="FOLDER/<class>/*.jpg"

@@ -11,14 +11,19 @@ examples:
 import argparse
 import pathlib
 
-from elu_zoo.cli.common import SOURCE_HELP, known_model, load_model, start_backend
+from elu_zoo.cli.common import (
+    add_model_argument,
+    known_model,
+    load_model,
+    start_backend,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("image", metavar="IMAGE", help="image to explain")
     parser.add_argument("--out", required=True, metavar="PNG", help="file to write")
-    parser.add_argument("--model", default="elunet11.cifar100", help=SOURCE_HELP)
+    add_model_argument(parser, "--model", default="elunet11.cifar100")
     parser.add_argument(
         "--method",
         default="occlusion",

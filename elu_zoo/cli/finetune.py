@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from elu_zoo.cli.common import SOURCE_HELP, load_model, print_json, start_backend
+from elu_zoo.cli.common import add_model_argument, load_model, print_json, start_backend
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +40,7 @@ CHECKPOINT = "checkpoint.npz"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("weights", metavar="MODEL", help=SOURCE_HELP)
+    add_model_argument(parser, "weights", metavar="MODEL")
     parser.add_argument("folder", metavar="FOLDER", help="FOLDER/<class>/*.jpg")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to create")
     parser.add_argument(

@@ -10,7 +10,8 @@ from made_up import write_class_folders
 from PIL import Image
 
 import elu_zoo
-from elu_zoo.cli import COMMANDS, main
+from elu_zoo.cli import COMMANDS, main, make_parser
+from elu_zoo.cli.common import SOURCE_HELP
 
 
 def write_test_split(folder):
@@ -36,6 +37,20 @@ def test_doctor_names_the_cache_and_the_weights(zoo, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"cache: {tmp_path / 'keras/elu_zoo'}" in printed
     assert f"elunet11.cifar100  {zoo}" in printed and "Missing: nothing" in printed
+
+
+def test_every_argument_for_a_model_completes_to_weights(zoo):
+    subparsers = make_parser()._subparsers._group_actions[0].choices
+    found = {
+        name: action.completer("elunet11")
+        for name, parser in subparsers.items()
+        for action in parser._actions
+        if action.help == SOURCE_HELP
+    }
+    assert found == dict.fromkeys(
+        ["predict", "similar", "explain", "finetune", "export", "evaluate"],
+        ["elunet11.cifar100"],
+    )
 
 
 def test_finetune_predict_export(zoo, tmp_path, capsys):
