@@ -10,20 +10,25 @@ import pytest
 from environment import on_backend
 
 TESTS = pathlib.Path(__file__).parent
-# Enough to call every layer and optimizer, and to build every model.
+# Enough to call every layer and optimizer, and to build every model; each row is a
+# process.
 CHOSEN = {
-    "test_ops.py": "",
-    "layers": "",
-    "training/test_optimizers.py": "",
-    "test_models.py": "pooling_first or without_top",
-    "test_images.py": "",
-    "test_predictions.py": "",
-    "test_diagnostics.py": "softmax or numpy",
-    "test_feature_extraction.py": "",
-    "test_finetuning.py": "",
-    "test_layerwise_adam.py": "",
-    "test_pretrained.py": "classes",
-    "test_weight_files.py": "round",
+    "ops": ("", ["test_ops.py"]),
+    "whole files": (
+        "",
+        [
+            *("layers", "training/test_optimizers.py", "test_images.py"),
+            *("test_predictions.py", "test_feature_extraction.py"),
+            *("test_finetuning.py", "test_layerwise_adam.py"),
+        ],
+    ),
+    "parts": (
+        "pooling_first or without_top or softmax or numpy or classes or round",
+        [
+            *("test_models.py", "test_diagnostics.py", "test_pretrained.py"),
+            "test_weight_files.py",
+        ],
+    ),
 }
 
 
@@ -31,16 +36,17 @@ CHOSEN = {
     keras.backend.backend() == "jax" or importlib.util.find_spec("jax") is None,
     reason="needs JAX, and another backend for the rest of the tests",
 )
-@pytest.mark.parametrize("path", CHOSEN)
-def test_on_jax(path):
+@pytest.mark.parametrize("name", CHOSEN)
+def test_on_jax(name):
+    chosen, paths = CHOSEN[name]
     environ = on_backend("jax")
-    if path == "test_ops.py":
+    if name == "ops":
         # Its bounds are those of machine code as users get it.
         del environ["XLA_FLAGS"]
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
-            *(TESTS / path, "-k", CHOSEN[path]),
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen),
+            *(TESTS / path for path in paths),
         ],
         cwd=TESTS.parent,
         env=environ,

@@ -18,6 +18,7 @@ from launch import command
 from PIL import Image
 
 from elu_zoo.errors import UserError
+from training import publish
 from training.engine import (
     checkpoint,
     dependencies,
@@ -35,18 +36,21 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def run(*arguments):
     return subprocess.run(
-        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=900
     )
 
 
-def outcome(arguments):
+def outcome(*arguments):
     """Exit status and stderr of the command, in this process."""
+    _, _, _, *arguments = command(*arguments)
     with pytest.MonkeyPatch.context() as patch, io.StringIO() as errors:
         patch.setattr(os, "_exit", sys.exit)
         patch.setattr(sys, "stderr", errors)
-        with pytest.raises(SystemExit) as stop:
-            main(list(map(str, arguments)))
-        return stop.value.code, errors.getvalue()
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            return stop.code, errors.getvalue()
+        return 0, errors.getvalue()
 
 
 def resume(recipe_path, data_dir, out, **options):
@@ -148,20 +152,17 @@ def test_events_hold_each_value_once(uninterrupted):
     assert steps == list(range(5, 81, 5))
 
 
-def test_a_finished_run_is_left_alone(uninterrupted, recipe_path, data_dir):
+def test_a_finished_run_is_left_alone(uninterrupted, recipe_path, data_dir, capsys):
     before = content(uninterrupted)
-    result = run(recipe_path, data_dir, uninterrupted)
-    assert result.returncode == 0, result.stderr
-    assert "error" in result.stdout
+    assert outcome(recipe_path, data_dir, uninterrupted) == (0, "")
+    assert "error" in capsys.readouterr().out
     after = content(uninterrupted)
     assert after[1] == before[1]
 
 
 def test_another_recipe_in_the_same_folder(uninterrupted, recipe_path, data_dir):
-    result = run(recipe_path, data_dir, uninterrupted, "--seed", "3")
-    assert result.returncode == 2
-    assert "Received: seed=3, there 0." in result.stderr
-    assert "Traceback" not in result.stderr
+    status, errors = outcome(recipe_path, data_dir, uninterrupted, "--seed", "3")
+    assert status == 2 and "Received: seed=3, there 0." in errors
 
 
 def test_a_recipe_with_other_values_or_code_is_refused(
@@ -229,8 +230,7 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(
     last = errors.splitlines()[-1]
     assert last.startswith(f"training.train: Stopped by {name}. The checkpoint of step")
     assert str(int(path.stem[-8:])) in last and "Traceback" not in errors
-    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    assert outcome(recipe_path, data_dir, out)[0] == 0
     arrays, rows = content(out)
     expected_arrays, expected_rows = content(uninterrupted)
     assert rows == expected_rows
@@ -251,7 +251,7 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(
 )
 def test_a_recipe_that_cannot_be(old, new, message, recipe_path, tmp_path, monkeypatch):
     (tmp_path / "tiny.py").write_text(recipe_path.read_text().replace(old, new))
-    status, errors = outcome([tmp_path / "tiny.py", "--data", "x", "--out", "y"])
+    status, errors = outcome(tmp_path / "tiny.py", "x", "y")
     assert status == 2 and re.search(message, errors), errors
     assert len(errors.splitlines()) == 1
 
@@ -266,16 +266,15 @@ def test_an_error_in_the_users_function_keeps_its_traceback(
             "mine(schedule, use_ema=True, ema_momentum=0.9)", "mine(schedule)"
         )
     )
-    result = run(tmp_path / "tiny.py", data_dir, tmp_path / "run")
-    assert result.returncode == 1
-    assert "Traceback" in result.stderr and "in mine" in result.stderr
+    with pytest.raises(ValueError, match="mine"):
+        outcome(tmp_path / "tiny.py", data_dir, tmp_path / "run")
 
 
 def test_a_second_process_in_the_same_folder(uninterrupted, recipe_path, data_dir):
     with (uninterrupted / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        result = run(recipe_path, data_dir, uninterrupted)
-    assert result.returncode == 75 and "Another process is at work" in result.stderr
+        status, errors = outcome(recipe_path, data_dir, uninterrupted)
+    assert status == 75 and "Another process is at work" in errors
 
 
 def test_what_was_lost_between_the_last_checkpoint_and_the_end_is_made(
@@ -288,14 +287,9 @@ def test_what_was_lost_between_the_last_checkpoint_and_the_end_is_made(
     (out / "run.json").write_text(json.dumps(facts | {"finished": False}))
     for file in (out / "curve.svg", *out.glob("events*")):
         file.unlink()
-    published = [sys.executable, "-m", "training.publish", str(out), "--name", "x.y"]
-    result = subprocess.run(
-        [*published, "--data", str(data_dir)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 1
-    assert "which was stopped after step 80" in result.stderr
-    result = run(recipe_path, data_dir, out)
-    assert result.returncode == 0, result.stderr
+    with pytest.raises(SystemExit, match="which was stopped after step 80"):
+        publish.main([str(out), "--name", "x.y", "--data", str(data_dir)])
+    assert outcome(recipe_path, data_dir, out) == (0, "")
     assert (out / "curve.svg").is_file() and list(out.glob("events*"))
     assert json.loads((out / "run.json").read_text())["finished"]
 
@@ -433,16 +427,15 @@ def test_a_damaged_checkpoint_is_passed_over(
     shutil.copytree(uninterrupted, out)
     newest, before = find(out)
     damage(newest)
-    result = run(recipe_path, data_dir, out)
-    assert result.returncode == 0, result.stderr
-    assert f"{newest.name} to be a checkpoint; it is damaged" in result.stderr
-    assert "from step 75 of 80" in result.stderr
+    status, errors = outcome(recipe_path, data_dir, out)
+    assert status == 0, errors
+    assert f"{newest.name} to be a checkpoint; it is damaged" in errors
+    assert "from step 75 of 80" in errors
     assert content(out)[1] == content(uninterrupted)[1]
     for path in (newest, before):
         damage(path)
-    result = run(recipe_path, data_dir, out)
-    assert result.returncode == 2
-    assert "All are damaged" in result.stderr and "Traceback" not in result.stderr
+    status, errors = outcome(recipe_path, data_dir, out)
+    assert status == 2 and "All are damaged" in errors
     assert find(out) == [newest, before]
 
 
@@ -467,16 +460,13 @@ def test_a_folder_that_cannot_be_written(
     assert last_line.startswith("training.train: ")
     assert f"of step {int(before.stem[11:])} in {out} is whole" in last_line
     assert find(out) == [before]
-    result = run(recipe_path, data_dir, out)
-    assert result.returncode == 0, result.stderr
+    assert outcome(recipe_path, data_dir, out) == (0, "")
     for name, array in content(out)[0].items():
         np.testing.assert_array_equal(array, content(uninterrupted)[0][name])
 
 
 def test_missing_data_and_recipe_are_named(recipe_path, tmp_path):
-    result = run(recipe_path, tmp_path / "nowhere", tmp_path / "run")
-    assert result.returncode == 2
-    assert "nowhere" in result.stderr and "Traceback" not in result.stderr
-    result = run(tmp_path / "no.py", tmp_path, tmp_path / "run")
-    assert result.returncode == 2
-    assert "training/recipes/elunet11_cifar100.py" in result.stderr
+    status, errors = outcome(recipe_path, tmp_path / "nowhere", tmp_path / "run")
+    assert status == 2 and "nowhere" in errors
+    status, errors = outcome(tmp_path / "no.py", tmp_path, tmp_path / "run")
+    assert status == 2 and "training/recipes/elunet11_cifar100.py" in errors
