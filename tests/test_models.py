@@ -183,24 +183,29 @@ def test_whitening_learns_from_the_images_after_normalization():
     np.testing.assert_allclose(variances[1:], 1, atol=0.1)
 
 
-@pytest.mark.parametrize("name", elu_zoo.list_models())
-def test_saved_model_gives_the_same_answer_in_a_new_process(name, tmp_path):
-    model = small(name, dropout=0.1)
-    shape = ARCHITECTURES[model.name].input_shape
-    if name == "ELUNet15":
-        shape = (64, 64, 3)
-        model = small(name, input_shape=(None, None, 3), stem_strides=1)
-    x = images(3, shape[0], shape[-1])
-    model.save(tmp_path / "model.keras")
-    np.save(tmp_path / "x.npy", x)
+def test_saved_models_give_the_same_answers_in_a_new_process(tmp_path):
+    expected = {}
+    for name in elu_zoo.list_models():
+        model = small(name, dropout=0.1)
+        shape = ARCHITECTURES[model.name].input_shape
+        if name == "ELUNet15":
+            shape = (64, 64, 3)
+            model = small(name, input_shape=(None, None, 3), stem_strides=1)
+        x = images(3, shape[0], shape[-1])
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.x.npy", x)
+        expected[name] = np.asarray(model(x))
     code = (
         "import sys, numpy as np, keras, elu_zoo\n"
-        "model = keras.saving.load_model(sys.argv[1] + '/model.keras')\n"
-        "x = np.load(sys.argv[1] + '/x.npy')\n"
-        "np.save(sys.argv[1] + '/y.npy', np.asarray(model(x)))\n"
+        "for name in sys.argv[1:]:\n"
+        "    model = keras.saving.load_model(f'{name}.keras')\n"
+        "    np.save(f'{name}.y.npy', np.asarray(model(np.load(f'{name}.x.npy'))))\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x), rtol=1e-6)
+    command = [sys.executable, "-c", code, *expected]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    for name, y in expected.items():
+        found = np.load(tmp_path / f"{name}.y.npy")
+        np.testing.assert_allclose(found, y, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", elu_zoo.list_models())

@@ -139,7 +139,7 @@ def test_models_made_of_a_model_have_its_record(pets, derive):
     assert records.get_record(derive(pets)) == RECORD
 
 
-@pytest.mark.parametrize("first", ["elu_zoo, keras", "keras, elu_zoo", "elu_zoo"])
+@pytest.mark.parametrize("first", ["keras, elu_zoo", "elu_zoo"])
 def test_a_new_process_has_the_record(pets, tmp_path, first):
     path = tmp_path / "model.keras"
     pets.save(path)
