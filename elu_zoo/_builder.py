@@ -175,7 +175,8 @@ def _pretrained(
             if layer.weights
             else ()
         ):
-            target.assign(_widened(np.array(source), target.shape))
+            array = keras.ops.convert_to_numpy(source)
+            target.assign(_widened(array, target.shape))
     return model
 
 

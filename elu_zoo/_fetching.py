@@ -73,14 +73,14 @@ def resolve(
     if text in list_weights():
         raise UserError(
             f"Expected weights of this model, one of {published}. Received: "
-            f"weights={text!r}, which are of a different one"
+            f"weights={text!r}, which belong to a different model"
         )
     raise UserError(
-        f"No weights {text!r} are published yet for this model. Published for it: "
-        f"{published}; in all: {list_weights()}. To make them, write a recipe like "
-        "those in training/recipes of a checkout, then `python -m training.train "
-        "RECIPE --data DIR --out RUN` and `python -m training.publish RUN --name "
-        f"{model}.{text} --data DIR`. Received: weights={text!r}"
+        f"No weights {text!r} have been published for this model. Published for it: "
+        f"{published}; for all models: {list_weights()}. To make your own, write a "
+        "recipe like those in training/recipes of a checkout, then run `python -m "
+        "training.train RECIPE --data DIR --out RUN` and `python -m training.publish "
+        f"RUN --name {model}.{text} --data DIR`. Received: weights={text!r}"
         + did_you_mean(text, published)
     )
 
@@ -115,14 +115,14 @@ def fetch(name: str) -> pathlib.Path:
         except (OSError, ValueError, http.client.HTTPException) as error:
             tried.append(f"{place}: {error}")
     if not sources:
-        tried.append("no URL: none is in the manifest, none in ELU_ZOO_MIRROR")
+        tried.append("no URL: neither the manifest nor ELU_ZOO_MIRROR has one")
     elsewhere = "" if record.packaged else " It is too large for the installed package."
     raise OSError(
         f"Expected to find the weights {name!r}: file {record.file} of "
         f"{record.bytes} bytes with SHA-256 {record.sha256}.{elsewhere} Run "
         f"`elu-zoo fetch {name}` where a URL or folder that has it can be reached "
-        "(name others in ELU_ZOO_MIRROR, one per line), or put the file in one of "
-        "these places. Tried:" + "".join(f"\n  {line}" for line in tried)
+        "(ELU_ZOO_MIRROR takes more, one per line), or put the file in one of these "
+        "places. Tried:" + "".join(f"\n  {line}" for line in tried)
     )
 
 
@@ -160,7 +160,7 @@ def _download_once(url: str, target: pathlib.Path, record: Record) -> pathlib.Pa
     except OSError as error:
         raise OSError(
             f"not tried, because the cache cannot be written to ({error}); set "
-            "KERAS_HOME to another folder"
+            "KERAS_HOME to a different folder"
         ) from error
     with locked:
         try:

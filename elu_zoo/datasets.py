@@ -286,7 +286,7 @@ def tiny_imagenet_files(
     folder = _folder(data_dir, "tiny-imagenet-200", "wnids.txt")
     if not (folder / "wnids.txt").is_file():
         raise FileNotFoundError(
-            f"Expected the unpacked tiny-imagenet-200.zip in {folder}. It is not there."
+            f"Expected the unpacked tiny-imagenet-200.zip in {folder}. Received: none"
         )
     ids = (folder / "wnids.txt").read_text().split()
     words = dict(
@@ -391,8 +391,8 @@ def _tfds(name: str, data_dir: pathlib.Path, split: str, expected: str) -> Datas
         )
     except Exception as error:
         raise FileNotFoundError(
-            f"Expected {expected}, or that TensorFlow Datasets finds or downloads "
-            f"{name} in {data_dir}; it could not: {error}"
+            f"Expected {expected}, or a data set {name} in {data_dir} that TensorFlow "
+            f"Datasets finds or downloads; it could not: {error}"
         ) from error
     examples = tfds.data_source(name, split=split, data_dir=data_dir)
     features = builder.info.features

@@ -414,16 +414,16 @@ def manifest() -> dict[str, Any]:
     if path is None:
         raise FileNotFoundError(
             f"Expected a manifest of the weights in one of {[*map(str, places)]}. "
-            + ("Set ELU_ZOO_MANIFEST anew." if override else "Install elu_zoo again.")
+            + ("Correct ELU_ZOO_MANIFEST." if override else "Reinstall elu_zoo.")
         )
     try:
         # Windows editors may start a file with a byte-order mark.
         content = json.loads(path.read_text("utf-8-sig"))
         if not isinstance(content["weights"], dict):
-            raise TypeError("its 'weights' are no object")
+            raise TypeError("its 'weights' is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"Expected {path} to be a manifest of weights. It is not: {error}"
+            f"Expected {path} to be a manifest of weights, but it is not: {error}"
         ) from error
     return content
 
