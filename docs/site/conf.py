@@ -7,6 +7,7 @@ that the repository shows, and their links work in both.
 import csv
 import importlib
 import inspect
+import os
 import pathlib
 import pkgutil
 import re
@@ -14,7 +15,9 @@ import shutil
 import sys
 
 from docutils import nodes
+from docutils.parsers.rst.states import Inliner
 from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
@@ -23,6 +26,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import elu_zoo  # noqa: E402
+from elu_zoo.cli import make_parser  # noqa: E402
 
 project = "elu_zoo"
 author = "The elu_zoo maintainers"
@@ -43,6 +47,7 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["kserve", "mlserver"]
 autodoc_typehints = "description"
@@ -50,8 +55,7 @@ autodoc_typehints_description_target = "documented_params"
 autosummary_generate = False
 napoleon_use_ivar = True
 add_module_names = False
-# Docstrings write code in single backticks, as Markdown does.
-default_role = "py:obj"
+default_role = "code_or_name"
 
 html_theme = "furo"
 html_title = f"elu_zoo {release}"
@@ -94,6 +98,7 @@ training/benchmarks/README
 :caption: Reference
 
 docs/site/api/index
+docs/site/commands
 docs/contributing
 docs/changelog
 ```
@@ -120,14 +125,29 @@ def public_names() -> set[str]:
     return names
 
 
+def results() -> dict:
+    """The rows of the results."""
+    with open(ROOT / "docs/results/results.csv", newline="") as file:
+        return {"rows": list(csv.DictReader(file))}
+
+
+def commands() -> dict:
+    """What the subcommands print for `--help`, in lines of 80 characters."""
+    os.environ["COLUMNS"] = "80"
+    (subparsers,) = make_parser()._subparsers._group_actions
+    return {"helps": {k: v.format_help() for k, v in subparsers.choices.items()}}
+
+
+TEMPLATES = {"docs/site/results": results, "docs/site/commands": commands}
+
+
 def read_source(app: Sphinx, name: str, source: list[str]) -> None:
     """Adds what the site has and the repository's pages have not."""
     if name == root_doc:
         source[0] += CONTENTS
-    if name == "docs/site/results":
-        with open(ROOT / "docs/results/results.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        source[0] = app.builder.templates.render_string(source[0], {"rows": rows})
+    if name in TEMPLATES:
+        values = TEMPLATES[name]()
+        source[0] = app.builder.templates.render_string(source[0], values)
     folder = (ROOT / name).parent
 
     def unlinked(match: re.Match) -> str:
@@ -135,6 +155,27 @@ def read_source(app: Sphinx, name: str, source: list[str]) -> None:
         return match[1] if is_folder else match[0]
 
     source[0] = LINK.sub(unlinked, source[0])
+
+
+def code_or_name(
+    role: str, raw: str, text: str, line: int, inliner: Inliner, *more: object
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    """What docstrings write in single backticks, as Markdown does.
+
+    It is linked if something documented has such a name; single words such as `resize`
+    are more often arguments.
+    """
+    is_name = re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*(\(\))?", text)
+    if is_name and re.search(r"[A-Z_.(]", text):
+        return PythonDomain.roles["obj"]("py:obj", raw, text, line, inliner)
+    return [nodes.literal(raw, text, classes=["py"])], []
+
+
+def skip_fields(
+    app: Sphinx, kind: str, name: str, value: object, skip: bool, options: dict
+) -> bool | None:
+    """Leaves out the fields of named tuples, whose classes describe them."""
+    return True if type(value).__name__ == "_tuplegetter" else None
 
 
 def check_names(app: Sphinx, env: BuildEnvironment) -> None:
@@ -166,7 +207,9 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connects the functions above."""
+    app.add_role("code_or_name", code_or_name)
     app.connect("source-read", read_source)
+    app.connect("autodoc-skip-member", skip_fields)
     app.connect("env-updated", check_names)
     app.connect("missing-reference", resolve_exported)
     app.connect("build-finished", finish)
