@@ -84,6 +84,8 @@ def test_workers_beside_tasks_that_have_no_place(kind):
             [f"rack{r}n{n}:12355" for r in (0, 1) for n in (1, 2)],
         ),
         ("b,a1", "2,1", 1, 0, 1, ["b:12355", "b:12356", "a1:12355"]),
+        # Slurm's order, such as that of its switches, is not that of the names.
+        ("b[03,1-2]", "1(x3)", 1, 1, 0, ["b03:12355", "b1:12355", "b2:12355"]),
     ],
 )
 def test_slurm(nodes, tasks, task, node, local, expected, monkeypatch):

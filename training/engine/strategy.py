@@ -346,14 +346,27 @@ def expand_nodes(text: str) -> list[str]:
     >>> expand_nodes("login,node[1-2]-ib")
     ['login', 'node1-ib', 'node2-ib']
     """
-    from ClusterShell.NodeSet import NodeSet, NodeSetException
+    from ClusterShell.RangeSet import RangeSetException
 
     try:
-        # A NodeSet is sorted, but the parts of the list need not be.
         parts = re.split(r",(?![^\[]*\])", text)
-        return [node for part in parts for node in NodeSet(part, resolver=None)]
-    except NodeSetException as error:
+        return [node for part in parts for node in _expand(part)]
+    except RangeSetException as error:
         raise ValueError(str(error)) from error
+
+
+def _expand(part: str) -> list[str]:
+    """The host names of a part; ClusterShell would sort those of several ranges."""
+    from ClusterShell.RangeSet import RangeSet
+
+    before, bracket, rest = part.partition("[")
+    if not bracket:
+        return [before]
+    ranges, closing, after = rest.partition("]")
+    if not closing:
+        raise ValueError(f"no node list: {part!r}")
+    numbers = [number for text in ranges.split(",") for number in RangeSet(text)]
+    return [f"{before}{number}{end}" for number in numbers for end in _expand(after)]
 
 
 def _tasks_per_node(text: str) -> list[int]:
