@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 
 import elu_zoo
+from elu_zoo.images import MAX_PIXELS
 
 RUNTIME = "onnxruntime-web@1.30.0"
 FILES = (
@@ -37,6 +38,7 @@ def main() -> None:
         shutil.copy(path, out)
     models = [write_model(name, out) for name in elu_zoo.list_weights()]
     index = {
+        "max_pixels": MAX_PIXELS,
         "models": [model for model in models if model],
         "samples": [path.name for path in samples],
     }

@@ -2,7 +2,7 @@
 import * as ort from "./demo/ort.wasm.min.mjs";
 
 const FOLDER = new URL("./demo/", import.meta.url);
-const MAX_PIXELS = 100e6;
+const index = fetch(new URL("index.json", FOLDER)).then((answer) => answer.json());
 const sessions = new Map();
 const byId = (id) => document.getElementById(id);
 
@@ -85,10 +85,11 @@ export function preprocess(image, how, channels) {
 
 // The pixels of a file, upright, without conversion of colors.
 async function decode(file) {
+  const { max_pixels } = await index;
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   const { width, height } = bitmap;
-  if (width * height > MAX_PIXELS) {
-    throw new Error(`${width}×${height} pixels are too many`);
+  if (width * height > max_pixels) {
+    throw new Error(`expected at most ${max_pixels} pixels, not ${width}×${height}`);
   }
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.drawImage(bitmap, 0, 0);
@@ -171,16 +172,16 @@ function sample(name, choose) {
 async function start() {
   ort.env.wasm.wasmPaths = FOLDER.href;
   ort.env.wasm.numThreads = 1;
-  const index = await (await fetch(new URL("index.json", FOLDER))).json();
+  const { models, samples } = await index;
   const select = byId("model");
-  for (const { name, bytes } of index.models) {
+  for (const { name, bytes } of models) {
     select.add(new Option(`${name} (${(bytes / 1e6).toFixed(1)} MB)`, name));
   }
-  const model = () => index.models[select.selectedIndex];
+  const model = () => models[select.selectedIndex];
   const choose = (file) => file && answer(file, model());
   select.addEventListener("change", () => choose(latest));
   byId("file").addEventListener("change", (event) => choose(event.target.files[0]));
-  byId("samples").append(...index.samples.map((name) => sample(name, choose)));
+  byId("samples").append(...samples.map((name) => sample(name, choose)));
   document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
