@@ -358,7 +358,9 @@ def load_image_folder(
     and warns with their number and first names. Hidden files and what operating systems
     leave behind are skipped silently.
 
-    Images are decoded in several threads, directly into the result.
+    Images are decoded in several threads, directly into the result. For folders that do
+    not fit in memory, `elu_zoo.image_files.open_image_folder` leaves them in their
+    files, and `elu_zoo.finetune` decodes them batch by batch.
 
     Args:
         folder: Path of a folder of class folders, `<class>/*.jpg`, whose files
