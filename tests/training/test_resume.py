@@ -400,7 +400,7 @@ def test_splits_that_do_not_fit_each_other(tmp_path):
     )
     write("train", ("apple", "grass", "sky"))
     write("test", ("Sky", "apple", "grass"))
-    with pytest.raises(ValueError, match="not among them: Sky"):
+    with pytest.raises(ValueError, match="does not know: Sky"):
         inputs.load_data(recipe, tmp_path)
     shutil.rmtree(tmp_path / "test")
     write("test", ("apple", "grass", "sky"), (8, 6))
