@@ -11,22 +11,23 @@ from environment import on_backend
 
 TESTS = pathlib.Path(__file__).parent
 # Enough to call every layer and optimizer, and to build every model; each row is a
-# process.
+# process. JAX compiles for long, so the tests that train are few.
 CHOSEN = {
     "ops": ("", ["test_ops.py"]),
     "whole files": (
         "",
         [
             *("layers", "training/test_optimizers.py", "test_images.py"),
-            *("test_predictions.py", "test_feature_extraction.py"),
-            *("test_finetuning.py", "test_layerwise_adam.py"),
+            "test_predictions.py",
         ],
     ),
     "parts": (
-        "pooling_first or without_top or softmax or numpy or classes or round",
+        "pooling_first or without_top or softmax or numpy or classes or round "
+        "or two_colors or own_rate or rest_of_the_network",
         [
             *("test_models.py", "test_diagnostics.py", "test_pretrained.py"),
-            "test_weight_files.py",
+            *("test_weight_files.py", "test_finetuning.py", "test_layerwise_adam.py"),
+            "test_feature_extraction.py",
         ],
     ),
 }

@@ -106,7 +106,10 @@ def test_preprocessing_with_statistics_can_be_left_out(zoo):
         ({"weights": "elu", "activation": "relu"}, "activation='elu'.*'relu'"),
         ({"weights": "elu", "batch_normalization": True}, "batch_normalization=False"),
         ({"weights": "elu", "preprocessing": "rescale"}, "'standardize'.*'rescale'"),
-        ({"weights": "imagenet"}, r"have been published.*elunet11\.tiny.*training\.publish"),
+        (
+            {"weights": "imagenet"},
+            r"have been published.*elunet11\.tiny.*training\.publish",
+        ),
         ({"weights": "elunet18.other"}, "belong to a different model"),
         ({"weights": "tinny"}, "Did you mean elunet11.tiny"),
         ({"weights": "elunet11"}, "one name of"),
