@@ -65,6 +65,7 @@ def test_answers_below_the_threshold_are_none_of_these(zoo, tmp_path):
         Predictor(NAME, threshold=2)
 
 
+@pytest.mark.slow
 def test_ray_with_a_worker_killed_in_the_middle(zoo, tmp_path):
     """Two workers, of which one is lost: the rows of one process, in their order."""
     ray = pytest.importorskip("ray")
