@@ -7,7 +7,8 @@ Adam replaces the paper's SGD at a fixed rate, which needs 500 epochs. The paper
 training is `python -m training.paper figure3`.
 
 Cost: 0.0170 GFLOP per image and training step at 28 pixels, 0.0204 PFLOP in total.
-Result: not published yet.
+Result: a squared error of 4.24 per test image, 8.0 % of the variance
+(`mnist_autoencoder.mnist`), in 74 minutes on two AVX2 cores beside much other work.
 """
 
 import keras
