@@ -233,7 +233,7 @@ def _cifar(
         labels[start:end] = records[:, label_bytes - 1]
         planes = records[:, label_bytes:].reshape(-1, 3, 32, 32)
         images[start:end] = planes.transpose(0, 2, 3, 1)
-    return Dataset(images, labels, tuple(names.read_text().split()))
+    return Dataset(images, labels, tuple(names.read_text("utf-8").split()))
 
 
 def _records(
@@ -288,9 +288,10 @@ def tiny_imagenet_files(
         raise FileNotFoundError(
             f"Expected the unpacked tiny-imagenet-200.zip in {folder}. Received: none"
         )
-    ids = (folder / "wnids.txt").read_text().split()
+    ids = (folder / "wnids.txt").read_text("utf-8").split()
     words = dict(
-        line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines()
+        line.split("\t", 1)
+        for line in (folder / "words.txt").read_text("utf-8").splitlines()
     )
     names = tuple(words[wnid].split(",")[0].replace(" ", "_") for wnid in ids)
     if split == "train":
@@ -300,7 +301,9 @@ def tiny_imagenet_files(
             for file in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
         ]
     else:
-        annotations = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        annotations = (
+            (folder / "val" / "val_annotations.txt").read_text("utf-8").splitlines()
+        )
         rows = [line.split("\t")[:2] for line in annotations]
         files = [
             (folder / "val" / "images" / file, ids.index(wnid)) for file, wnid in rows

@@ -142,7 +142,9 @@ class ActivationStatistics(keras.callbacks.Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
         if self.filename:
-            file = self._files.enter_context(open(self.filename, "a", newline=""))
+            file = self._files.enter_context(
+                open(self.filename, "a", encoding="utf-8", newline="")
+            )
             self._writers.append(functools.partial(_write_csv, file))
         if self.log_dir:
             import tensorflow as tf

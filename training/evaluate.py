@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(text, end="")
         return
     with replacing(pathlib.Path(arguments.out)) as part:
-        part.write_text(text)
+        part.write_text(text, "utf-8")
     print(
         f"{arguments.source} on {metrics['n']} {arguments.split} images of {dataset}: "
         f"error {error_text({'metrics': metrics})}"

@@ -75,7 +75,7 @@ def drawing(
                 figure.savefig(
                     part, format="svg", transparent=True, metadata={"Date": None}
                 )
-                part.write_text(_themed(part.read_text()))
+                part.write_text(_themed(part.read_text("utf-8")), "utf-8")
         finally:
             plt.close(figure)
 

@@ -70,13 +70,13 @@ def render(
     }
     texts[results / "results.csv"] = results_csv(manifest)
     if readme:
-        texts[readme] = updated(readme.read_text(), manifest)
+        texts[readme] = updated(readme.read_text("utf-8"), manifest)
     from elu_zoo.files import replacing
 
     (pretrained / "cards").mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         with replacing(path) as part:
-            part.write_text(text)
+            part.write_text(text, "utf-8")
     plot(manifest, results / "error.svg")
 
 

@@ -43,7 +43,7 @@ def main() -> None:
         "samples": [path.name for path in samples],
     }
     # Last, since its presence means that all is there.
-    (out / "index.json").write_text(json.dumps(index, ensure_ascii=False))
+    (out / "index.json").write_text(json.dumps(index))
 
 
 def write_runtime(out: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     predictions = model.predict(elu_zoo.preprocess_input(files, model), verbose=0)
     answers = elu_zoo.decode_predictions(predictions, top=3, model=model)
     with replacing(OUT) as part:
-        part.write_text(drawing(files, answers))
+        part.write_text(drawing(files, answers), "utf-8")
 
 
 def drawing(files: list[pathlib.Path], answers: list[list[tuple]]) -> str:
