@@ -54,8 +54,13 @@ def test_the_oldest_keras_is_the_one_that_pyproject_names():
     assert f'"keras>={OLDEST_KERAS}"' in (ROOT / "pyproject.toml").read_text()
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("age", ["oldest", "installed"])
+@pytest.mark.parametrize(
+    "backend, age",
+    [
+        *(("tensorflow", "oldest"), ("tensorflow", "installed"), ("jax", "installed")),
+        pytest.param("jax", "oldest", marks=pytest.mark.slow),
+    ],
+)
 def test_logits(request, backend, age):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}")

@@ -2,7 +2,10 @@
 
 import functools
 import http.server
+import importlib
+import io
 import json
+import logging
 import os
 import pathlib
 import subprocess
@@ -60,18 +63,36 @@ def python(*arguments, **environment):
     )
 
 
+def command(module, *arguments):
+    """The outcome of a command, in this process."""
+    main = importlib.import_module(module).main
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as errors:
+        patch.setattr(os, "_exit", sys.exit)
+        patch.setattr(sys, "stderr", errors)
+        # The handler of the log keeps the stderr of its time.
+        patch.setattr(logging.getLogger("training"), "handlers", [])
+        try:
+            status = main(list(map(str, arguments))) or 0
+        except SystemExit as stop:
+            status = stop.code
+        if isinstance(status, str):
+            print(status, file=errors)
+            status = 1
+        return SimpleNamespace(returncode=status, stderr=errors.getvalue())
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("publish")
     write_images(folder / "data")
     (folder / "tiny15.py").write_text(RECIPE)
-    result = python(
-        *("-m", "training.train", folder / "tiny15.py", "--quiet"),
+    result = command(
+        *("training.train", folder / "tiny15.py", "--quiet"),
         *("--data", folder / "data", "--out", folder / "run"),
     )
     assert result.returncode == 0, result.stderr
-    result = python(
-        *("-m", "training.publish", folder / "run", "--name", "elunet15.imagenet"),
+    result = command(
+        *("training.publish", folder / "run", "--name", "elunet15.imagenet"),
         *("--data", folder / "data", "--pretrained", folder / "pretrained"),
         *("--results", folder / "results"),
     )
@@ -138,8 +159,8 @@ def test_a_stranger_loads_them_from_a_server(published, tmp_path):
 
 def test_another_seed_then_publishing_again(published):
     def publish(run, *more):
-        return python(
-            *("-m", "training.publish", published / run, "--name", "elunet15.imagenet"),
+        return command(
+            *("training.publish", published / run, "--name", "elunet15.imagenet"),
             *("--data", published / "data", "--pretrained", published / "pretrained"),
             *("--results", published / "results", *more),
         )
@@ -152,8 +173,8 @@ def test_another_seed_then_publishing_again(published):
     again = publish("run", "--another-seed")
     assert again.returncode == 1 and "a seed other than [0]" in again.stderr
     for out, more in (("run-1", ()), ("longer", ("--epochs", 7))):
-        result = python(
-            *("-m", "training.train", published / "tiny15.py", "--quiet", *more),
+        result = command(
+            *("training.train", published / "tiny15.py", "--quiet", *more),
             *("--data", published / "data", "--out", published / out, "--seed", 1),
         )
         assert result.returncode == 0, result.stderr
@@ -209,8 +230,8 @@ def test_another_seed_then_publishing_again(published):
     ],
 )
 def test_what_must_not_be_published(published, arguments, message):
-    result = python(
-        *("-m", "training.publish", published / "run", *arguments),
+    result = command(
+        *("training.publish", published / "run", *arguments),
         *("--data", published / "data", "--pretrained", published / "pretrained"),
         *("--results", published / "results"),
     )
@@ -219,16 +240,16 @@ def test_what_must_not_be_published(published, arguments, message):
 
 
 def test_no_run_no_weights(tmp_path):
-    result = python(
-        "-m", "training.publish", tmp_path, "--name", "elunet11.x", "--data", tmp_path
+    result = command(
+        "training.publish", tmp_path, "--name", "elunet11.x", "--data", tmp_path
     )
     assert result.returncode == 1
     assert "log.csv" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_an_evaluation_finds_out_first_that_it_cannot_be_written(tmp_path):
-    result = python(
-        *("-m", "training.evaluate", tmp_path, "--data", tmp_path),
+    result = command(
+        *("training.evaluate", tmp_path, "--data", tmp_path),
         *("--out", tmp_path / "no folder/figures.json"),
     )
     assert result.returncode == 1

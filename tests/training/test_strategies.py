@@ -52,6 +52,7 @@ CASES = {
     "jax 2": (1, "jax", ["--cpu-devices", "2"], "jax"),
     "jax 4": (1, "jax", ["--cpu-devices", "4"], "jax"),
 }
+SLOW = ("4 workers", "jax 2", "jax 4")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def finished(data_dir, tmp_path_factory):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if "4" in name else ())
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
         for name in CASES
         if CASES[name][3]
     ],
