@@ -59,4 +59,4 @@ test-lowest: .venv-lowest/installed
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-docs .venv-lowest .venv-test
+	rm -rf build .venv-demo .venv-docs .venv-lowest .venv-test

@@ -131,14 +131,7 @@ def build(
         )
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
-        new = dataclasses.replace(
-            new,
-            class_names=(),
-            temperature=1.0,
-            calibrated_on=0,
-            threshold=0.0,
-            metrics={},
-        )
+        new = new.unmeasured(class_names=())
     attach_record(model, new)
     return model
 

@@ -128,21 +128,42 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+def find_architecture(model: str) -> tuple[str, Architecture] | None:
+    """Finds the architecture of a model function.
+
+    Args:
+        model: Name of the model function or of the architecture, in any case.
+
+    Returns:
+        The architecture's name and itself, or `None` if there is none.
+
+    Example:
+
+    >>> find_architecture("MNISTAutoencoder")[0]
+    'mnist_autoencoder'
+    """
+    for name, architecture in ARCHITECTURES.items():
+        if model.lower() in (name, architecture.model.lower()):
+            return name, architecture
+    return None
+
+
 def reconstructs(model: str) -> bool:
     """Tells whether the outputs of a network are the pixels of the image.
 
     Args:
-        model: Name of the model function.
+        model: Name of the model function, in any case.
 
     Returns:
         Whether some architecture of that name reconstructs its input.
 
     Example:
 
-    >>> reconstructs("MNISTAutoencoder"), reconstructs("ELUNet11")
+    >>> reconstructs("mnistautoencoder"), reconstructs("ELUNet11")
     (True, False)
     """
-    return any(a.reconstructs for a in ARCHITECTURES.values() if a.model == model)
+    found = find_architecture(model)
+    return found is not None and found[1].reconstructs
 
 
 def dropout_rates(dropout: Any, stacks: Sequence[Stack]) -> list[list[float]]:

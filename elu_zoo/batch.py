@@ -101,8 +101,9 @@ class Predictor:
             array of strings of shape `(n, top)`, the most probable first;
             `"probabilities"`, float32 of the same shape; and `"error"`, an array of
             shape `(n,)`, `None` for images and a message for everything else, which has
-            empty names and zeros. With `embeddings`, `"vector"`, float32 of shape
-            `(n, units)`, replaces the first two.
+            empty names and zeros. If no class reaches the threshold, the first name is
+            "none of these", with the highest probability. With `embeddings`,
+            `"vector"`, float32 of shape `(n, units)`, replaces the first two.
 
         Raises:
             UserError: If a dict has neither `"bytes"` nor `"path"`.

@@ -106,7 +106,7 @@ def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> np.ndarra
         An integer array with one number per class of the data set.
 
     Raises:
-        UserError: If the model lacks a class of the data set.
+        UserError: If the model lacks a class of the data set, or has two of one name.
 
     Example:
 
@@ -117,7 +117,12 @@ def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> np.ndarra
         return np.arange(len(names))
     numbers = {name: number for number, name in enumerate(class_names)}
     unknown = [name for name in names if name not in numbers]
-    if unknown or len(numbers) < len(class_names):
+    if len(numbers) < len(class_names):
+        raise UserError(
+            "Expected different class names, to find the labels by. Received: "
+            f"{len(class_names)} names, {len(numbers)} of them different"
+        )
+    if unknown:
         raise UserError(
             f"Expected the {len(class_names)} classes that the network was trained on. "
             f"Received: {len(names)} classes, of which the network does not know: "

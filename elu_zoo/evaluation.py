@@ -191,10 +191,16 @@ def measure_reconstructions(
             f"outputs of shape {outputs.shape}"
         )
     error = float(np.square(outputs - pixels).sum(-1).mean())
+    variance = float(pixels.var(0).sum())
+    if not variance:
+        raise UserError(
+            "Expected at least two different images, to compare the error with their "
+            f"variance. Received: {len(images)} images without variance"
+        )
     return {
         "n": len(images),
         "reconstruction_error": error,
-        "unexplained_variance": error / float(pixels.var(0).sum()),
+        "unexplained_variance": error / variance,
     }
 
 

@@ -210,8 +210,8 @@ def heat_map(
         **settings: Further arguments of the method's function.
 
     Returns:
-        A float32 array of shape `(n, height, width)` with values from 0 to 1, the
-        largest value of each image; all 0 if nothing is evidence for the class.
+        A float32 array of shape `(n, height, width)` with values from 0 to 1, where
+        1 is the largest of each image; all 0 if nothing is evidence for the class.
 
     Raises:
         UserError: If there is no such method, or an argument does not fit the model.

@@ -497,24 +497,17 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     arguments = dict(record.arguments)
     if "classes" in arguments:
         arguments["classes"] = model.output_shape[-1]
-    changes: dict[str, Any] = {
-        "arguments": arguments,
-        "temperature": 1.0,
-        "calibrated_on": 0,
-        "threshold": 0.0,
-        "metrics": {},
-    }
-    if names:
-        changes["class_names"] = tuple(names)
-    attach_record(model, dataclasses.replace(record, **changes))
+    class_names = tuple(names) if names else record.class_names
+    new = record.unmeasured(arguments=arguments, class_names=class_names)
+    attach_record(model, new)
 
 
 def _note_size(model: keras.Model, size: tuple[int, int]) -> None:
     """Puts the size of the training images into the record, if the model takes any."""
     record, (height, width) = record_of(model), size
     if record and height == width and model.input_shape[1:3] == (None, None):
-        how = record.preprocessing or Preprocessing(height, height)
-        how = how.scaled(height)
+        how = record.preprocessing
+        how = how.scaled(height) if how else Preprocessing(height, height)
         attach_record(model, dataclasses.replace(record, preprocessing=how))
 
 

@@ -52,7 +52,7 @@ class ImageFiles:
     ) -> None:
         self.paths = [pathlib.Path(path) for path in paths]
         self.size, self.channels, self.cache_bytes = size, channels, cache_bytes
-        self.preprocessing = preprocessing or {"resize": size}
+        self.preprocessing = {"resize": size} | dict(preprocessing or {})
         self._room = cache_bytes // (size * size * channels)
         self._cache: dict[int, np.ndarray] = {}
 
@@ -197,6 +197,9 @@ class Batches(keras.utils.PyDataset):
             augmentation.
         augment: Whether to flip images at random and shift them by up to an eighth of
             their size.
+
+    Raises:
+        UserError: If images are to be augmented without a seed.
     """
 
     def __init__(
@@ -208,6 +211,10 @@ class Batches(keras.utils.PyDataset):
         augment: bool = False,
     ) -> None:
         super().__init__()
+        if augment and seed is None:
+            raise UserError(
+                "Expected a seed to augment images. Received: seed=None, augment=True"
+            )
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.seed, self.augment = seed, augment
         self.epoch = 0

@@ -91,8 +91,8 @@ def preprocess_input(x: Any, model: Any = None) -> np.ndarray:
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         raise UserError(
-            "Expected a model to resize images of different sizes for: "
-            f"preprocess_input(x, model). Received: images of {sizes}, model=None"
+            "Expected a model, whose input size images of different sizes are resized "
+            f"to: preprocess_input(x, model). Received: images of {sizes}, model=None"
         )
     return np.stack(images)
 
@@ -598,11 +598,10 @@ def _image_error(error: Exception, path: Any, name: Any) -> ImageError:
 def _decoded(image: "Image.Image", channels: int) -> "Image.Image":
     """The upright pixels of an opened image; checks the size before decoding."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width}×{height}, more than {MAX_PIXELS:,} pixels")
-    if max(image.size) > MAX_RATIO * min(image.size):
+    if not within_limits(height, width):
         raise ValueError(
-            f"{width}×{height}, one side more than {MAX_RATIO} times the other"
+            f"{width}×{height}, more than {MAX_PIXELS:,} pixels or one side more than "
+            f"{MAX_RATIO} times the other"
         )
     image.load()
     turn = _turn(image.info.get("exif"))

@@ -493,7 +493,9 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
     names = path.with_name("class_names.json")
     if record_of(model) is None and names.is_file():
         # Version 0.1 kept the class names in this file.
-        model.layers[0].record = _record_of_names(model, json.loads(names.read_text()))
+        model.layers[0].record = _record_of_names(
+            model, json.loads(names.read_text("utf-8"))
+        )
     return model
 
 

@@ -111,11 +111,10 @@ def threshold_of(model: keras.Model | str | None, threshold: float | None) -> fl
     >>> threshold_of("elunet11.cifar100", None)
     0.0
     """
-    record = get_record(model) if isinstance(model, str) else model and record_of(model)
-    record = record or Record()
     if threshold is not None:
-        record = dataclasses.replace(record, threshold=threshold)
-    return record.threshold
+        return Record(threshold=threshold).threshold
+    record = get_record(model) if isinstance(model, str) else model and record_of(model)
+    return record.threshold if record else 0.0
 
 
 def set_threshold(model: keras.Model, threshold: float | None) -> None:

@@ -173,6 +173,22 @@ class Record:
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
 
+    def unmeasured(self, **changes: Any) -> Record:
+        """Returns a copy without what was measured on the weights.
+
+        Args:
+            **changes: Other fields to change.
+
+        Returns:
+            A `Record` with no metrics, temperature 1 and threshold 0.
+        """
+        measured: dict[str, Any] = {
+            "temperature": 1.0,
+            "calibrated_on": 0,
+            "threshold": 0.0,
+        }
+        return dataclasses.replace(self, metrics={}, **measured, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields that differ from their defaults as plain JSON values.
 

@@ -128,7 +128,10 @@ def measure_held_out(
     if temperature is None:
         temperature = fit_temperature(probabilities, labels)
         if record := record_of(model):
-            attach_record(model, dataclasses.replace(record, temperature=temperature))
+            new = dataclasses.replace(
+                record, temperature=temperature, calibrated_on=len(labels)
+            )
+            attach_record(model, new)
     probabilities = with_temperature(probabilities, temperature)
     if folder is None:
         return measure(probabilities, labels, class_names)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from elu_zoo import datasets
-from elu_zoo.errors import ImageError
+from elu_zoo.errors import ImageError, UserError
 
 DATA = os.environ.get("ELU_ZOO_DATA")
 needs_data = pytest.mark.skipif(
@@ -142,3 +142,8 @@ def test_real_tiny_imagenet():
     assert data.images.shape == (10_000, 64, 64, 3)
     assert (np.bincount(data.labels) == 50).all()
     assert len(set(data.class_names)) == 200
+
+
+def test_a_model_with_two_classes_of_one_name_has_no_numbers():
+    with pytest.raises(UserError, match="2 names, 1 of them different"):
+        datasets.class_numbers(["a"], ["a", "a"])

@@ -31,7 +31,6 @@ def address():
     handler = functools.partial(
         http.server.SimpleHTTPRequestHandler, directory=SITE.as_posix()
     )
-    handler.log_message = lambda *_: None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/docs/site/demo.html"

@@ -114,3 +114,5 @@ def test_reconstructions_against_loops():
     assert figures["unexplained_variance"] == pytest.approx(error / spread)
     with pytest.raises(UserError, match=r"\(5, 9\). Received.*\(5, 8\)"):
         measure_reconstructions(outputs[:, :8], images)
+    with pytest.raises(UserError, match="two different images"):
+        measure_reconstructions(outputs[:1], images[:1])

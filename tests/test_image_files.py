@@ -7,7 +7,7 @@ from PIL import Image
 
 import elu_zoo
 from elu_zoo.errors import UserError
-from elu_zoo.image_files import ImageFiles, open_image_folder
+from elu_zoo.image_files import Batches, ImageFiles, open_image_folder
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 5 * 32 * 32 * 3, 2**20])
@@ -68,3 +68,8 @@ def test_labels_are_those_of_the_class_names(tmp_path):
     (tmp_path / "red/0.jpg").unlink()
     with pytest.raises(UserError, match="two folders"), pytest.warns(UserWarning):
         open_image_folder(tmp_path)
+
+
+def test_augmentation_needs_a_seed():
+    with pytest.raises(UserError, match="seed=None, augment=True"):
+        Batches(np.zeros((2, 8, 8, 3)), np.zeros(2, int), 2, augment=True)

@@ -30,14 +30,25 @@ CHOSEN = {
             "test_feature_extraction.py",
         ],
     ),
+    "training": (
+        "",
+        [
+            *("test_finetuning.py", "test_layerwise_adam.py"),
+            "test_feature_extraction.py",
+        ],
+    ),
 }
+SLOW = ("training",)
 
 
 @pytest.mark.skipif(
     keras.backend.backend() == "jax" or importlib.util.find_spec("jax") is None,
     reason="needs JAX, and another backend for the rest of the tests",
 )
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=pytest.mark.slow if x in SLOW else ()) for x in CHOSEN],
+)
 def test_on_jax(name):
     chosen, paths = CHOSEN[name]
     environ = on_backend("jax")

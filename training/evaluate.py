@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         part.write_text(text, "utf-8")
     print(
         f"{arguments.source} on {metrics['n']} {arguments.split} images of {dataset}: "
-        f"error {error_text({'metrics': metrics})}"
+        f"error {error_text(metrics)}"
         + (
             f", top-5 error {metrics['top5_error']:.2%}, calibration error "
             f"{metrics['calibration_error']:.2%}"

@@ -40,7 +40,8 @@ VALIDATION_SHARD = 1000
 # The images of a shard: `(file name, label, place in the archive)`.
 Group = list[tuple[str, int, tarfile.TarInfo]]
 
-logger = logging.getLogger(__name__)
+# Not __name__, which is "__main__" when this runs as a command.
+logger = logging.getLogger("training.prepare")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

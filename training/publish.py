@@ -42,6 +42,7 @@ from training.tables import error_text, main_error, over_seeds, render
 if TYPE_CHECKING:
     import keras
 
+    from elu_zoo.architectures import Architecture
     from training.data.protocol import Examples
     from training.engine.run import Run
 
@@ -122,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"training.publish: {error}")
     print(
         f"{arguments['name']}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
-        f"error {error_text(record)}, seeds {over_seeds(record)[2]}"
+        f"error {error_text(record['metrics'])}, seeds {over_seeds(record)[2]}"
     )
 
 
@@ -159,13 +160,11 @@ def publish(
         UserError: If a run is not finished, the name does not fit its model, `"best"`
             would choose by the test set, or `holdout_run` is of a different recipe.
     """
-    from elu_zoo.architectures import ARCHITECTURES
     from elu_zoo.files import replacing
 
     finished = _finished(run)
     model_name, _, tag = name.partition(".")
-    of_run = finished.settings["model"]
-    key = next(k for k, a in ARCHITECTURES.items() if a.model == of_run)
+    key, _ = _architecture(finished)
     if model_name != key or not tag:
         raise UserError(
             f"Expected a name like {key}.<tag> for this run. Received: {name!r}"
@@ -209,6 +208,14 @@ def publish(
     return record
 
 
+def _architecture(run: Run) -> tuple[str, Architecture]:
+    from elu_zoo.architectures import find_architecture
+
+    found = find_architecture(run.settings["model"])
+    assert found, run.settings["model"]  # The run has built it.
+    return found
+
+
 def _about_file(name: str, content: bytes) -> dict[str, Any]:
     digest = hashlib.sha256(content).hexdigest()
     return {
@@ -223,12 +230,10 @@ def _about_file(name: str, content: bytes) -> dict[str, Any]:
 def _about_model(
     run: Run, model: keras.Model, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    from elu_zoo.architectures import ARCHITECTURES
     from training.engine.cost import multiply_adds
 
     name, side = run.settings["model"], run.facts["input_shape"][0]
-    architecture = next(a for a in ARCHITECTURES.values() if a.model == name)
-    any_size = bool(architecture.pyramid_levels)
+    any_size = bool(_architecture(run)[1].pyramid_levels)
     return {
         "model": name,
         "arguments": run.arguments,

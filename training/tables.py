@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from elu_zoo import datasets
+from elu_zoo.architectures import reconstructs
 from training.commands import parse, parser
 
 if TYPE_CHECKING:
@@ -124,25 +125,24 @@ def main_error(metrics: Mapping) -> float:
     return metrics["error"] if "error" in metrics else metrics["reconstruction_error"]
 
 
-def error_text(record: Mapping) -> str:
-    """Words the test error for the README's table.
+def error_text(metrics: Mapping) -> str:
+    """Formats the test error.
 
     Args:
-        record: Record of the manifest, or a dict of its `metrics`.
+        metrics: Metrics of a record.
 
     Returns:
         A percentage with its interval, or the squared error of an autoencoder.
 
     Example:
 
-    >>> error_text({"metrics": {"error": 0.25, "error_interval": [0.241, 0.259]}})
+    >>> error_text({"error": 0.25, "error_interval": [0.241, 0.259]})
     '25.00% (24.1%–25.9%)'
-    >>> error_text({"metrics": {"reconstruction_error": 3.14159}})
-    'squared error 3.14 per image'
+    >>> error_text({"reconstruction_error": 3.14159})
+    '3.14 (squared error per image)'
     """
-    metrics = record["metrics"]
     if "error" not in metrics:
-        return f"squared error {metrics['reconstruction_error']:.2f} per image"
+        return f"{metrics['reconstruction_error']:.2f} (squared error per image)"
     low, high = metrics["error_interval"]
     return f"{metrics['error']:.2%} ({low:.1%}–{high:.1%})"
 
@@ -190,7 +190,7 @@ def robustness(path: pathlib.Path, record: Mapping) -> dict | None:
 def card(
     name: str,
     record: Mapping,
-    figures: Mapping,
+    metrics: Mapping,
     curve: str,
     corrupted: Mapping | None = None,
 ) -> str:
@@ -199,7 +199,7 @@ def card(
     Args:
         name: Name of the weights.
         record: Their record in the manifest.
-        figures: Their metrics, a result of `elu_zoo.evaluation.measure`.
+        metrics: Their metrics, a result of `elu_zoo.evaluation.measure`.
         curve: File name of the learning curve among the results.
         corrupted: Their errors on corrupted images, a result of `robustness`.
 
@@ -207,13 +207,13 @@ def card(
         The card as Markdown.
     """
     mean, deviation, seeds = over_seeds(record)
-    ranked = sorted(figures.get("class_error", {}).items(), key=lambda item: item[1])
+    ranked = sorted(metrics.get("class_error", {}).items(), key=lambda item: item[1])
     shown = min(8, len(ranked) // 2)
     arguments = record["arguments"].items()
     text = _template().render(
         name=name,
         record=record,
-        figures=figures,
+        metrics=metrics,
         curve=curve,
         corrupted=corrupted,
         mean=mean,
@@ -227,9 +227,9 @@ def card(
         resized_from=record.get("resized_from"),
         made_with=[f"{k}={v!r}" for k, v in arguments if k != "classes"],
         input=_input(record),
-        reconstructs="class_error" not in figures,
+        reconstructs=reconstructs(record["model"]),
         calibrated_on=record.get("calibrated_on", 0),
-        digits=0 if figures.get("error", 1) > 0.1 else 1,
+        digits=0 if metrics.get("error", 1) > 0.1 else 1,
         extremes=list(zip(ranked[:shown], ranked[::-1][:shown], strict=True)),
         options="".join(
             f" --{option.replace('_', '-')} {value}"
@@ -318,7 +318,7 @@ def table(manifest: Mapping) -> str:
         top5 = f"{metrics['top5_error']:.2%}" if "error" in metrics else "–"
         rows.append(
             f"| [`{name}`](pretrained/cards/{name}.md) | {record['dataset']['name']} "
-            f"| {error_text(record)} | {runs} "
+            f"| {error_text(record['metrics'])} | {runs} "
             f"| {top5} | {record['parameters'] / 1e6:.2f} M "
             f"| {record['multiply_adds'] / 1e6:.3g} M | {record['bytes'] / 1e6:.1f} MB "
             f"| {training['epochs']} epochs, {training['flop'] / 1e15:.3g} PFLOP, "

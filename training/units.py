@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,16 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from elu_zoo import datasets
     from elu_zoo.cli.common import load_model
-    from elu_zoo.errors import UserError
     from elu_zoo.files import replacing
     from elu_zoo.records import get_record
 
     record = get_record(arguments.name)
     data = datasets.load(record.dataset["name"], arguments.split, arguments.data)
     if record.preprocessing is None:
-        raise UserError(
-            f"Expected weights of images of one size. Received: {arguments.name}"
-        )
+        sys.exit(f"Expected weights of images of one size. Received: {arguments.name}")
     images = data.resized(record.preprocessing.crop).images[: arguments.images]
     model, _ = load_model(arguments.name)
     page = draw(model, np.asarray(images), arguments.units, arguments.columns)

@@ -29,7 +29,7 @@ import elu_zoo  # noqa: E402
 from elu_zoo.cli import make_parser  # noqa: E402
 
 project = "elu_zoo"
-author = "The elu_zoo maintainers"
+author = "The elu_zoo authors"
 release = elu_zoo.__version__
 root_doc = "README"
 include_patterns = [

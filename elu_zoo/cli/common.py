@@ -148,6 +148,16 @@ def add_model_argument(parser: argparse.ArgumentParser, name: str, **how: Any) -
     action.completer = _complete_model  # type: ignore[attr-defined]  # argcomplete's
 
 
+def add_resize_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the side of the images."""
+    parser.add_argument(
+        "--resize",
+        type=int,
+        metavar="SIDE",
+        help="image side in pixels, for models that take any size",
+    )
+
+
 def _complete_model(prefix: str, **_: Any) -> list[str]:
     import argcomplete
 

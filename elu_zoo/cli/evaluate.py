@@ -117,13 +117,14 @@ def run(arguments: argparse.Namespace) -> None:
 def _run_on_folder(arguments: argparse.Namespace) -> None:
     start_backend()
     from elu_zoo.image_files import open_image_folder
-    from elu_zoo.images import image_side
+    from elu_zoo.images import preprocessing_of
     from elu_zoo.records import record_of
     from elu_zoo.reports import measure_held_out
 
     model, class_names = load_model(arguments.name)
+    how = preprocessing_of(model)
     images, labels, _ = open_image_folder(
-        arguments.folder, image_side(model), model.input_shape[-1], class_names
+        arguments.folder, how["crop"], model.input_shape[-1], class_names, how
     )
     record = record_of(model)
     temperature = record.temperature if record else 1.0

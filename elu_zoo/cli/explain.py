@@ -13,6 +13,7 @@ import pathlib
 
 from elu_zoo.cli.common import (
     add_model_argument,
+    add_resize_argument,
     known_model,
     load_model,
     start_backend,
@@ -36,12 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CLASS",
         help="class to explain (default: the most probable one)",
     )
-    parser.add_argument(
-        "--resize",
-        type=int,
-        metavar="SIDE",
-        help="image side in pixels, for models that take any size",
-    )
+    add_resize_argument(parser)
     parser.add_argument(
         "--top",
         type=int,

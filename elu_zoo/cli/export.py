@@ -9,6 +9,7 @@ import argparse
 
 from elu_zoo.cli.common import (
     add_model_argument,
+    add_resize_argument,
     known_model,
     load_model,
     print_json,
@@ -51,12 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="classes per answer of a SavedModel (default: 5)",
     )
-    parser.add_argument(
-        "--resize",
-        type=int,
-        metavar="SIDE",
-        help="image side in pixels, for models that take any size",
-    )
+    add_resize_argument(parser)
     parser.add_argument(
         "--threshold",
         type=float,

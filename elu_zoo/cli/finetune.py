@@ -24,7 +24,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from elu_zoo.cli.common import add_model_argument, load_model, print_json, start_backend
+from elu_zoo.cli.common import (
+    add_model_argument,
+    add_resize_argument,
+    load_model,
+    print_json,
+    start_backend,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -97,12 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the images to measure on (default: 0.2); 0 holds none out, and "
         "keeps the last epoch, not the best",
     )
-    parser.add_argument(
-        "--resize",
-        type=int,
-        metavar="SIDE",
-        help="image side in pixels, for models that take any size",
-    )
+    add_resize_argument(parser)
     parser.add_argument(
         "--tensorboard", metavar="DIR", help="folder for TensorBoard event files"
     )
@@ -135,6 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _make_repeatable(arguments.seed)
     source, known_names = load_model(arguments.weights)
+    # Checked before the training, which resets it.
     set_threshold(source, arguments.threshold)
     how = preprocessing_of(source, arguments.resize)
     images, labels, class_names = image_files.open_image_folder(

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
                 len(record.class_names),
                 _size(record.input_shape),
                 f"{record.metrics['error']:.2%}" if "error" in record.metrics else "-",
-                f"{(record.parameters or 0) / 1e6:.2f} M",
+                f"{record.parameters / 1e6:.2f} M" if record.parameters else "-",
                 f"{record.bytes / 1e6:.1f} MB",
             )
         )

@@ -22,7 +22,12 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from elu_zoo.cli.common import add_model_argument, known_model, start_backend
+from elu_zoo.cli.common import (
+    add_model_argument,
+    add_resize_argument,
+    known_model,
+    start_backend,
+)
 
 if TYPE_CHECKING:
     from elu_zoo.batch import Predictor
@@ -33,12 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images to classify")
     add_model_argument(parser, "--model", default="elunet11.cifar100")
-    parser.add_argument(
-        "--resize",
-        type=int,
-        metavar="SIDE",
-        help="image side in pixels, for models that take any size",
-    )
+    add_resize_argument(parser)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="classes per image (default: 5)"
     )

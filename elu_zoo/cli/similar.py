@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from elu_zoo.cli.common import (
     add_model_argument,
+    add_resize_argument,
     known_model,
     print_json,
     start_backend,
@@ -32,12 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", metavar="QUERY", help="image to compare with")
     parser.add_argument("folder", metavar="FOLDER", help="images to search")
     add_model_argument(parser, "--model", default="elunet11.cifar100")
-    parser.add_argument(
-        "--resize",
-        type=int,
-        metavar="SIDE",
-        help="image side in pixels, for models that take any size",
-    )
+    add_resize_argument(parser)
     parser.add_argument(
         "--top",
         type=int,

@@ -72,8 +72,7 @@ class SavedModel(kserve.Model):
 
 def _images(payload: object) -> list[bytes]:
     """The encoded images of a request."""
-    instances = payload.get("instances") if isinstance(payload, dict) else None
-    if not isinstance(payload, dict) or not isinstance(instances, list):
+    if not isinstance(payload, dict) or not isinstance(payload.get("instances"), list):
         raise RequestError(
             'Expected {"instances": [{"b64": BASE64}, ...]}. Received: a request '
             "without a list of instances"
@@ -84,7 +83,7 @@ def _images(payload: object) -> list[bytes]:
             "Expected signature_name to be 'serve_bytes'. Received: "
             f"signature_name={ascii(signature)[:40]}"
         )
-    return [_content(instance) for instance in instances]
+    return [_content(instance) for instance in payload["instances"]]
 
 
 def _content(instance: object) -> bytes:

@@ -162,7 +162,7 @@ def test_killed_it_resumes_to_the_same_bits(zoo, tmp_path):
     # In processes of their own: the same bits are promised between like ones.
     assert start("whole").wait(300) == 0
     checkpoint, seen = tmp_path / "out/checkpoint.npz", None
-    for number in (signal.SIGKILL, signal.SIGINT):
+    for number in (signal.SIGKILL, signal.SIGTERM):
         process, give_up = start("out"), time.monotonic() + 200
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen:
             assert process.poll() is None and time.monotonic() < give_up

@@ -1,12 +1,16 @@
 """Starts training commands in processes of their own, one or several workers."""
 
+import io
 import json
+import logging
+import os
 import pathlib
 import socket
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 from environment import on_backend
 
 from training.engine.checkpoint import find
@@ -14,6 +18,23 @@ from training.engine.checkpoint import find
 ROOT = pathlib.Path(__file__).parents[2]
 
 SUPERVISOR = ROOT / "training/cluster/supervise.sh"
+
+
+def outcome(main, *arguments):
+    """Exit status and stderr of a command of `training`, in this process."""
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as errors:
+        patch.setattr(os, "_exit", sys.exit)
+        patch.setattr(sys, "stderr", errors)
+        # The handler of the log keeps the stderr of its time.
+        patch.setattr(logging.getLogger("training"), "handlers", [])
+        try:
+            status = main(list(map(str, arguments))) or 0
+        except SystemExit as stop:
+            status = stop.code
+        if isinstance(status, str):
+            print(status, file=errors)
+            status = 1
+        return status, errors.getvalue()
 
 
 def command(recipe_path, data_dir, out, *more):

@@ -3,9 +3,7 @@
 import functools
 import http.server
 import importlib
-import io
 import json
-import logging
 import os
 import pathlib
 import subprocess
@@ -13,6 +11,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import launch
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,19 +65,8 @@ def python(*arguments, **environment):
 def command(module, *arguments):
     """The outcome of a command, in this process."""
     main = importlib.import_module(module).main
-    with pytest.MonkeyPatch.context() as patch, io.StringIO() as errors:
-        patch.setattr(os, "_exit", sys.exit)
-        patch.setattr(sys, "stderr", errors)
-        # The handler of the log keeps the stderr of its time.
-        patch.setattr(logging.getLogger("training"), "handlers", [])
-        try:
-            status = main(list(map(str, arguments))) or 0
-        except SystemExit as stop:
-            status = stop.code
-        if isinstance(status, str):
-            print(status, file=errors)
-            status = 1
-        return SimpleNamespace(returncode=status, stderr=errors.getvalue())
+    status, errors = launch.outcome(main, *arguments)
+    return SimpleNamespace(returncode=status, stderr=errors)
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,16 @@
 import csv
 import fcntl
-import io
 import json
-import logging
 import os
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import keras
+import launch
 import numpy as np
 import pytest
 from launch import command
@@ -42,18 +40,9 @@ def run(*arguments):
 
 
 def outcome(*arguments):
-    """Exit status and stderr of the command, in this process."""
+    """Exit status and stderr of `training.train`, in this process."""
     _, _, _, *arguments = command(*arguments)
-    with pytest.MonkeyPatch.context() as patch, io.StringIO() as errors:
-        patch.setattr(os, "_exit", sys.exit)
-        patch.setattr(sys, "stderr", errors)
-        # The handler of the log keeps the stderr of its time.
-        patch.setattr(logging.getLogger("training"), "handlers", [])
-        try:
-            main(arguments)
-        except SystemExit as stop:
-            return stop.code, errors.getvalue()
-        return 0, errors.getvalue()
+    return launch.outcome(main, *arguments)
 
 
 def resume(recipe_path, data_dir, out, **options):

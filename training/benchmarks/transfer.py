@@ -13,7 +13,7 @@ accuracies are of images held out of the training splits, all at 32×32 pixels.
 study does not use: all settings on one seed, the most promising on two more. Settings
 that name epochs take more or fewer steps than the others. When started again, the
 command resumes with what the CSV file lacks; rows of weights that are no longer
-published are dropped. The study ends with curves in a PNG file beside the CSV file.
+published are dropped. The study ends with curves in a SVG file beside the CSV file.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Crop:
 
     Attributes:
         draws: Number of random values that a window depends on.
-        on_host: As of an `Augmentation`.
+        on_host: As in `Augmentation`.
     """
 
     draws: ClassVar[int]

@@ -61,7 +61,7 @@ class EncodedStream(Stream):
         dataset: RecordDataset,
         batch_size: int,
         augmentation: Sequence[Any] = (),
-        image_sizes: int | Mapping[int, int] = 224,
+        image_sizes: int | Mapping[int, int] | None = 224,
         seed: int = 0,
         worker: int = 0,
         workers: int = 1,
@@ -74,6 +74,7 @@ class EncodedStream(Stream):
         self.crop = augmentation.pop(0) if own_crop else ResizedRandomCrop(256)
         if isinstance(image_sizes, int):
             image_sizes = {0: image_sizes}
+        image_sizes = image_sizes or {}
         if 0 not in image_sizes:
             raise UserError(
                 "Expected image_sizes to have a size for epoch 0, since images on disk "

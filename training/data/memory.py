@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,13 +46,7 @@ class MemoryDataset(datasets.Dataset):
 
     def stream(
         self,
-        batch_size: int,
-        augmentation: Sequence[Any] = (),
-        image_sizes: Mapping[int, int] | None = None,
-        seed: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-        *,
+        *arguments: Any,
         on_corrupt: str = "skip",
         decoder: str = "simplejpeg",
         service: str | None = None,
@@ -69,9 +63,7 @@ class MemoryDataset(datasets.Dataset):
                 "Expected a data set on disk for a tf.data service. Received: "
                 f"service={service!r} for a data set in memory"
             )
-        return Stream(
-            self, batch_size, augmentation, image_sizes, seed, worker, workers
-        )
+        return Stream(self, *arguments)
 
     def sample(self, size: int, count: int = 2000) -> np.ndarray:
         """See `Examples.sample`."""

@@ -53,6 +53,7 @@ class Examples(Protocol):
         seed: int = 0,
         worker: int = 0,
         workers: int = 1,
+        /,
         *,
         on_corrupt: str = "skip",
         decoder: str = "simplejpeg",

@@ -182,34 +182,11 @@ class RecordDataset:
         part.labels, part.class_names = numbers[self.labels], tuple(class_names)
         return part
 
-    def stream(
-        self,
-        batch_size: int,
-        augmentation: Sequence[Any] = (),
-        image_sizes: Mapping[int, int] | None = None,
-        seed: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-        *,
-        on_corrupt: str = "skip",
-        decoder: str = "simplejpeg",
-        service: str | None = None,
-    ) -> EncodedStream:
+    def stream(self, *arguments: Any, **options: Any) -> EncodedStream:
         """See `Examples.stream`."""
         from training.data.encoded import EncodedStream
 
-        return EncodedStream(
-            self,
-            batch_size,
-            augmentation,
-            image_sizes or {},
-            seed,
-            worker,
-            workers,
-            on_corrupt=on_corrupt,
-            decoder=decoder,
-            service=service,
-        )
+        return EncodedStream(self, *arguments, **options)
 
     def sample(self, size: int, count: int = 2000) -> np.ndarray:
         """See `Examples.sample`; the images are spread evenly over the data set."""

@@ -65,7 +65,9 @@ def read_sources(recipe_path: str | pathlib.Path) -> dict[str, str]:
 
 
 def code_of(text: str) -> str:
-    """Reduces a source text to its code, without docstrings, comments and type hints.
+    """Reduces a source text to its code, without docstrings and comments.
+
+    The annotations of functions do not count either.
 
     Args:
         text: Source text of a module.

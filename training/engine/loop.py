@@ -391,10 +391,8 @@ class _Run:
         )
 
     def _draw(self) -> None:
-        runlog.plot(
-            *(self.log.rows, self.out / "curve.svg", _title(self.recipe)),
-            self.objective.curves,
-        )
+        path, title = self.out / "curve.svg", _title(self.recipe)
+        runlog.plot(self.log.rows, path, title, self.objective.curves)
         runlog.write_events(self.log.rows, self.out)
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from elu_zoo import models
-from elu_zoo.architectures import ARCHITECTURES, dropout_rates, reconstructs
+from elu_zoo.architectures import dropout_rates, find_architecture, reconstructs
 from elu_zoo.errors import UserError
 from training.engine.recipe import Recipe
 
@@ -66,13 +66,9 @@ def layered_dropout(
     Raises:
         UserError: If the rates do not fit the network.
     """
-    model = recipe.model.lower()
-    stacks = next(
-        architecture.stacks
-        for name, architecture in ARCHITECTURES.items()
-        if model in (name, architecture.model.lower())
-    )
-    return dropout_rates(rates, stacks[:-1])
+    found = find_architecture(recipe.model)
+    assert found, recipe.model  # A recipe has a model function.
+    return dropout_rates(rates, found[1].stacks[:-1])
 
 
 def set_dropout(model: keras.Model, rates: Sequence[Sequence[float]]) -> None:

@@ -94,7 +94,7 @@ class Steps:
             batch: Batch of this worker.
 
         Returns:
-            `[loss, correct, count]` over the global batch, as in `train`.
+            `[loss, error, count]` over the global batch, as in `train`.
         """
         if "evaluate" not in self._compiled:
             self._compiled["evaluate"] = self._make("evaluate", None)

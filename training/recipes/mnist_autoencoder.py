@@ -23,5 +23,5 @@ recipe = Recipe(
     batch_size=256,
     epochs=20,
     learning_rate=lambda steps: WarmupLinear(0.001, steps, warmup=0.1),
-    optimizer=lambda schedule: keras.optimizers.Adam(schedule),
+    optimizer=keras.optimizers.Adam,
 )

@@ -85,11 +85,14 @@ export function preprocess(image, how, channels) {
 
 // The pixels of a file, upright, without conversion of colors.
 async function decode(file) {
-  const { max_pixels } = await index;
+  const { max_pixels, max_ratio } = await index;
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   const { width, height } = bitmap;
   if (width * height > max_pixels) {
     throw new Error(`expected at most ${max_pixels} pixels, not ${width}×${height}`);
+  }
+  if (Math.max(width, height) > max_ratio * Math.min(width, height)) {
+    throw new Error(`one side is more than ${max_ratio} times the other`);
   }
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.drawImage(bitmap, 0, 0);
@@ -99,7 +102,9 @@ async function decode(file) {
 async function load(model) {
   if (!sessions.has(model.name)) {
     const url = new URL(model.file, FOLDER).href;
-    sessions.set(model.name, await ort.InferenceSession.create(url));
+    const session = ort.InferenceSession.create(url);
+    sessions.set(model.name, session);
+    session.catch(() => sessions.delete(model.name));
   }
   return sessions.get(model.name);
 }
@@ -132,13 +137,16 @@ function show(probabilities, names) {
 }
 
 let latest = null;
+let turn = 0;
 
 async function answer(file, model) {
   latest = file;
+  turn += 1;
+  const mine = turn;
   byId("status").textContent = `Loading ${model.name} …`;
   try {
     const [probabilities, time] = await classify(file, model);
-    if (file !== latest) return;
+    if (mine !== turn) return;
     show(probabilities, model.classes);
     const picture = byId("picture");
     URL.revokeObjectURL(picture.src);
@@ -147,6 +155,7 @@ async function answer(file, model) {
     picture.hidden = false;
     byId("status").textContent = `${model.name}: ${time.toFixed(0)} ms`;
   } catch (error) {
+    if (mine !== turn) return;
     byId("answers").replaceChildren();
     byId("picture").hidden = true;
     const undecodable = error.name === "InvalidStateError";
