@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from elu_zoo._weight_files import load_weights
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from elu_zoo.models import adapt_preprocessing
@@ -207,6 +208,9 @@ class _Run:
             adapt_preprocessing(self.model, images)
             if self.recipe.initialize:
                 self.recipe.initialize(self.model, images)
+            if self.recipe.initial_weights:
+                path = dependencies.ROOT / self.recipe.initial_weights
+                load_weights(self.model, path)
         self.placement.check_equal(
             self.state["step"], "step to start from, that of the --out they share"
         )

@@ -42,6 +42,10 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "optimizer": _FUNCTION,
     "learning_rate": _FUNCTION,
     "initialize": ("a function or None", lambda x: x is None or callable(x)),
+    "initial_weights": (
+        "a path below the checkout, or None",
+        lambda x: x is None or isinstance(x, str),
+    ),
     "augmentation": (
         "augmentations of training.data.augmentation",
         lambda x: all(hasattr(one, "on_host") for one in x),
@@ -83,6 +87,8 @@ class Recipe:
             crops of images on disk) to change weights before the first step; see
             `training.engine.initialization`. The statistics of the preprocessing are
             computed from the same images.
+        initial_weights: Path of a weights file to start from, relative to the
+            checkout, with all layers of the model; see `elu_zoo.load_weights`.
         augmentation: Augmentations of `training.data.augmentation`, in order.
         image_sizes: Side of the training images in pixels, by the first epoch that has
             it, such as `{0: 24, 14: 32}`; negative epochs count from the end. A run
@@ -117,6 +123,7 @@ class Recipe:
     optimizer: Callable[..., Any]
     learning_rate: Callable[[int], Any]
     initialize: Callable[..., Any] | None = None
+    initial_weights: str | None = None
     augmentation: Sequence[Any] = ()
     image_sizes: Mapping[int, int] = dataclasses.field(default_factory=dict)
     label_smoothing: float = 0.0
@@ -188,8 +195,8 @@ def dropout_steps(dropout: Mapping[float, Any], total: int) -> dict[int, Any]:
 def smoke(recipe: Recipe, batch_size: int | None = None) -> Recipe:
     """Shrinks a recipe, to try all its parts in seconds.
 
-    Layers are narrow and images few; every image size and every phase of the dropout
-    has its turn. Everything else is unchanged.
+    Layers are narrow, their weights new, and images few; every image size and every
+    phase of the dropout has its turn. Everything else is unchanged.
 
     Args:
         recipe: The recipe.
@@ -204,6 +211,7 @@ def smoke(recipe: Recipe, batch_size: int | None = None) -> Recipe:
     return dataclasses.replace(
         recipe,
         model_arguments={**recipe.model_arguments, "width": 0.03},
+        initial_weights=None,
         batch_size=batch_size,
         epochs=max(2, len(sizes), len(recipe.dropout)),
         image_sizes=dict(enumerate(sizes)),
