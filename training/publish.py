@@ -54,6 +54,8 @@ METRICS = (
 )
 # Largest weights file in the installed package; larger ones are fetched.
 MAX_BYTES = 20_000_000
+# Folder of the results of the weights that a run started from, beside its own.
+INITIAL = "initial"
 # Files of a run to keep, by the names that they are given.
 RUN_FILES = {
     "recipe.py": "recipe.txt",
@@ -158,7 +160,8 @@ def publish(
 
     Raises:
         UserError: If a run is not finished, the name does not fit its model, `"best"`
-            would choose by the test set, or `holdout_run` is of a different recipe.
+            would choose by the test set, `holdout_run` is of a different recipe, or the
+            run started from weights other than those that it replaces.
     """
     from elu_zoo.files import replacing
 
@@ -178,21 +181,24 @@ def publish(
     model, content, metrics = _evaluated(
         finished, name, weights, test, shape, temperature
     )
+    manifest = _read_manifest(pretrained)
+    before = manifest["weights"].get(name)
+    initial = _initial(finished, before)
     record = {
         **_about_file(name, content),
         **_about_model(finished, model, shape),
         "preprocessing": test.preprocessing(shape[0]),
         "temperature": temperature,
         "calibrated_on": calibrated_on,
-        **_about_run(finished, name),
+        **_about_run(finished, name, initial),
         "metrics": {key: metrics[key] for key in METRICS if key in metrics},
         "published": datetime.date.today().isoformat(),
         "limited_by": limited_by,
     }
 
-    manifest = _read_manifest(pretrained)
-    before = manifest["weights"].get(name)
     manifest["weights"][name] = record
+    if initial:
+        _keep_initial(results / name)
     _write_results(finished, metrics, results / name)
     (pretrained / "reference").mkdir(parents=True, exist_ok=True)
     with replacing(pretrained / record["file"]) as part:
@@ -247,7 +253,30 @@ def _about_model(
     }
 
 
-def _about_run(run: Run, name: str) -> dict[str, Any]:
+def _initial(run: Run, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the record says of the weights that a run started from."""
+    path = run.settings.get("initial_weights")
+    if not path:
+        return {}
+    file = pathlib.Path(path).name
+    if before is None or before["file"] != file:
+        raise UserError(
+            "Expected a run that starts from the weights that it replaces. Received: "
+            f"{path}, while {before and before['file']} are published"
+        )
+    kept = ("epochs", "seconds", "flop")
+    return {"file": file, **{key: before["training"][key] for key in kept}}
+
+
+def _keep_initial(results: pathlib.Path) -> None:
+    """Moves the results of the initial weights to a folder of their own."""
+    files = [path for path in results.iterdir() if path.is_file()]
+    (results / INITIAL).mkdir()
+    for path in files:
+        path.rename(results / INITIAL / path.name)
+
+
+def _about_run(run: Run, name: str, initial: Mapping[str, Any]) -> dict[str, Any]:
     from training.data.sources import CATALOGUE
     from training.engine.cost import training_flop
 
@@ -274,6 +303,7 @@ def _about_run(run: Run, name: str) -> dict[str, Any]:
             ),
             "starts": facts["starts"],
             "machine": facts["machine"],
+            **({"initial": initial} if initial else {}),
         },
     }
 

@@ -108,6 +108,30 @@ def over_seeds(record: Mapping) -> tuple[float, float | None, list[int]]:
     return statistics.mean(errors), deviation, [run["seed"] for run in runs]
 
 
+def cost(record: Mapping) -> dict[str, float]:
+    """Sums what the training cost, with that of the weights that it started from.
+
+    Args:
+        record: Record of the manifest.
+
+    Returns:
+        `epochs`, `seconds` and `flop`.
+
+    Example:
+
+    >>> own = {"epochs": 5, "seconds": 60.0, "flop": 1e12}
+    >>> cost({"training": own})
+    {'epochs': 5, 'seconds': 60.0, 'flop': 1000000000000.0}
+    >>> cost({"training": own | {"initial": own}})["epochs"]
+    10
+    """
+    training = record["training"]
+    parts = [training, training["initial"]] if "initial" in training else [training]
+    return {
+        key: sum(part[key] for part in parts) for key in ("epochs", "seconds", "flop")
+    }
+
+
 def main_error(metrics: Mapping) -> float:
     """Returns the error that networks of a kind are compared by.
 
@@ -309,7 +333,7 @@ def table(manifest: Mapping) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, record in sorted(manifest["weights"].items()):
-        metrics, training = record["metrics"], record["training"]
+        metrics, training = record["metrics"], cost(record)
         mean, deviation, seeds = over_seeds(record)
         unit = "{:.1%} ± {:.1%}" if "error" in metrics else "{:.2f} ± {:.2f}"
         runs = f"{len(seeds)}" + (
@@ -346,7 +370,7 @@ def results_csv(manifest: Mapping) -> str:
     """One row per weights file, as text of a CSV file."""
     rows = []
     for name, record in manifest["weights"].items():
-        metrics, training = record["metrics"], record["training"]
+        metrics, training = record["metrics"], record["training"] | cost(record)
         mean: float | None
         mean, deviation, seeds = over_seeds(record)
         if "error" not in metrics:
@@ -403,7 +427,7 @@ def points(manifest: Mapping) -> dict[str, list[Point]]:
         panels.setdefault(record["dataset"]["name"], []).append(
             (
                 name,
-                record["training"]["flop"] / 1e15,
+                cost(record)["flop"] / 1e15,
                 100 * metrics["error"],
                 (100 * low, 100 * high),
             )

@@ -210,6 +210,44 @@ def test_another_seed_then_publishing_again(published):
     assert "--data DIR --image-size 32\n" in card
 
 
+def test_a_run_from_published_weights(published):
+    """Without a learning rate, it ends with the weights that it started from."""
+    records = published / "pretrained/manifest.json"
+    before = json.loads(records.read_text())["weights"]["elunet15.imagenet"]
+    weights = published / "pretrained" / before["file"]
+    still = RECIPE.replace("CosineDecay(2e-3, steps)", "CosineDecay(0.0, steps)")
+    recipe = still.replace("epochs=6", f"epochs=1, initial_weights='{weights}'")
+    (published / "still.py").write_text(recipe)
+    result = command(
+        *("training.train", published / "still.py", "--quiet"),
+        *("--data", published / "data", "--out", published / "still"),
+    )
+    assert result.returncode == 0, result.stderr
+    result = command(
+        *("training.publish", published / "still", "--name", "elunet15.imagenet"),
+        *("--data", published / "data", "--pretrained", published / "pretrained"),
+        *("--results", published / "results"),
+    )
+    assert result.returncode == 0, result.stderr
+    after = json.loads(records.read_text())["weights"]["elunet15.imagenet"]
+    assert after["sha256"] == before["sha256"]
+    kept = {key: before["training"][key] for key in ("epochs", "seconds", "flop")}
+    assert after["training"]["initial"] == {"file": weights.name} | kept
+    log = published / "results/elunet15.imagenet/initial/log.csv"
+    assert len(log.read_text().splitlines()) > 1
+    card = (published / "pretrained/cards/elunet15.imagenet.md").read_text()
+    assert f"started from weights published before, `{weights.name}`" in " ".join(
+        card.split()
+    )
+
+    weights.rename(weights.with_name("elsewhere"))
+    result = command(
+        *("training.train", published / "still.py", "--quiet"),
+        *("--data", published / "data", "--out", published / "without"),
+    )
+    assert result.returncode == 2 and weights.name in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
