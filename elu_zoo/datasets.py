@@ -8,7 +8,7 @@ import gzip
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -51,12 +51,12 @@ class Dataset:
         """Number of channels of the images."""
         return self.images.shape[-1]
 
-    def __getitem__(self, index: Any) -> Dataset:
+    def __getitem__(self, index: Any) -> Self:
         return dataclasses.replace(
             self, images=self.images[index], labels=self.labels[index]
         )
 
-    def resized(self, side: int) -> Dataset:
+    def resized(self, side: int) -> Self:
         """Resizes the images to a square.
 
         Args:
@@ -76,7 +76,7 @@ class Dataset:
             target[:] = resize(Image.fromarray(image), side)
         return dataclasses.replace(self, images=resized)
 
-    def with_classes(self, class_names: Sequence[str]) -> Dataset:
+    def with_classes(self, class_names: Sequence[str]) -> Self:
         """Renumbers the labels by the classes of a model.
 
         Args:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from elu_zoo._builder import HEAD, build
+from elu_zoo._record_layer import ModelRecord
 from elu_zoo.errors import UserError
 from elu_zoo.records import (
     Preprocessing,
@@ -493,10 +494,25 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
     names = path.with_name("class_names.json")
     if record_of(model) is None and names.is_file():
         # Version 0.1 kept the class names in this file.
-        model.layers[0].record = _record_of_names(
-            model, json.loads(names.read_text("utf-8"))
-        )
+        record = _record_of_names(model, json.loads(names.read_text("utf-8")))
+        return _with_record(model, record)
     return model
+
+
+def _with_record(model: keras.Model, record: Record) -> keras.Model:
+    """The same layers, and after the input one that keeps the record when saved."""
+    keeper = ModelRecord(record, name="record")
+    model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    first = model.layers[1]
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if layer is first:
+            args = (keeper(args[0]), *args[1:])
+        return layer(*args, **kwargs)
+
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: layer, call_function=call
+    )
 
 
 def _record_of_names(model: keras.Model, class_names: Sequence[str]) -> Record:

@@ -12,6 +12,7 @@ import elu_zoo
 from elu_zoo import records
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
+from elu_zoo.predictions import set_threshold
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_a_new_process_has_the_record(pets, tmp_path, first):
     assert records.Record.from_dict(found) == RECORD
 
 
-def test_a_folder_of_version_0_1_has_its_class_names(tmp_path):
+def test_a_folder_of_version_0_1_has_a_record(tmp_path):
     net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     net.add(keras.layers.Dense(2))
     net.save(tmp_path / "model.keras")
@@ -167,6 +168,13 @@ def test_a_folder_of_version_0_1_has_its_class_names(tmp_path):
         model = elu_zoo.load(path)
         assert records.class_names_of(model) == ("cat", "dog")
         assert elu_zoo.preprocess_input(np.zeros((9, 9, 3)), model).shape[1] == 8
+    set_threshold(model, 0.9)
+    model.save(tmp_path / "new.keras")
+    new = elu_zoo.load(tmp_path / "new.keras")
+    assert new.layers[1].record.threshold == 0.9
+    assert records.class_names_of(new) == ("cat", "dog")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3))
+    np.testing.assert_allclose(new(images), net(images), rtol=1e-5)
 
 
 def test_the_record_of_what_was_built():

@@ -451,7 +451,6 @@ def _evaluated(
 ) -> tuple[keras.Model, bytes, dict[str, Any]]:
     """The model with rounded weights, their file's content, and their metrics."""
     from elu_zoo._weight_files import load_weights, save_weights
-    from elu_zoo.records import attach_record, get_record
 
     if weights == "best" and not run.settings["holdout"]:
         raise UserError(
@@ -464,14 +463,28 @@ def _evaluated(
         save_weights(model, file)
         load_weights(model, file)
         content = file.read_bytes()
-    metrics = test.evaluate(model)
-    if temperature != 1:
-        before = {key: metrics[key] for key in ("loss", "calibration_error")}
-        record = dataclasses.replace(get_record(model), temperature=temperature)
-        attach_record(model, record)
-        metrics = test.evaluate(model) | {"uncalibrated": before}
     facts = {"name": name, "split": "test", "machine": device.description()}
-    return model, content, facts | metrics
+    return model, content, facts | _metrics(model, test, temperature)
+
+
+def _metrics(model: keras.Model, test: Examples, temperature: float) -> dict[str, Any]:
+    """The metrics at a temperature, which the model's record gets."""
+    from elu_zoo.evaluation import measure
+    from elu_zoo.predictions import probabilities
+    from elu_zoo.records import attach_record, get_record
+
+    if temperature == 1:
+        return test.evaluate(model)
+    outputs = test.predict(model)
+
+    def at(value: float) -> dict[str, Any]:
+        record = dataclasses.replace(get_record(model), temperature=value)
+        attach_record(model, record)
+        return measure(probabilities(outputs, model), test.labels, test.class_names)
+
+    before = at(1.0)
+    uncalibrated = {key: before[key] for key in ("loss", "calibration_error")}
+    return at(temperature) | {"uncalibrated": uncalibrated}
 
 
 def _write_results(run: Run, metrics: Mapping[str, Any], folder: pathlib.Path) -> None:

@@ -186,8 +186,8 @@ def _train(arguments: argparse.Namespace, stopping: Stopping) -> dict[str, Any] 
     stopping.check()
     if result is None:
         return None
-    unit = objective_of(recipe.model).unit
-    return result | {"error": unit.format(result["eval_error"])}
+    error_format = objective_of(recipe.model).error_format
+    return result | {"error": error_format.format(result["eval_error"])}
 
 
 def _checkpoint(out: str) -> str:

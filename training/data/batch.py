@@ -1,32 +1,22 @@
 """A batch of training images on its way to the model."""
 
+from __future__ import annotations
+
 import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from elu_zoo.errors import UserError
 
+if TYPE_CHECKING:
+    from training.data.protocol import Examples
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Labelled(Protocol):
-    """What of a data set its targets are made from."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Integer array of shape `(examples,)`."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name per class."""
-
-    def __len__(self) -> int:
-        """Number of examples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +44,7 @@ class Batch:
     image_size: int | None = None
     draws: tuple[dict[str, np.ndarray], ...] = ()
 
-    def replace(self, **changes: Any) -> "Batch":
+    def replace(self, **changes: Any) -> Batch:
         """Returns a copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
@@ -82,7 +72,7 @@ def worker_rows(batch_size: int, worker: int, workers: int) -> slice:
     return slice(worker * rows, (worker + 1) * rows)
 
 
-def one_hot(dataset: Labelled, numbers: np.ndarray) -> np.ndarray:
+def one_hot(dataset: Examples, numbers: np.ndarray) -> np.ndarray:
     """Returns the targets of some examples.
 
     Args:
@@ -96,7 +86,7 @@ def one_hot(dataset: Labelled, numbers: np.ndarray) -> np.ndarray:
 
 
 def evaluation_batch(
-    dataset: Labelled,
+    dataset: Examples,
     numbers: np.ndarray,
     images: np.ndarray,
     good: np.ndarray | bool = True,

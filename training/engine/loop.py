@@ -286,7 +286,7 @@ class _Run:
             row = self._train_row()
             bar.set_postfix(
                 loss=f"{row['train_loss']:.3f}",
-                error=self.objective.unit.format(row["train_error"]),
+                error=self.objective.error_format.format(row["train_error"]),
             )
         evaluated = self._is_evaluated()
         if evaluated:

@@ -20,13 +20,13 @@ class Objective:
             each example.
         errors: Called with the same arguments except the label smoothing; returns the
             error of each example.
-        unit: Format of a mean error.
+        error_format: Format of a mean error.
         curves: Quantities of the log to draw.
     """
 
     losses: Callable[[Any, Any, Any, float], Any]
     errors: Callable[[Any, Any, Any], Any]
-    unit: str
+    error_format: str
     curves: tuple[str, ...]
 
 
@@ -41,7 +41,7 @@ def objective_of(model: str) -> Objective:
 
     Example:
 
-    >>> objective_of("ELUNet11").unit.format(0.25)
+    >>> objective_of("ELUNet11").error_format.format(0.25)
     '25.00%'
     """
     return RECONSTRUCTION if reconstructs(model) else CLASSIFICATION
