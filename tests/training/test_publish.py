@@ -321,7 +321,9 @@ def test_the_temperature_makes_up_for_too_much_confidence(monkeypatch):
     assert temperature == pytest.approx(2.5, rel=0.05) and count == 5000
     model = elu_zoo.ELUNet11(classes=4, width=0.05)
     found = publish._metrics(model, held_out, temperature)
-    assert found["calibration_error"] < 0.02 < found["uncalibrated"]["calibration_error"]
+    assert (
+        found["calibration_error"] < 0.02 < found["uncalibrated"]["calibration_error"]
+    )
     assert elu_zoo.get_record(model).temperature == temperature
     run.settings["holdout"] = 0
     assert publish._temperature(run, None, "last", "DIR", (32, 32, 3)) == (1.0, 0)
