@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from environment import on_backend
 
-from training.paper.__main__ import main
+from training.paper.__main__ import FIGURES, main
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytest.importorskip("jax", reason="needs jax")
@@ -112,3 +113,41 @@ def test_a_figure_is_drawn_from_its_table(tmp_path):
     main(["figure2", "--draw", "--out", str(tmp_path)])
     text = (tmp_path / "figure2.svg").read_text()
     assert ">ELU<" in text and ">ReLU<" in text and ">LReLU<" not in text
+
+
+def test_angles_are_drawn_by_epoch_and_by_layer(tmp_path):
+    fields = ["variant", "seed", "epoch", "layer", "angle", "units", "test_error"]
+    rows = [
+        (f"elu{normalized}", 0, epoch, layer, 80 - layer, 16, 0.1)
+        for normalized in ("", " with batch normalization")
+        for epoch in (0, 1)
+        for layer in (2, 3)
+    ]
+    with (tmp_path / "angles.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([fields, *rows])
+    main(["angles", "--draw", "--out", str(tmp_path)])
+    text = (tmp_path / "angles.svg").read_text()
+    assert text.count(">ELU<") == 1 and "dashed: batch normalization" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "ELU_ZOO_DATA" not in os.environ,
+    reason="needs the real data sets in the folder of ELU_ZOO_DATA",
+)
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_quick_try(figure, tmp_path):
+    backend = FIGURES[figure] or "tensorflow"
+    options = ["--data", os.environ["ELU_ZOO_DATA"], "--out", tmp_path]
+    options += ["--runs", tmp_path / "runs"]
+    result = subprocess.run(
+        [sys.executable, "-m", "training.paper", figure, "--quick", "--seeds", "1"]
+        + [str(option) for option in options],
+        cwd=ROOT,
+        env=on_backend(backend),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / f"{figure}_quick.svg").stat().st_size > 1000

@@ -12,12 +12,15 @@ import csv
 import importlib
 import os
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from training.paper.experiment import Experiment
 
-FIGURES = ("figure2", "figure3")
+# The experiments, and the backend that each needs, if any. It has to be chosen before
+# Keras is imported.
+FIGURES = {"figure2": "jax", "figure3": "jax", "angles": None}
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
 
 
@@ -49,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = arguments.out / f"{name}.csv"
     rows = read(path)
     if not arguments.draw:
-        rows = complete(experiment, rows, arguments)
-        write(path, rows)
+        for completed in complete(experiment, rows, arguments):
+            write(path, rows := completed)
     experiment.draw(rows, path.with_suffix(".svg"))
     print(f"{path}, {path.with_suffix('.svg')}")
 
 
 def complete(
     experiment: Experiment, rows: list[dict], arguments: argparse.Namespace
-) -> list[dict]:
+) -> Iterator[list[dict]]:
     """Runs the variants and seeds whose rows are missing.
 
     Args:
@@ -65,8 +68,8 @@ def complete(
         rows: Rows of the CSV.
         arguments: Parsed arguments.
 
-    Returns:
-        The rows with those added.
+    Yields:
+        The rows with those of one more variant added.
     """
     for variant in arguments.variant or experiment.variants:
         there = {int(row["seed"]) for row in rows if row["variant"] == variant}
@@ -77,7 +80,7 @@ def complete(
                 arguments.data, folder, variant, seeds, arguments.quick
             )
             rows = rows + [{"variant": variant} | row for row in new]
-    return rows
+            yield rows
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -116,6 +119,7 @@ def _short(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    # It trains small networks for all seeds at once.
-    os.environ.setdefault("KERAS_BACKEND", "jax")
+    for figure, backend in FIGURES.items():
+        if backend and figure in sys.argv:
+            os.environ.setdefault("KERAS_BACKEND", backend)
     main()

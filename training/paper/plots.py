@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def band(
-    axis: Axes, rows: Sequence[dict[str, Any]], variant: str, unit: Unit, x: str, y: str
+    axis: Axes,
+    rows: Sequence[dict[str, Any]],
+    variant: str,
+    unit: Unit,
+    x: str,
+    y: str,
+    style: str = "-",
 ) -> None:
     """Draws the mean over seeds, and a band from the least to the greatest.
 
@@ -25,6 +31,7 @@ def band(
         unit: Unit of the variant, for label and color.
         x: Field of the horizontal axis.
         y: Field of the vertical axis; rows without a value are left out.
+        style: Style of the line; only solid lines are in the legend.
     """
     values: dict[float, list[float]] = {}
     for row in rows:
@@ -46,7 +53,8 @@ def band(
         places,
         [np.mean(v) for v in seeds],
         color=unit.color,
-        label=unit.label,
+        linestyle=style,
+        label=unit.label if style == "-" else None,
         marker=unit.marker,
         markevery=max(1, len(places) // 6),
         markersize=5,
