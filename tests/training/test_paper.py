@@ -70,7 +70,7 @@ def results(tmp_path_factory):
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("place, seed", enumerate([3, 5]))
+@pytest.mark.parametrize("place, seed", list(enumerate([3, 5])))
 def test_seeds_together_train_as_each_alone(results, place, seed):
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(22, 3)).astype("float32"), np.arange(22) % 2
