@@ -107,7 +107,7 @@ def _angle(model: keras.Model, layer: int, data: Any) -> dict[str, Any]:
         name,
         np.asarray(data.images),
         data.labels,
-        units=np.arange(0, model.get_layer(name).units, EVERY),
+        units=range(0, model.get_layer(name).units, EVERY),
         batch_size=SUBSET,
     )
     angles = both.angle[np.isfinite(both.angle)]
