@@ -18,6 +18,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from elu_zoo import _hub
+from elu_zoo.architectures import find_architecture
 from elu_zoo.errors import UserError
 from elu_zoo.records import (
     Record,
@@ -44,7 +46,8 @@ def resolve(
 
     Args:
         model: Key of the model, such as `"elunet11"`.
-        weights: `None`, a tag or name of published weights, or the path of a file.
+        weights: `None`, a tag or name of published weights, an address on the Hub, or
+            the path of a file.
 
     Returns:
         `(record, path)`, each `None` where there is none.
@@ -62,6 +65,8 @@ def resolve(
         )
     text = os.fspath(weights)
     published = list_weights(model)
+    if _hub.is_address(text):
+        return _on_hub(text, model)
     if matching_weights(text, model):
         record = get_record(find_weights(text, model))
         return record, fetch(record.name)
@@ -85,6 +90,17 @@ def resolve(
     )
 
 
+def _on_hub(address: str, model: str) -> tuple[Record, pathlib.Path]:
+    record = get_record(address)
+    found = find_architecture(record.model)
+    if not found or found[0] != model:
+        raise UserError(
+            f"Expected weights of {model}. Received: weights={address!r}, which belong "
+            f"to {record.model!r}"
+        )
+    return record, _hub.fetch(record, _verify)
+
+
 def fetch(name: str) -> pathlib.Path:
     """Finds the file of published weights and verifies it; downloads it if needed.
 
@@ -92,7 +108,7 @@ def fetch(name: str) -> pathlib.Path:
     of publication, in this order. Concurrent processes share one download.
 
     Args:
-        name: Name as in `list_weights()`.
+        name: Name as in `list_weights()`, or an address on the Hub.
 
     Returns:
         The `pathlib.Path` of a file with the record's SHA-256.
@@ -102,6 +118,8 @@ def fetch(name: str) -> pathlib.Path:
         OSError: If no source has the file. The message lists every source tried.
     """
     record = get_record(name)
+    if _hub.is_address(name):
+        return _hub.fetch(record, _verify)
     cached = cache_folder() / record.file
     places = [cached, *(folder / record.file for folder in folders())]
     sources = _sources(record)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elu_zoo import _stages, records
+from elu_zoo._hub import is_address
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.image_files import Batches, ImageFiles
@@ -485,7 +486,9 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     if record is None:
         return
     head = [layer for layer in model.layers if layer.name == "predictions"]
-    published = record.name in records.list_weights(record.model)
+    published = is_address(record.name) or record.name in records.list_weights(
+        record.model
+    )
     if names and head and published and not record.class_names:
         from elu_zoo.models import load
 

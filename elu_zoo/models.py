@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from elu_zoo._builder import HEAD, build
+from elu_zoo._hub import is_address
 from elu_zoo._record_layer import ModelRecord
 from elu_zoo.errors import UserError
 from elu_zoo.records import (
@@ -50,7 +51,8 @@ def ELUNet11(
     Args:
         include_top: Whether to include the output layer.
         weights: `None` (random initialization), a tag of published weights (see
-            `elu_zoo.list_weights()`), or the path of a `.weights.h5` file.
+            `elu_zoo.list_weights()`), an address `"hf://owner/name[@revision]"` on the
+            Hugging Face Hub, or the path of a `.weights.h5` file.
         input_tensor: Optional Keras tensor to use as the image input.
         input_shape: Optional `(height, width, channels)`; default `(32, 32, 3)`, or
             the shape of the weights. Weights for 3 channels also serve 1 channel, where
@@ -443,8 +445,9 @@ def load(name_or_path: str | os.PathLike[str], **arguments: Any) -> keras.Model:
     """Loads a model with its weights and its record.
 
     Args:
-        name_or_path: Name of published weights, such as `"elunet11.cifar100"`, or the
-            path of a `.keras` file or of a folder that holds a `model.keras`.
+        name_or_path: Name of published weights, such as `"elunet11.cifar100"`, an
+            address `"hf://owner/name[@revision]"` on the Hugging Face Hub, or the path
+            of a `.keras` file or of a folder that holds a `model.keras`.
         **arguments: For published weights, arguments of the model function, such as
             `classes`, `input_shape` or `classifier_activation`.
 
@@ -465,7 +468,7 @@ def load(name_or_path: str | os.PathLike[str], **arguments: Any) -> keras.Model:
     """
     path = pathlib.Path(name_or_path).expanduser()
     # A name of published weights wins over a folder of that name, which is "./NAME".
-    named = str(name_or_path) in list_weights()
+    named = is_address(name_or_path) or str(name_or_path) in list_weights()
     if not named and path.is_dir():
         path = path / "model.keras"
     if path.suffix == ".keras" and not named:

@@ -304,13 +304,15 @@ def get_record(model: keras.Model | str) -> Record:
     """Returns the record of a model or of published weights.
 
     Args:
-        model: A model of `elu_zoo`, or a name as in `list_weights()`.
+        model: A model of `elu_zoo`, a name as in `list_weights()`, or an address on the
+            Hugging Face Hub.
 
     Returns:
         A `Record`.
 
     Raises:
         UserError: If no such weights are published, or the model has no record.
+        OSError: If the Hub cannot be reached or has no such record.
 
     Example:
 
@@ -318,6 +320,10 @@ def get_record(model: keras.Model | str) -> Record:
     ('apple', 'aquarium_fish')
     """
     if isinstance(model, str):
+        from elu_zoo import _hub
+
+        if _hub.is_address(model):
+            return _hub.find_record(model)
         name = find_weights(model)
         return Record.from_dict(manifest()["weights"][name] | {"name": name})
     record = record_of(model)

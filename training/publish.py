@@ -17,6 +17,11 @@ out, it is fitted on them.
 
 adds the metrics of a run that differs only in its seed, so that the card states mean
 and standard deviation; its weights are not kept.
+
+    python -m training.publish --name elunet15.imagenet --to-hub OWNER/NAME
+
+uploads published weights with record, card and results to the Hugging Face Hub, as the
+user of HF_TOKEN or `hf auth login`; with RUN and `--data`, it publishes them first.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elu_zoo.errors import UserError
+from training import hub
 from training.commands import RATE_SCALING, parse, parser, positive
 from training.engine import dependencies, device
 from training.engine.recipe import OPTIONS, load_recipe
@@ -72,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Arguments; default those of the process.
     """
     options = parser("training.publish", __doc__)
-    options.add_argument("run", help="folder of the run")
+    options.add_argument("run", nargs="?", help="folder of the run")
     options.add_argument(
         "--name", required=True, help="model.tag, such as elunet15.imagenet"
     )
-    options.add_argument("--data", required=True, help="folder of the data sets")
+    options.add_argument("--data", help="folder of the data sets")
     options.add_argument(
         "--weights",
         default="last",
@@ -103,10 +109,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="RUN2",
         help="run of the same recipe whose held-out images calibrate the weights",
     )
+    options.add_argument(
+        "--to-hub", metavar="OWNER/NAME", help="upload to this repository of the Hub"
+    )
     options.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     options.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
     arguments = vars(parse(options, argv))
-    another_seed = arguments.pop("another_seed")
+    another_seed, repository = arguments.pop("another_seed"), arguments.pop("to_hub")
     about_weights = {
         name: arguments.pop(name)
         for name in ("image_size", "limited_by", "holdout_run")
@@ -116,15 +125,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--image-size, --limited-by and --holdout-run go with the weights, not "
             "with another seed"
         )
+    if not (arguments["run"] and arguments["data"]) and (
+        another_seed or not repository
+    ):
+        options.error("expected RUN and --data DIR, or --to-hub OWNER/NAME")
     try:
         if another_seed:
-            record = add_seed(**arguments)
-        else:
-            record = publish(**arguments, **about_weights)
+            _print(arguments["name"], add_seed(**arguments))
+        elif arguments["run"]:
+            _print(arguments["name"], publish(**arguments, **about_weights))
+        if repository:
+            places = (arguments["pretrained"], arguments["results"])
+            print(hub.upload(arguments["name"], repository, *places))
     except (UserError, OSError) as error:
         sys.exit(f"training.publish: {error}")
+
+
+def _print(name: str, record: Mapping[str, Any]) -> None:
     print(
-        f"{arguments['name']}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
+        f"{name}: {record['file']}, {record['bytes'] / 1e6:.1f} MB, test "
         f"error {error_text(record['metrics'])}, seeds {over_seeds(record)[2]}"
     )
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import keras
 
 SOURCE_HELP = (
-    "name of pretrained weights (see `elu-zoo list`), a .keras file, or a folder that "
-    "`elu-zoo finetune` wrote"
+    "name of pretrained weights (see `elu-zoo list`), hf://owner/name on the Hugging "
+    "Face Hub, a .keras file, or a folder that `elu-zoo finetune` wrote"
 )
 """Help text of the arguments that take a model."""
 
@@ -78,10 +78,11 @@ def known_model(source: str) -> str:
     """Resolves what a user typed to a weights name or a path.
 
     Args:
-        source: Name of weights, their tag or their model, in any case, or a path.
+        source: Name of weights, their tag or their model, in any case, a path, or an
+            address on the Hub.
 
     Returns:
-        The published name, or the path.
+        The published name, the path or the address.
 
     Raises:
         UserError: If there is no such model, or several match.
@@ -91,9 +92,10 @@ def known_model(source: str) -> str:
     >>> known_model("CIFAR100")
     'elunet11.cifar100'
     """
+    from elu_zoo._hub import is_address
     from elu_zoo.records import find_weights, list_weights
 
-    if source in list_weights() or os.path.exists(source):
+    if is_address(source) or source in list_weights() or os.path.exists(source):
         return source
     if os.path.splitext(source)[1] == ".keras":
         raise UserError(f"Expected a saved model. There is no {source}")
