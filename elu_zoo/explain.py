@@ -363,17 +363,18 @@ def picture(
 
 
 def first_layer_filters(model: keras.Model) -> np.ndarray:
-    """Turns the kernels of the first convolution into images.
+    """Turns the kernels of the first layer into images.
 
     Args:
-        model: A model of this package with convolutions.
+        model: A model of this package.
 
     Returns:
         A float32 array of shape `(units, height, width, channels)`. Each filter is
         scaled so that weight 0 becomes 0.5, and its largest weight in magnitude 0 or 1.
+        Those of a fully-connected layer are as large as the model's images.
 
     Raises:
-        UserError: If the model has no Conv2D layer.
+        UserError: If the model has no Conv2D or Dense layer.
 
     Example:
 
@@ -382,11 +383,15 @@ def first_layer_filters(model: keras.Model) -> np.ndarray:
     (10, 5, 5, 3)
     """
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             kernels = np.moveaxis(to_numpy(layer.kernel, "float32"), -1, 0)
+            if kernels.ndim == 2:
+                kernels = kernels.reshape(-1, *model.input_shape[1:])
             largest = np.abs(kernels).max((1, 2, 3), keepdims=True)
             return 0.5 + kernels / np.where(largest > 0, 2 * largest, 1)
-    raise UserError(f"Expected a model with a Conv2D layer. Received: {model!r}")
+    raise UserError(
+        f"Expected a model with a Conv2D or Dense layer. Received: {model!r}"
+    )
 
 
 def exciting_images(

@@ -1,6 +1,9 @@
 """Heat maps against closed forms in NumPy, and on photographs with real weights."""
 
+import base64
+import io
 import pathlib
+from xml.etree import ElementTree
 
 import keras
 import numpy as np
@@ -181,8 +184,22 @@ def test_filters_and_the_images_that_excite_units():
 def test_the_drawing_of_units():
     from training.units import draw
 
-    page = draw(elu_zoo.ELUNet11(width=0.05), images(6, 32), units=2, columns=4)
-    assert page.shape == ((3 + 6 * 2) * 34, 4 * 34, 3)
+    model = elu_zoo.ELUNet11(width=0.05)
+    drawing = ElementTree.fromstring(draw(model, images(6, 32), count=2))
+    drawn = [i.get("href") for i in drawing.iter("{http://www.w3.org/2000/svg}image")]
+    assert len(drawn) == 64 + 6 * 2
+    first = Image.open(io.BytesIO(base64.b64decode(drawn[0].split(",")[1])))
+    filters = np.rint(255 * explain.first_layer_filters(model)).astype("uint8")
+    np.testing.assert_array_equal(np.asarray(first), filters[0])
+
+
+def test_filters_of_a_fully_connected_layer_are_images():
+    model = elu_zoo.MNISTClassifier(width=0.1)
+    kernel = array(model.get_layer("stack1_dense1").kernel)
+    filters = explain.first_layer_filters(model)
+    assert filters.shape == (kernel.shape[1], 28, 28, 1)
+    expected = 0.5 + 0.5 * kernel[:, 3] / np.abs(kernel[:, 3]).max()
+    np.testing.assert_allclose(filters[3].ravel(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

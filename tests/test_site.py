@@ -1,5 +1,6 @@
 """What the documentation site relies on; `make site` builds it."""
 
+import json
 import pathlib
 import pkgutil
 import re
@@ -49,3 +50,13 @@ def test_every_public_module_is_in_the_reference():
 def test_the_reference_lists_what_elu_zoo_exports():
     names = re.findall(r"^   ~elu_zoo\.(\S+)$", (API / "index.rst").read_text(), re.M)
     assert sorted(name.split(".")[-1] for name in names) == sorted(elu_zoo.__all__)
+
+
+def test_the_gallery_shows_the_published_weights():
+    for path in (ROOT / "docs/results/gallery").glob("*/answers.json"):
+        facts = json.loads(path.read_text())
+        assert facts["weights"] == elu_zoo.get_record(path.parent.name).file
+        kinds = facts["kinds"].values()
+        assert sum(kind["share"] for kind in kinds) == pytest.approx(1, abs=1e-3)
+        files = {image["file"] for kind in kinds for image in kind["images"]}
+        assert files == {file.name for file in path.parent.glob("*.jpg")}

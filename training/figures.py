@@ -15,13 +15,15 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "elu_zoo",
     "font.family": "sans-serif",
-    "font.size": 13,
+    "font.size": 15,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
+    "axes.titlesize": "medium",
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "figure.titlesize": "medium",
     "grid.alpha": 0.25,
     "grid.color": INK,
     "legend.frameon": False,
@@ -39,7 +41,11 @@ MODES = (
 
 @contextlib.contextmanager
 def drawing(
-    path: str | pathlib.Path, panels: int, title: str = "", columns: int | None = None
+    path: str | pathlib.Path,
+    panels: int,
+    title: str = "",
+    columns: int | None = None,
+    height: float = 4.2,
 ) -> Iterator[list[Any]]:
     """Gives axes to draw on, and writes the figure after the block.
 
@@ -48,6 +54,7 @@ def drawing(
         panels: Number of axes.
         title: Title of the whole figure.
         columns: Number of axes side by side; default all.
+        height: Height of a row of axes in inches.
 
     Yields:
         A list of Matplotlib axes.
@@ -62,7 +69,7 @@ def drawing(
         rows = -(-panels // columns)
         figure, axes = plt.subplots(
             *(rows, columns),
-            figsize=(5.5 * columns if columns > 1 else 7, 4.2 * rows),
+            figsize=(4.4 * columns if columns > 1 else 7, height * rows),
             layout="constrained",
             squeeze=False,
         )

@@ -2,8 +2,9 @@
 
     python -m training.tables
 
-That is the table in the README, the model cards, `docs/results/results.csv` and
-`docs/results/error.svg`. `training.publish` does the same after adding weights.
+That is the table in the README, the model cards, `docs/results/results.csv`,
+`docs/results/error.svg` and the learning curves. `training.publish` does the same, but
+for the curves, after adding weights.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parse(parser("training.tables", __doc__), argv)
     manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())
-    render(manifest, ROOT / "pretrained", ROOT / "docs/results", ROOT / "README.md")
+    results = ROOT / "docs/results"
+    render(manifest, ROOT / "pretrained", results, ROOT / "README.md")
+    draw_curves(results)
 
 
 def render(
@@ -79,6 +82,27 @@ def render(
         with replacing(path) as part:
             part.write_text(text, "utf-8")
     plot(manifest, results / "error.svg")
+
+
+def draw_curves(results: pathlib.Path) -> None:
+    """Draws the learning curves of all kept runs anew.
+
+    Args:
+        results: Folder of the results.
+    """
+    from training.engine import runlog
+    from training.engine.objectives import objective_of
+
+    for path in sorted(results.glob("**/curve.svg")):
+        facts = json.loads(path.with_name("run.json").read_text("utf-8"))
+        settings = facts["settings"]
+        runlog.plot(
+            runlog.read(path.with_name("log.csv")),
+            path,
+            runlog.title_of(settings),
+            objective_of(settings["model"]).curves,
+            settings["image_sizes"],
+        )
 
 
 def over_seeds(record: Mapping) -> tuple[float, float | None, list[int]]:
@@ -217,6 +241,7 @@ def card(
     metrics: Mapping,
     curve: str,
     corrupted: Mapping | None = None,
+    units: bool = False,
 ) -> str:
     """Renders the model card of published weights by the template `card.md.jinja`.
 
@@ -226,6 +251,7 @@ def card(
         metrics: Their metrics, a result of `elu_zoo.evaluation.measure`.
         curve: File name of the learning curve among the results.
         corrupted: Their errors on corrupted images, a result of `robustness`.
+        units: Whether the results have the drawing of `training.units`.
 
     Returns:
         The card as Markdown.
@@ -240,6 +266,7 @@ def card(
         metrics=metrics,
         curve=curve,
         corrupted=corrupted,
+        units=units,
         mean=mean,
         deviation=deviation,
         seeds=seeds,
@@ -313,6 +340,7 @@ def cards(
             json.loads((results / name / "evaluation.json").read_text()),
             next(path.name for path in (results / name).glob("curve.*")),
             robustness(results / name / "corruptions.csv", record),
+            (results / name / "units.svg").is_file(),
         )
         for name, record in manifest["weights"].items()
     }
@@ -468,8 +496,9 @@ def _draw(axis: Axes, dataset: str, rows: Sequence[Point], figures: ModuleType) 
         )
         axis.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center")
     axis.set_xscale("log")
-    axis.margins(x=0.35, y=0.2)
-    axis.set_ylim(bottom=0)
+    axis.margins(x=0.35)
+    # With room for the names above the points.
+    axis.set_ylim(0, 1.2 * max(y for _, _, y, _ in rows))
     axis.set_xlabel("training (PFLOP)")
     axis.set_ylabel("test error (%)")
     axis.set_title(dataset)

@@ -1,15 +1,16 @@
 """Draws a network's first filters and the images that excite its units most.
 
-    python -m training.units elunet11.cifar100 --data DIR --out units.png
+    python -m training.units --data DIR [NAME ...]
 
-The first rows are all filters of the first layer. Every other row is a unit of a stack,
-its strongest image first. DIR holds the data set of the weights, as for
+Writes `docs/results/NAME/units.svg` for each of the published weights, which the model
+card and the gallery of the site show. DIR holds their data sets, as for
 `elu-zoo evaluate`.
 """
 
 from __future__ import annotations
 
-import argparse
+import base64
+import io
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.commands import parse, parser, positive
+
 if TYPE_CHECKING:
     import keras
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILTERS, COLUMNS = 64, 16
+# Of the drawing: its width, stacks side by side, a line of text, a filter, a gap.
+WIDTH, CELLS, LINE, TILE, GAP = 640, 3, 30, 40, 10
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,75 +35,94 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments; default those of the process.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", metavar="NAME", help="name of pretrained weights")
-    parser.add_argument("--data", required=True, metavar="DIR")
-    parser.add_argument("--out", required=True, metavar="PNG", type=pathlib.Path)
-    parser.add_argument("--split", default="test", choices=["train", "test"])
-    parser.add_argument("--images", type=int, default=2000, help="number to look at")
-    parser.add_argument("--units", type=int, default=4, help="number per stack")
-    parser.add_argument("--columns", type=int, default=16)
-    arguments = parser.parse_args(argv)
-
-    from PIL import Image
+    options = parser("training.units", __doc__)
+    options.add_argument("names", nargs="*", help="published weights (default: all)")
+    options.add_argument("--data", required=True, help="folder of the data sets")
+    options.add_argument("--images", type=positive, default=2000, help="to look at")
+    options.add_argument("--count", type=positive, default=4, help="images of a unit")
+    options.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/results")
+    arguments = parse(options, argv)
 
     from elu_zoo import datasets
-    from elu_zoo.cli.common import load_model
     from elu_zoo.files import replacing
-    from elu_zoo.records import get_record
+    from elu_zoo.models import load
+    from elu_zoo.records import get_record, list_weights
 
-    record = get_record(arguments.name)
-    data = datasets.load(record.dataset["name"], arguments.split, arguments.data)
-    if record.preprocessing is None:
-        sys.exit(f"Expected weights of images of one size. Received: {arguments.name}")
-    images = data.resized(record.preprocessing.crop).images[: arguments.images]
-    model, _ = load_model(arguments.name)
-    page = draw(model, np.asarray(images), arguments.units, arguments.columns)
-    with replacing(arguments.out) as part:
-        Image.fromarray(page).save(part, format="PNG")
+    try:
+        for name in arguments.names or list_weights():
+            record = get_record(name)
+            assert record.preprocessing  # Published weights have it.
+            data = datasets.load(record.dataset["name"], "test", arguments.data)
+            shown = data[: arguments.images].resized(record.preprocessing.crop)
+            (arguments.out / name).mkdir(parents=True, exist_ok=True)
+            with replacing(arguments.out / name / "units.svg") as part:
+                drawing = draw(load(name), shown.images, arguments.count)
+                part.write_text(drawing, "utf-8")
+    except (ValueError, OSError) as error:
+        sys.exit(f"training.units: {error}")
 
 
-def draw(
-    model: keras.Model, images: np.ndarray, units: int, columns: int
-) -> np.ndarray:
-    """Draws the picture.
+def draw(model: keras.Model, images: np.ndarray, count: int) -> str:
+    """Draws filters spread evenly over the first layer, and one unit of each stack.
 
     Args:
         model: Model of `elu_zoo`.
         images: Images to look at, of shape `(n, side, side, channels)`, 0 to 255.
-        units: Number of units per stack.
-        columns: Number of images per row.
+        count: Number of images for a unit, the strongest first.
 
     Returns:
-        A uint8 array of shape `(height, width, 3)`.
+        An SVG.
     """
     from elu_zoo.explain import exciting_images, first_layer_filters
     from elu_zoo.feature_extraction import stack_layers
+    from training.figures import MODES
 
-    side = images.shape[1]
-    rows = [_tiles(255 * first_layer_filters(model), columns, side)]
-    for stack in stack_layers(model):
-        numbers, _ = exciting_images(model, images, stack, columns)
-        for unit in np.linspace(0, len(numbers) - 1, units).astype(int):
-            rows.append(_tiles(images[numbers[unit]], columns, side))
-    return np.concatenate(rows)
+    filters = 255 * first_layer_filters(model)
+    filters = filters[np.linspace(0, len(filters) - 1, FILTERS).astype(int)]
+    parts = [_text(0, 0, f"{FILTERS} filters of the first layer")]
+    for start in range(0, FILTERS, COLUMNS):
+        parts += _row(
+            filters[start:][:COLUMNS], 0, LINE + TILE * start // COLUMNS, TILE
+        )
+    top = LINE + TILE * FILTERS // COLUMNS + GAP
+    cell = WIDTH // CELLS
+    for i, stack in enumerate(stack_layers(model)):
+        numbers, _ = exciting_images(model, images, stack, count)
+        unit = len(numbers) // 2
+        row, column = divmod(i, CELLS)
+        x, y = column * cell, top + row * (LINE + cell // count + GAP)
+        parts.append(_text(x, y, f"{stack}, unit {unit}"))
+        parts += _row(images[numbers[unit]], x, y + LINE, (cell - GAP) // count)
+    height = y + LINE + cell // count
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" font-size="20" fill="currentColor" '
+        f'viewBox="0 0 {WIDTH} {height}">\n<title>First filters, and the images that '
+        f"excite a unit of each stack most</title>\n{MODES}\n{''.join(parts)}</svg>\n"
+    )
 
 
-def _tiles(images: np.ndarray, columns: int, side: int, gap: int = 2) -> np.ndarray:
-    """Tiles images on white, row by row, all resized to the same side."""
+def _text(x: int, y: int, text: str) -> str:
+    return f'<text x="{x}" y="{y + LINE - 9}">{text}</text>\n'
+
+
+def _row(images: np.ndarray, x: int, y: int, tile: int) -> list[str]:
+    """Images side by side, one in each `tile` units, with sharp pixels."""
     from PIL import Image
 
-    height = -(-len(images) // columns)
-    tile = side + gap
-    page = np.full((height * tile, columns * tile, 3), 255, "uint8")
-    for number, image in enumerate(images):
-        pixels = np.broadcast_to(np.rint(image).astype("uint8"), (*image.shape[:2], 3))
-        shown = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
-        top, left = (tile * i for i in divmod(number, columns))
-        page[top : top + side, left : left + side] = np.asarray(shown)
-    return page
+    parts = []
+    for i, image in enumerate(np.rint(images).astype("uint8")):
+        # Of photographs JPEG is a quarter of PNG; of filters PNG is smaller, and exact.
+        kind = "png" if image.size < 1000 else "jpeg"
+        file = io.BytesIO()
+        picture = Image.fromarray(image.squeeze())
+        picture.save(file, kind, quality=90, subsampling=0)
+        data = base64.b64encode(file.getvalue()).decode()
+        parts.append(
+            f'<image x="{x + i * tile}" y="{y}" width="{tile - 2}" '
+            f'height="{tile - 2}" style="image-rendering:pixelated" '
+            f'href="data:image/{kind};base64,{data}"/>\n'
+        )
+    return parts
 
 
 if __name__ == "__main__":

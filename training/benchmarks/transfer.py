@@ -396,7 +396,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
                 axis.fill_between(
                     *(steps, values.min(0), values.max(0)), color=color, alpha=0.2
                 )
-            axis.set_title("{}\non {}, {} images per class".format(*task))
+            axis.set_title("{}\non {}, {} per class".format(*task))
             axis.set_xlabel("step")
             axis.set_ylabel("held-out accuracy (%)")
             axis.set_ylim(bottom=0)

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "training/demo/images/cifar100"
 OUT = ROOT / "docs/results/answers.svg"
 WEIGHTS = "elunet11.cifar100"
-COLUMNS, WIDTH, HEIGHT, SIDE, LINE = 4, 210, 230, 128, 27
+COLUMNS, WIDTH, HEIGHT, SIDE, LINE = 4, 210, 240, 128, 31
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def drawing(files: list[pathlib.Path], answers: list[list[tuple]]) -> str:
         for i, (file, rows) in enumerate(zip(files, answers, strict=True))
     ]
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" font-size="18" fill="currentColor" '
+        '<svg xmlns="http://www.w3.org/2000/svg" font-size="22" fill="currentColor" '
         f'viewBox="0 0 {COLUMNS * WIDTH} {height}">\n'
         f"<title>Answers of {WEIGHTS} to test images of CIFAR-100</title>\n"
         f"{MODES}\n{''.join(cells)}</svg>\n"
@@ -64,8 +64,8 @@ def cell(file: pathlib.Path, rows: list[tuple]) -> str:
         lines.append(
             f'<rect x="6" y="{y}" width="{width}" height="{LINE - 3}" fill="{BLUE}" '
             'opacity="0.3"/>\n'
-            f'<text x="12" y="{y + 18}"{weight}>{name.replace("_", " ")}</text>\n'
-            f'<text x="{WIDTH - 16}" y="{y + 18}" text-anchor="end"{weight}>'
+            f'<text x="12" y="{y + 21}"{weight}>{name.replace("_", " ")}</text>\n'
+            f'<text x="{WIDTH - 16}" y="{y + 21}" text-anchor="end"{weight}>'
             f"{probability:.0%}</text>\n"
         )
     return "".join(lines)

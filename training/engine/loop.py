@@ -395,8 +395,9 @@ class _Run:
         )
 
     def _draw(self) -> None:
-        path, title = self.out / "curve.svg", _title(self.recipe)
-        runlog.plot(self.log.rows, path, title, self.objective.curves)
+        path, title = self.out / "curve.svg", runlog.title_of(self.settings)
+        sizes = self.recipe.image_sizes
+        runlog.plot(self.log.rows, path, title, self.objective.curves, sizes)
         runlog.write_events(self.log.rows, self.out)
 
 
@@ -423,8 +424,3 @@ def _check_batch(recipe: Recipe, placement: Placement) -> None:
             f"accumulation={recipe.accumulation} can share evenly. Received: "
             f"batch_size={recipe.batch_size}"
         )
-
-
-def _title(recipe: Recipe) -> str:
-    split = "held-out images" if recipe.holdout else "test set"
-    return f"{recipe.model} on {recipe.dataset}, evaluated on the {split}"

@@ -110,20 +110,72 @@ def plot(
     path: str | pathlib.Path,
     title: str,
     quantities: Sequence[str] = ("loss", "error"),
+    image_sizes: Mapping[Any, int] | None = None,
 ) -> None:
-    """Draws the learning curve of a run.
+    """Draws the learning curve of a run, with its learning rate and image sizes.
 
     Args:
         rows: Rows of a log.
         path: Path of the SVG file.
         title: Title of the figure.
         quantities: Quantities of the rows, one panel each.
+        image_sizes: Sides of the training images by the first epoch that has them.
     """
     from training import figures
 
-    with figures.drawing(path, len(quantities), title) as axes:
-        for axis, quantity in zip(axes, quantities, strict=True):
+    panels = len(quantities) + 1
+    sizes = {int(epoch): side for epoch, side in (image_sizes or {}).items()}
+    with figures.drawing(path, panels, title, columns=1, height=2.6) as axes:
+        for axis, quantity in zip(axes, quantities, strict=False):
             _draw(axis, rows, quantity, figures)
+        axes[0].legend()
+        epochs, rates = zip(
+            *((row["epoch"], row["learning_rate"]) for row in rows), strict=True
+        )
+        axes[-1].plot(epochs, rates, color=figures.GREEN)
+        axes[-1].set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
+        for axis in axes:
+            axis.set_xlim(0, epochs[-1] * 1.02)
+            axis.grid(visible=False, axis="x")
+            for epoch in sizes if len(sizes) > 1 else ():
+                axis.axvline(epoch, color=figures.INK, lw=1.5, ls=":")
+        if len(sizes) > 1:
+            _name_sizes(axes[-1], sizes, epochs[-1])
+
+
+def title_of(settings: Mapping[str, Any]) -> str:
+    """Writes the title of a run's learning curve.
+
+    Args:
+        settings: Settings of the run.
+
+    Returns:
+        A line of text.
+    """
+    split = "held-out images" if settings["holdout"] else "test set"
+    return f"{settings['model']} on {settings['dataset']}, evaluated on the {split}"
+
+
+def _name_sizes(axis: Axes, sizes: Mapping[int, int], last: float) -> None:
+    """Writes the side of the training images above each part of a panel."""
+    starts = sorted(sizes)
+    for start, end in zip(starts, [*starts[1:], last], strict=True):
+        axis.annotate(
+            f"{sizes[start]}",
+            ((start + end) / 2, 1.02),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            fontsize="small",
+        )
+    axis.annotate(
+        "image side:",
+        (0, 1.02),
+        (-6, 0),
+        ("data", "axes fraction"),
+        "offset points",
+        ha="right",
+        fontsize="small",
+    )
 
 
 def _draw(axis: Axes, rows: Sequence[Row], quantity: str, figures: ModuleType) -> None:
@@ -141,10 +193,8 @@ def _draw(axis: Axes, rows: Sequence[Row], quantity: str, figures: ModuleType) -
         ]
         if points:
             axis.plot(*zip(*points, strict=True), label=label, **style)
-    axis.set_xlabel("epoch")
     axis.set_ylabel("loss" if quantity == "loss" else "error (%)")
     axis.set_ylim(bottom=0)
-    axis.legend()
 
 
 def write_events(rows: Sequence[Row], folder: str | pathlib.Path) -> None:
