@@ -7,6 +7,7 @@ that the repository shows, and their links work in both.
 import csv
 import importlib
 import inspect
+import json
 import os
 import pathlib
 import pkgutil
@@ -35,12 +36,14 @@ root_doc = "README"
 include_patterns = [
     "README.md",
     "docs/*.md",
+    "docs/notebooks/*.ipynb",
     "docs/site/**",
     "pretrained/cards/*.md",
     "training/benchmarks/README.md",
 ]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 extensions += ["sphinx.ext.autosummary"]
+source_suffix = {".rst": "restructuredtext", ".md": "markdown", ".ipynb": "markdown"}
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -49,7 +52,7 @@ myst_links_external_new_tab = False
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["kserve", "mlserver"]
+autodoc_mock_imports = ["fastapi", "kserve", "mlserver"]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autosummary_generate = False
@@ -76,6 +79,7 @@ CONTENTS = """
 docs/site/demo
 docs/predicting
 docs/finetuning
+docs/notebooks/finetuning
 docs/serving
 docs/explaining
 docs/diagnostics
@@ -89,7 +93,9 @@ docs/imagenet
 
 docs/site/results
 docs/site/cards
+docs/site/gallery
 docs/paper
+docs/notebooks/paper
 training/benchmarks/README
 ```
 
@@ -138,7 +144,36 @@ def commands() -> dict:
     return {"helps": {k: v.format_help() for k, v in subparsers.choices.items()}}
 
 
-TEMPLATES = {"docs/site/results": results, "docs/site/commands": commands}
+def galleries() -> dict:
+    """What `training.demo.gallery` has written, by the name of the weights."""
+    files = sorted((ROOT / "docs/results/gallery").glob("*/answers.json"))
+    return {"galleries": {f.parent.name: json.loads(f.read_text()) for f in files}}
+
+
+TEMPLATES = {
+    "docs/site/commands": commands,
+    "docs/site/gallery": galleries,
+    "docs/site/results": results,
+}
+
+
+def notebook(text: str) -> str:
+    """The cells of a notebook and their output as Markdown."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {"text/plain": output.get("text")})
+            if "image/png" in data:
+                png = data["image/png"].replace("\n", "")
+                parts.append(f"![Output](data:image/png;base64,{png})")
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain'])}\n```")
+    return "\n\n".join(parts)
 
 
 def read_source(app: Sphinx, name: str, source: list[str]) -> None:
@@ -148,6 +183,8 @@ def read_source(app: Sphinx, name: str, source: list[str]) -> None:
     if name in TEMPLATES:
         values = TEMPLATES[name]()
         source[0] = app.builder.templates.render_string(source[0], values)
+    if app.env.doc2path(name).suffix == ".ipynb":
+        source[0] = notebook(source[0])
     folder = (ROOT / name).parent
 
     def unlinked(match: re.Match) -> str:
