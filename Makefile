@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: demo site test test-lowest clean
+.PHONY: demo site test test-lowest release-check clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python training/demo/demo.py
@@ -25,6 +25,10 @@ test-lowest: .venv-lowest/installed
 		tests/test_images.py tests/test_models.py tests/test_ops.py \
 		tests/test_predictions.py tests/test_records.py tests/test_weight_files.py \
 		tests/training/test_optimizers.py
+
+# What PyPI would get, installed and used.
+release-check:
+	PYTHON=$(PYTHON) .ci/release-check
 
 # An old pip takes more than ten minutes to resolve the extras.
 .venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/* elu_zoo/*.py \
