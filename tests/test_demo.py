@@ -1,6 +1,6 @@
 """The demo of the site in a real browser: run by `pytest -m slow` after `make site`.
 
-Needs Playwright's Python package and Chromium.
+Needs Playwright's Python package, Chromium, and npm, which has axe-core.
 """
 
 import functools
@@ -8,6 +8,8 @@ import http.server
 import json
 import pathlib
 import shutil
+import subprocess
+import tarfile
 import threading
 
 import numpy as np
@@ -15,10 +17,20 @@ import pytest
 from PIL import Image
 
 import elu_zoo
+from elu_zoo import explain, predictions
 
 ROOT = pathlib.Path(__file__).parents[1]
 SITE = ROOT / "build/site"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PAGES = [
+    "index.html",
+    "docs/notebooks/finetuning.html",
+    "docs/site/api/explain.html",
+    "docs/site/demo.html",
+    "docs/site/gallery.html",
+    "docs/site/results.html",
+    "pretrained/cards/elunet11.cifar100.html",
+]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not SITE.is_dir(), reason="`make site` was not run"),
@@ -42,10 +54,25 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+            ],
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The source of axe-core, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "pack", "--silent", "axe-core@4"]
+    name = subprocess.check_output(command, cwd=folder, text=True).strip()
+    with tarfile.open(folder / name) as package:
+        return package.extractfile("package/axe.min.js").read().decode()
 
 
 @pytest.fixture
@@ -85,31 +112,98 @@ def pictures(tmp_path_factory):
 
 
 CLASSIFY = """async name => {
-    const {classify} = await import('../../_static/demo.js');
+    const {classify, occlusion} = await import('../../_static/demo.js');
     const url = new URL('../../_static/demo/index.json', location);
     const {models} = await (await fetch(url)).json();
     const [file] = document.querySelector('#file').files;
-    return [...(await classify(file, models.find(m => m.name === name)))[0]];
+    const model = models.find(m => m.name === name);
+    const {probabilities, square} = await classify(file, model);
+    const label = probabilities.indexOf(Math.max(...probabilities));
+    const heat = await occlusion(square, probabilities, label, model);
+    return [[...probabilities], [...square], [...heat]];
 }"""
 
 
 @pytest.mark.parametrize("name", ["elunet11.cifar100", "elunet15.tiny_imagenet"])
-def test_probabilities_are_those_of_keras(page, pictures, name):
-    model = elu_zoo.load(name)
+def test_probabilities_and_maps_are_those_of_keras(page, pictures, name, monkeypatch):
+    model, record = elu_zoo.load(name), elu_zoo.get_record(name)
     expected = model.predict(elu_zoo.preprocess_input(pictures, model), verbose=0)
     for picture, row in zip(pictures, expected, strict=True):
         page.set_input_files("#file", picture)
-        got = page.evaluate(CLASSIFY, name)
+        got, square, heat = map(np.array, page.evaluate(CLASSIFY, name))
         np.testing.assert_allclose(got, row, atol=1e-4, err_msg=picture.name)
+    # The map of the last picture, by the function of the package.
+    side = record.preprocessing.crop
+    shape = (1, side, side, record.input_shape[-1])
+    x = square.reshape(shape)
+
+    def logarithms(model, images, classes):
+        outputs = predictions.probabilities(model.predict(images, verbose=0), model)
+        return np.log(outputs)[:, classes[0]]
+
+    monkeypatch.setattr(explain, "_scores", logarithms)
+    expected = explain.occlusion(model, x, [int(got.argmax())])
+    np.testing.assert_allclose(heat.reshape(1, side, side), expected, atol=0.02)
+
+
+def tab_to(page, selector):
+    """Presses Tab until an element has the focus."""
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+    raise AssertionError(f"Tab does not reach {selector}")
 
 
 def test_the_keyboard_alone_suffices(page):
-    page.focus("#samples button:last-child")
+    tab_to(page, "#model")
+    page.keyboard.press("ArrowDown")
+    assert page.input_value("#model") == "elunet15.tiny_imagenet"
+    page.keyboard.press("ArrowUp")
+    tab_to(page, "#file")
+    tab_to(page, "#samples button:last-child")
     page.keyboard.press("Enter")
     page.wait_for_selector("#answers li")
     assert page.locator("#answers li").count() == 5
     assert "tractor" in page.inner_text("#answers li:first-child")
     assert " ms" in page.inner_text("#status")
+    tab_to(page, "#explain")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#map:visible")
+    frame, drawn = (page.locator(s).bounding_box() for s in ("#picture", "#map"))
+    assert drawn == pytest.approx(frame, abs=1)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#map", state="hidden")
+
+
+def test_the_camera(page):
+    page.click("#open")
+    page.wait_for_function("document.querySelector('#video').videoWidth > 0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answers li")
+    assert not page.is_visible("#camera")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_no_violation(browser, address, axe, name, width, scheme):
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
+    page.goto(address.replace("docs/site/demo.html", name))
+    if "demo" in name:
+        page.click("#samples button")
+        page.wait_for_selector("#answers li")
+        page.click("#explain")
+        page.wait_for_selector("#map:visible")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    page.close()
+    assert not found, [
+        (rule["id"], rule["nodes"][0]["html"], rule["nodes"][0]["failureSummary"])
+        for rule in found
+    ]
 
 
 def test_a_file_that_is_no_picture_gets_a_message(page, tmp_path):

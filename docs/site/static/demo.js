@@ -109,16 +109,94 @@ async function load(model) {
   return sessions.get(model.name);
 }
 
+// Probabilities of squares that lie one after the other in an array.
+async function run(squares, model) {
+  const session = await load(model);
+  const { crop } = model.preprocessing;
+  const count = squares.length / (crop * crop * model.channels);
+  const shape = [count, crop, crop, model.channels];
+  const image = new ort.Tensor("float32", squares, shape);
+  return (await session.run({ image })).probabilities.data;
+}
+
 export async function classify(file, model) {
   const image = await decode(file);
-  const session = await load(model);
+  await load(model);
   const start = performance.now();
+  const square = preprocess(image, model.preprocessing, model.channels);
+  const probabilities = await run(square, model);
+  return { probabilities, square, image, time: performance.now() - start };
+}
+
+const cover = ([top, left], { size, crop, channels }, visit) => {
+  for (let y = Math.max(0, top); y < Math.min(crop, top + size); y++) {
+    for (let x = Math.max(0, left); x < Math.min(crop, left + size); x++) {
+      visit(y * crop + x, channels);
+    }
+  }
+};
+
+// How far the logarithm of a class's probability falls where a gray square covers the
+// picture, as elu_zoo.explain.occlusion has it for logits; for each pixel the mean over
+// the squares that cover it.
+export async function occlusion(square, probabilities, label, model) {
   const { crop } = model.preprocessing;
-  const input = preprocess(image, model.preprocessing, model.channels);
-  const shape = [1, crop, crop, model.channels];
-  const image_ = new ort.Tensor("float32", input, shape);
-  const { probabilities } = await session.run({ image: image_ });
-  return [probabilities.data, performance.now() - start];
+  const size = Math.max(1, Math.floor(crop / 4));
+  const stride = Math.max(1, Math.floor(size / 2));
+  const how = { size, crop, channels: model.channels };
+  const starts = [];
+  for (let start = stride - size; start < crop; start += stride) starts.push(start);
+  const falls = new Float32Array(crop * crop);
+  const counts = new Float32Array(crop * crop);
+  for (const top of starts) {
+    const covered = new Float32Array(starts.length * square.length);
+    starts.forEach((left, i) => {
+      covered.set(square, i * square.length);
+      cover([top, left], how, (pixel, channels) => {
+        const first = i * square.length + pixel * channels;
+        covered.fill(127.5, first, first + channels);
+      });
+    });
+    const found = await run(covered, model);
+    starts.forEach((left, i) => {
+      const p = found[i * probabilities.length + label];
+      const fall = Math.log(probabilities[label]) - Math.log(Math.max(p, 1e-30));
+      cover([top, left], how, (pixel) => {
+        falls[pixel] += fall;
+        counts[pixel] += 1;
+      });
+    });
+  }
+  return falls.map((fall, i) => fall / counts[i]);
+}
+
+// Matplotlib's inferno, as in elu_zoo.explain.
+const COLORS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
+
+function color(heat) {
+  const place = heat * (COLORS.length - 1);
+  const i = Math.min(Math.floor(place), COLORS.length - 2);
+  return COLORS[i].map((low, c) => low + (place - i) * (COLORS[i + 1][c] - low));
+}
+
+// Draws a map over the part of the picture that the network saw.
+function drawMap(heat, { width, height }, how) {
+  const canvas = byId("map");
+  const { crop } = how;
+  canvas.width = canvas.height = crop;
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(crop, crop);
+  const largest = Math.max(...heat) || 1;
+  heat.forEach((value, i) => {
+    pixels.data.set([...color(Math.max(0, value) / largest), 255], 4 * i);
+  });
+  context.putImageData(pixels, 0, 0);
+  const shorter = Math.min(width, height);
+  for (const [side, start, extent] of [[width, "left", "width"], [height, "top", "height"]]) {
+    const [first, last] = range(side, shorter, how);
+    canvas.style[start] = `${(100 * first) / side}%`;
+    canvas.style[extent] = `${(100 * (last - first)) / side}%`;
+  }
 }
 
 function show(probabilities, names) {
@@ -136,8 +214,61 @@ function show(probabilities, names) {
   );
 }
 
+// Longer side of the shown picture.
+const SIDE = 260;
 let latest = null;
+let shown = null;
 let turn = 0;
+
+function showMap(visible) {
+  byId("map").hidden = !visible;
+  byId("explain").ariaPressed = String(visible);
+  byId("picture").classList.toggle("gray", visible);
+}
+
+async function explain() {
+  if (byId("explain").ariaPressed === "true") return showMap(false);
+  const { file, model, square, probabilities, image } = shown;
+  byId("status").textContent = "Covering the picture piece by piece …";
+  const best = probabilities.indexOf(Math.max(...probabilities));
+  const heat = await occlusion(square, probabilities, best, model);
+  if (shown.file !== file || shown.model !== model) return;
+  drawMap(heat, image, model.preprocessing);
+  showMap(true);
+  const name = model.classes[best].replaceAll("_", " ");
+  byId("status").textContent =
+    `Bright: where covering the picture lowers the probability of ${name} most.`;
+}
+
+let stream = null;
+
+function stopCamera() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = null;
+  byId("camera").hidden = true;
+}
+
+async function startCamera() {
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: true });
+  } catch (error) {
+    byId("status").textContent = `The camera cannot be used: ${error.message}`;
+    return;
+  }
+  byId("video").srcObject = stream;
+  byId("camera").hidden = false;
+  byId("take").focus();
+}
+
+function takePicture(choose) {
+  const video = byId("video");
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob((blob) => choose(new File([blob], "camera.png", { type: blob.type })));
+  stopCamera();
+  byId("open").focus();
+}
 
 async function answer(file, model) {
   latest = file;
@@ -145,19 +276,25 @@ async function answer(file, model) {
   const mine = turn;
   byId("status").textContent = `Loading ${model.name} …`;
   try {
-    const [probabilities, time] = await classify(file, model);
+    const answers = await classify(file, model);
     if (mine !== turn) return;
-    show(probabilities, model.classes);
+    shown = { file, model, ...answers };
+    show(answers.probabilities, model.classes);
+    showMap(false);
+    byId("explain").hidden = false;
     const picture = byId("picture");
     URL.revokeObjectURL(picture.src);
     picture.src = URL.createObjectURL(file);
     picture.alt = file.name ?? "Pasted picture";
+    const { width, height } = answers.image;
+    picture.style.width = `${(SIDE * width) / Math.max(width, height)}px`;
     picture.hidden = false;
-    byId("status").textContent = `${model.name}: ${time.toFixed(0)} ms`;
+    byId("status").textContent = `${model.name}: ${answers.time.toFixed(0)} ms`;
   } catch (error) {
     if (mine !== turn) return;
     byId("answers").replaceChildren();
-    byId("picture").hidden = true;
+    byId("picture").hidden = byId("explain").hidden = true;
+    showMap(false);
     const undecodable = error.name === "InvalidStateError";
     byId("status").textContent = undecodable
       ? `${file.name} is not a picture that this browser can read.`
@@ -191,6 +328,11 @@ async function start() {
   select.addEventListener("change", () => choose(latest));
   byId("file").addEventListener("change", (event) => choose(event.target.files[0]));
   byId("samples").append(...samples.map((name) => sample(name, choose)));
+  byId("explain").addEventListener("click", explain);
+  byId("open").hidden = !navigator.mediaDevices;
+  byId("open").addEventListener("click", startCamera);
+  byId("take").addEventListener("click", () => takePicture(choose));
+  byId("close").addEventListener("click", stopCamera);
   document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
