@@ -26,8 +26,11 @@ from elu_zoo.records import record_of
 if TYPE_CHECKING:
     import keras
 
-_AHEAD = 3
-"""Number of batches that are decoded while the network computes one."""
+_AHEAD = 4
+"""Number of batches that are being read or computed while the caller has one."""
+
+_READ_AT_ONCE = 8
+"""Images that a thread reads before it returns, since a task takes time of its own."""
 
 _Source = str | os.PathLike[str] | bytes
 """An image: the path of a file, or its encoded bytes."""
@@ -138,19 +141,28 @@ class Predictor:
             The columns that `__call__` adds, for `batch_size` images at a time, in
             order.
         """
-        self._loaded  # noqa: B018  Before the threads, which need its image size.
+        at_once = self._loaded.batches_at_once
         rest = iter(sources)
-        pending: collections.deque[list[Future[np.ndarray | str]]] = collections.deque()
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        pending: collections.deque[Future[dict[str, np.ndarray]]] = collections.deque()
+        with (
+            concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as readers,
+            concurrent.futures.ThreadPoolExecutor(at_once) as networks,
+        ):
             try:
                 while batch := list(itertools.islice(rest, self.batch_size)):
-                    pending.append([pool.submit(self._read, item) for item in batch])
+                    parts = (
+                        batch[i : i + _READ_AT_ONCE]
+                        for i in range(0, len(batch), _READ_AT_ONCE)
+                    )
+                    read = [readers.submit(self._read_some, part) for part in parts]
+                    pending.append(networks.submit(self._answer, read))
                     if len(pending) > _AHEAD:
-                        yield self._answer(pending.popleft())
+                        yield pending.popleft().result()
                 while pending:
-                    yield self._answer(pending.popleft())
+                    yield pending.popleft().result()
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                readers.shutdown(wait=False, cancel_futures=True)
+                networks.shutdown(wait=False, cancel_futures=True)
 
     @functools.cached_property
     def _loaded(self) -> _Loaded:
@@ -163,12 +175,18 @@ class Predictor:
                 f"Expected a classifier. Received: {self.model}, which reconstructs "
                 "its images; its codes are the embeddings of 'stack1'."
             )
+        # Before the threads that call it.
+        network.make_predict_function()
         return _Loaded(
             network,
             np.array(class_names, object),
             functools.partial(_image, preprocessing, model.input_shape[-1]),
             model,
+            _batches_at_once(),
         )
+
+    def _read_some(self, sources: list[_Source]) -> list[np.ndarray | str]:
+        return [self._read(source) for source in sources]
 
     def _read(self, source: _Source) -> np.ndarray | str:
         try:
@@ -176,15 +194,21 @@ class Predictor:
         except ImageError as error:
             return str(error)
 
-    def _answer(self, futures: list[Future[np.ndarray | str]]) -> dict[str, np.ndarray]:
+    def _answer(
+        self, futures: list[Future[list[np.ndarray | str]]]
+    ) -> dict[str, np.ndarray]:
         """The columns of images that threads are reading."""
-        read = [future.result() for future in futures]
+        read = list(itertools.chain.from_iterable(f.result() for f in futures))
         errors = [item if isinstance(item, str) else None for item in read]
-        images = [item for item in read if not isinstance(item, str)]
-        values = np.zeros((len(read), self._loaded.network.output_shape[-1]), "float32")
         valid = np.array([error is None for error in errors], bool)
-        if images:
-            values[valid] = self._loaded.network.predict_on_batch(np.stack(images))
+        values = np.zeros((len(read), self._loaded.network.output_shape[-1]), "float32")
+        if valid.any():
+            images = np.stack([item for item in read if not isinstance(item, str)])
+            # A network is compiled for each shape, so there are few.
+            padded = np.zeros((_rows(len(read)), *images.shape[1:]), "float32")
+            padded[: len(read)][valid] = images
+            outputs = self._loaded.network.predict_on_batch(padded)
+            values[valid] = outputs[: len(read)][valid]
         columns = {"vector": values} if self.embeddings else self._best(values, valid)
         return columns | {"error": np.array(errors, object)}
 
@@ -323,10 +347,26 @@ class _Loaded:
     class_names: np.ndarray
     read: Callable
     model: Any
+    batches_at_once: int
 
 
 def _image(preprocessing: dict[str, Any], channels: int, source: _Source) -> np.ndarray:
     return load_image(source, channels, **preprocessing)
+
+
+def _rows(images: int) -> int:
+    """Rows of the array for a number of images: the next power of two."""
+    return 1 << (images - 1).bit_length()
+
+
+def _batches_at_once() -> int:
+    """Batches to compute at the same time; two fill the cores better than one.
+
+    Keras allows more than one thread with TensorFlow only.
+    """
+    import keras
+
+    return {"tensorflow": 2}.get(keras.backend.backend(), 1)
 
 
 def _load(

@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code."""
     out = pathlib.Path(arguments.out)
     _check_out(out)
-    start_backend()
+    start_backend(whole=bool(arguments.callbacks))
     from elu_zoo import finetuning, image_files, reports
     from elu_zoo.files import check_writable, replacing
     from elu_zoo.images import preprocessing_of
