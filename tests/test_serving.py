@@ -148,11 +148,6 @@ def running_mlserver(built):
 
 
 @pytest.fixture(scope="module")
-def mlserver_process(running_mlserver):
-    return running_mlserver[0]
-
-
-@pytest.fixture(scope="module")
 def mlserver(running_mlserver):
     """URL of a running MLServer's model."""
     return running_mlserver[1]
@@ -226,17 +221,16 @@ def test_mlserver_says_what_is_wrong_with_a_request(mlserver):
     assert status == 400 and len(answer) < 400, answer
 
 
-def test_mlserver_under_load(mlserver_process, mlserver, model, built):
-    """The last test of this server: it ends with SIGTERM."""
+def assert_holds_under_load(server, process, url, folder, model):
+    """The last test of a server: it ends with SIGTERM."""
+    names = [f"new {name}" for name in NAMES]
     report = load.put_under_load(
-        mlserver_process,
-        mlserver,
-        "mlserver",
-        built[0] / "served" / "1",
-        lambda: elu_zoo.export_saved_model(
-            model, built[0] / "served", [f"new {name}" for name in NAMES], top=3
-        ),
-        seconds=15,
+        process,
+        url,
+        server,
+        folder / "1",
+        lambda: elu_zoo.export_saved_model(model, folder, names, top=3),
+        seconds=10,
         clients=8,
     )
     assert report["wrong"] == [] and report["answered"] > 0 and report["refused"] > 0
@@ -245,11 +239,21 @@ def test_mlserver_under_load(mlserver_process, mlserver, model, built):
     assert report["exit_status"] in (0, -signal.SIGTERM)
 
 
+def test_mlserver_under_load(running_mlserver, built, model):
+    folder = built[0] / "served"
+    assert_holds_under_load("mlserver", *running_mlserver, folder, model)
+
+
 @pytest.fixture(scope="module")
-def kserve(served):
-    """URL of a running KServe model."""
-    with servers.kserve(served, python_with("kserve")) as (_, url):
-        yield url
+def running_kserve(served):
+    with servers.kserve(served, python_with("kserve")) as process_and_url:
+        yield process_and_url
+
+
+@pytest.fixture(scope="module")
+def kserve(running_kserve):
+    """URL of a running KServe's model."""
+    return running_kserve[1]
 
 
 def test_kserve_answers_as_tensorflow_serving_does(kserve, pictures, expected):
@@ -274,3 +278,7 @@ def test_kserve_says_what_is_wrong_with_a_request(kserve):
     assert_400_and_one_line(f"{kserve}:predict", KServe.malformed())
     url = kserve.replace("/v1/", "/v2/")
     assert_400_and_one_line(f"{url}/infer", {"V2": {}})
+
+
+def test_kserve_under_load(running_kserve, served, model):
+    assert_holds_under_load("kserve", *running_kserve, served / "served", model)
