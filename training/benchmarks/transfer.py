@@ -7,7 +7,13 @@ of Tiny ImageNet that CIFAR-100 does not have, `elunet15.tiny_imagenet` on CIFAR
 and both on MNIST. After the same number of steps, and with several seeds, each with its
 own images, the study compares `elu_zoo.finetune` with its default rates, the output
 layer alone on the frozen trunk (a linear probe), and the same network from scratch. The
-accuracies are of images held out of the training splits, all at 32×32 pixels.
+accuracies are of images held out of the training splits, all at 32×32 pixels. One more
+task is twenty of the classes that `elunet15.tiny_imagenet` knows, at the weights' own
+size and on half of the test images.
+
+A row is an epoch; `kept` marks the one whose weights the model ends with, step 0 being
+before the training. The command prints how `finetune` ends compared with the best epoch
+of the better of its stages. `--trunks` chooses weights and `--methods` methods.
 
 `--candidates` instead compares settings for `finetune`'s defaults, on seeds that the
 study does not use: all settings on one seed, the most promising on two more. Settings
@@ -29,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elu_zoo.records import get_record
 from training.benchmarks.measuring import machine, write_csv
 
 if TYPE_CHECKING:
@@ -54,6 +61,7 @@ STUDY = [
     ("elunet15.tiny_imagenet", "mnist", 10),
     ("elunet11.cifar100", "tiny_imagenet", 50),
     ("elunet15.tiny_imagenet", "cifar100", 50),
+    ("elunet15.tiny_imagenet", "tiny_imagenet", 25),
 ]
 CANDIDATES_STUDY = STUDY[:2]
 
@@ -130,15 +138,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--csv", required=True, type=pathlib.Path)
     parser.add_argument("--candidates", action="store_true")
+    parser.add_argument("--trunks", nargs="+", default=sorted({t for t, _, _ in STUDY}))
+    parser.add_argument("--methods", nargs="+", default=[*METHODS])
     arguments = parser.parse_args(argv)
-    study, methods = STUDY, dict.fromkeys(SEEDS, METHODS)
+    chosen_methods = {name: METHODS[name] for name in arguments.methods}
+    study, methods = STUDY, dict.fromkeys(SEEDS, chosen_methods)
     if arguments.candidates:
         study, methods = CANDIDATES_STUDY, CANDIDATES_OF_SEEDS
+    files = {trunk: get_record(trunk).file for trunk, _, _ in study}
+    study = [task for task in study if task[0] in arguments.trunks]
 
     facts = machine()  # Sets the environment before Keras is loaded.
     import keras
 
-    from elu_zoo.records import get_record
     from training.engine.device import default_precision
 
     keras.config.set_dtype_policy(default_precision())
@@ -147,7 +159,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.csv.is_file():
         with arguments.csv.open(newline="") as file:
             rows = list(csv.DictReader(file))
-    files = {trunk: get_record(trunk).file for trunk, _, _ in study}
     rows = [row for row in rows if row["weights"] in files.values()]
     for (trunk, data, images), seed in itertools.product(study, methods):
         part = None
@@ -162,28 +173,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             if any(key.items() <= row.items() for row in rows):
                 continue
-            part = part or choose(data, images, seed, arguments.data)
-            curve = measure(
+            part = part or choose(trunk, data, images, seed, arguments.data)
+            epochs = measure(
                 trunk,
                 part,
                 chosen,
                 seed,
                 augment=data != "mnist",  # A mirrored digit is none.
             )
-            for step, accuracy in curve:
-                values = {"step": str(step), "accuracy": f"{accuracy:.4f}"}
-                rows.append({**facts, **key, **values})
+            new = [facts | key | epoch for epoch in epochs]
+            rows += new
             write_csv(arguments.csv, rows)
-            print(*key.values(), f"{accuracy:.1%}", flush=True)
+            print(*key.values(), f"{kept_accuracy(new):.1%}", flush=True)
     report(rows)
     if not arguments.candidates:
         plot(rows, arguments.csv.with_suffix(".svg"))
 
 
-def choose(name: str, images: int, seed: int, folder: str) -> list[Arrays]:
+def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> list[Arrays]:
     """Chooses images of a data set at random.
 
     Args:
+        trunk: Name of the weights. Of data that they know, the test images are taken,
+            at the size that the weights are for.
         name: Name of the data set.
         images: Number of images per class to learn from.
         seed: Seed of the choice.
@@ -192,31 +204,37 @@ def choose(name: str, images: int, seed: int, folder: str) -> list[Arrays]:
     Returns:
         Images and labels to learn from, and those to measure on.
     """
-    data = load(name, folder)
+    record = get_record(trunk)
+    known_data = name == record.dataset["name"]
+    data = load(name, "test" if known_data else "train", folder)
     rng = np.random.default_rng([seed, images])
     classes = np.arange(len(data.class_names))
-    if name == "tiny_imagenet":
-        known = set(load("cifar100", folder).class_names)
+    if known_data:
+        classes = rng.choice(classes, 20, replace=False)
+    elif name == "tiny_imagenet":
+        known = set(load("cifar100", "train", folder).class_names)
         new = [c for c in classes if not same(data.class_names[c], known)]
         classes = rng.choice(new, 20, replace=False)
-    held_out = 1000 // len(classes)
+    held_out = images if known_data else 1000 // len(classes)
+    side = record.preprocessing.crop if known_data and record.preprocessing else SIZE
     train, rest = [], []
     for label, number in enumerate(classes):
         places = rng.permutation(np.flatnonzero(data.labels == number))
         train += [(place, label) for place in places[:images]]
         rest += [(place, label) for place in places[-held_out:]]
     return [
-        (small_rgb(data.images[[place for place, _ in some]]), np.array(some)[:, 1])
+        (rgb(data.images[[place for place, _ in some]], side), np.array(some)[:, 1])
         for some in (train, rest)
     ]
 
 
 @functools.cache
-def load(name: str, folder: str) -> Dataset:
-    """Loads the training split of a data set, once.
+def load(name: str, split: str, folder: str) -> Dataset:
+    """Loads a split of a data set, once.
 
     Args:
         name: Name of the data set.
+        split: `"train"` or `"test"`.
         folder: Folder of the data sets.
 
     Returns:
@@ -224,7 +242,7 @@ def load(name: str, folder: str) -> Dataset:
     """
     from elu_zoo import datasets
 
-    return datasets.load(name, "train", folder)
+    return datasets.load(name, split, folder)
 
 
 def same(name: str, known: set[str]) -> bool:
@@ -238,23 +256,24 @@ def same(name: str, known: set[str]) -> bool:
     return name in KNOWN_TO_CIFAR100 or bool(words & known)
 
 
-def small_rgb(images: np.ndarray) -> np.ndarray:
-    """Converts images to RGB of `SIZE` pixels.
+def rgb(images: np.ndarray, side: int) -> np.ndarray:
+    """Converts images to RGB of a size.
 
     Args:
         images: uint8 array of shape `(n, height, width, channels)`.
+        side: The size in pixels.
 
     Returns:
-        uint8 array of shape `(n, SIZE, SIZE, 3)`.
+        uint8 array of shape `(n, side, side, 3)`.
     """
     from PIL import Image
 
     if images.shape[-1] == 1:  # MNIST, 28×28
         images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, -1)
-    if images.shape[1] == SIZE:
+    if images.shape[1] == side:
         return images
     resized = (
-        Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
         for image in images
     )
     return np.stack([np.asarray(image) for image in resized])
@@ -262,7 +281,7 @@ def small_rgb(images: np.ndarray) -> np.ndarray:
 
 def measure(
     trunk: str, part: Sequence[Arrays], chosen: Method, seed: int, augment: bool
-) -> list[tuple[int, float]]:
+) -> list[dict[str, str]]:
     """Trains by a method, and measures the held-out accuracy after each epoch.
 
     A fifth of the images to learn from chooses the epoch whose weights are kept.
@@ -275,21 +294,19 @@ def measure(
         augment: Whether to augment.
 
     Returns:
-        `(step, accuracy)` after each epoch; the last accuracy is that of the kept
-        weights.
+        Columns of the CSV file, for the model before the training and after each epoch.
     """
     import keras
 
     import elu_zoo
     from elu_zoo.finetuning import split_by_class
     from elu_zoo.models import adapt_preprocessing, build_model
-    from elu_zoo.records import get_record
 
     pretrained, stages, arguments = chosen
     (images, labels), held_out = part
     record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
-    changes = {"classes": classes, "input_shape": (SIZE, SIZE, 3)}
+    changes = {"classes": classes, "input_shape": images.shape[1:]}
     if pretrained:
         model = elu_zoo.load(trunk, **changes)
     else:
@@ -307,11 +324,11 @@ def measure(
         epochs = round(STEPS / per_epoch)
         first = round(stages * epochs)
         stages = (first, epochs - first)
-    curve = []
+    curve = [accuracy(model, held_out)]
     measured = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: curve.append(accuracy(model, held_out))
     )
-    elu_zoo.finetune(
+    history = elu_zoo.finetune(
         model,
         images,
         labels,
@@ -324,10 +341,20 @@ def measure(
         verbose=0,
         **arguments,
     )
-    # The model has the weights of the best epoch now.
-    curve[-1] = accuracy(model, held_out)
-    steps = [per_epoch * epoch for epoch in range(1, len(curve) + 1)]
-    return [*zip(steps, curve, strict=True)]
+    before = {"stage": 0, "kept": not any(history["kept"])} | history.start
+    return [
+        {
+            "stage": str(epoch["stage"]),
+            "step": str(number * per_epoch),
+            "accuracy": f"{share:.4f}",
+            "validation_loss": f"{epoch['val_loss']:.4f}",
+            "validation_accuracy": f"{epoch['val_accuracy']:.4f}",
+            "kept": "yes" if epoch["kept"] else "",
+        }
+        for number, (epoch, share) in enumerate(
+            zip([before, *history.rows()], curve, strict=True)
+        )
+    ]
 
 
 def accuracy(model: keras.Model, data: Arrays) -> float:
@@ -344,39 +371,61 @@ def accuracy(model: keras.Model, data: Arrays) -> float:
     return float((answers == data[1]).mean())
 
 
-def curves(
-    rows: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, str, int], dict[str, dict[str, dict[int, float]]]]:
+# Rows of the CSV file by task, method and seed.
+Tasks = dict[tuple[str, str, int], dict[str, dict[str, list[Mapping[str, Any]]]]]
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> Tasks:
     """Groups rows of the CSV file.
 
     Args:
         rows: Rows of the CSV file.
 
     Returns:
-        Accuracies by task, method, seed and step.
+        The rows of each run, in order, by task, method and seed.
     """
-    tasks: dict[tuple[str, str, int], Any] = {}
+    tasks: Tasks = {}
     for row in rows:
         task = (row["trunk"], row["data"], int(row["images_per_class"]))
         seeds = tasks.setdefault(task, {}).setdefault(row["method"], {})
-        curve = seeds.setdefault(row["seed"], {})
-        curve[int(row["step"])] = float(row["accuracy"])
+        seeds.setdefault(row["seed"], []).append(row)
     return tasks
 
 
+def kept_accuracy(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The accuracy of the weights that a run ended with."""
+    return next(float(row["accuracy"]) for row in rows if row["kept"])
+
+
+def stage_accuracies(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The accuracies of the epochs of a run with the lowest loss, by stage."""
+    best = {}
+    for row in sorted(rows, key=lambda row: -float(row["validation_loss"])):
+        best[row["stage"]] = float(row["accuracy"])
+    return {stage: best[stage] for stage in sorted(best) if stage != "0"}
+
+
 def report(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints mean and range of the last accuracies, by task and method.
+    """Prints mean and range of the accuracies, by task and method, and the stages'.
 
     Args:
         rows: Rows of the CSV file.
     """
-    for (trunk, data, images), methods in curves(rows).items():
+    for (trunk, data, images), methods in grouped(rows).items():
         print(f"{trunk} on {data}, {images} images per class")
         for method, seeds in methods.items():
-            last = [curve[max(curve)] for curve in seeds.values()]
+            last = [kept_accuracy(run) for run in seeds.values()]
             print(
                 f"{method:>30} {statistics.mean(last):6.1%} "
                 f"({min(last):.1%} to {max(last):.1%}; {len(last)} seeds)"
+            )
+        for seed, run in methods.get("fine-tuned", {}).items():
+            stages = stage_accuracies(run)
+            behind = max(stages.values()) - kept_accuracy(run)
+            print(
+                f"{f'seed {seed}':>30} {kept_accuracy(run):6.1%}, stages "
+                f"{', '.join(f'{share:.1%}' for share in stages.values())}: "
+                f"{100 * behind:+.1f} points behind the better one"
             )
 
 
@@ -384,17 +433,23 @@ def plot(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     """Draws the mean and the range of the seeds by step, one panel per task."""
     from training import figures
 
-    tasks = curves(rows)
-    colors = (figures.BLUE, figures.ORANGE, figures.GREEN)
+    tasks = grouped(rows)
+    colors = dict(
+        zip(METHODS, (figures.BLUE, figures.ORANGE, figures.GREEN), strict=True)
+    )
     with figures.drawing(path, len(tasks), columns=2) as axes:
         for axis, (task, methods) in zip(axes, tasks.items(), strict=True):
-            for (method, seeds), color in zip(methods.items(), colors, strict=True):
-                curve = list(seeds.values())
-                steps = sorted(curve[0])
-                values = 100 * np.array([[c[step] for step in steps] for c in curve])
-                axis.plot(steps, values.mean(0), label=method, color=color)
+            for method, seeds in methods.items():
+                runs = list(seeds.values())
+                steps = [int(row["step"]) for row in runs[0]]
+                values = 100 * np.array(
+                    [[float(row["accuracy"]) for row in run] for run in runs]
+                )
+                axis.plot(steps, values.mean(0), label=method, color=colors[method])
                 axis.fill_between(
-                    *(steps, values.min(0), values.max(0)), color=color, alpha=0.2
+                    *(steps, values.min(0), values.max(0)),
+                    color=colors[method],
+                    alpha=0.2,
                 )
             axis.set_title("{}\non {}, {} per class".format(*task))
             axis.set_xlabel("step")
