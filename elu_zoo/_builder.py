@@ -14,7 +14,7 @@ import numpy as np
 from elu_zoo._fetching import resolve
 from elu_zoo._record_layer import ModelRecord
 from elu_zoo._typing import Shape
-from elu_zoo._weight_files import load_weights
+from elu_zoo._weight_files import load_weights, read_layer
 from elu_zoo.architectures import (
     ARCHITECTURES,
     FC,
@@ -76,7 +76,7 @@ def build(
     input_tensor: keras.KerasTensor | None,
     input_shape: Shape | None,
     pooling: str | None,
-    classes: int | None,
+    classes: int | Sequence[str] | None,
     classifier_activation: str | Callable[..., Any] | None,
     name: str,
     dropout: float | Sequence[float | Sequence[float]] | None,
@@ -99,6 +99,9 @@ def build(
             input_shape = record.input_shape
     # Given classes are the user's own, even if the weights have as many.
     new_head = record is not None and include_top and classes is not None
+    class_names = () if isinstance(classes, numbers.Integral) else _names(classes)
+    if class_names:
+        classes = len(class_names)
     if classes is None:
         classes = record.arguments["classes"] if record else architecture.classes
     of_weights = {n: _default(architecture, n, of_weights.get(n)) for n in OF_WEIGHTS}
@@ -121,19 +124,53 @@ def build(
         model = _network(architecture, **arguments)
     else:
         model = _pretrained(architecture, arguments, record, path, skip)
-    if record and new_head:
+    if record and path and new_head:
+        known = _start_head(model, path, record, class_names)
         _log.warning(
             "%s: loaded without the output layer of %s classes; the one for your %s "
-            "classes starts from random weights.",
+            "classes starts from random weights%s.",
             model.name,
             record.arguments["classes"],
             classes,
+            f", except for {known} that the weights know" if known else "",
         )
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
         new = new.unmeasured(class_names=())
+    if class_names and include_top:
+        new = dataclasses.replace(new, class_names=class_names)
     attach_record(model, new)
     return model
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    from elu_zoo.images import check_class_names
+
+    if classes is None:
+        return ()
+    names = tuple(classes) if isinstance(classes, list | tuple) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            "Expected classes to be an integer of 1 or more, or a list of names. "
+            f"Received: classes={classes!r}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"Expected different names. Received: classes={classes!r}")
+    check_class_names(names)
+    return names
+
+
+def _start_head(
+    model: keras.Model, path: pathlib.Path, record: Record, class_names: Sequence[str]
+) -> int:
+    """Copies the output weights of classes that the weights know; returns how many."""
+    from elu_zoo.finetuning import start_head
+
+    if not class_names:
+        return 0
+    kernel, bias = read_layer(path, HEAD)
+    head = model.get_layer(HEAD)
+    return start_head(head, kernel, bias, record.class_names, class_names)
 
 
 def _pretrained(

@@ -51,6 +51,22 @@ def load_weights(
         variable.assign(array)
 
 
+def read_layer(path: str | os.PathLike[str], name: str) -> list[np.ndarray]:
+    """Reads the variables of one layer.
+
+    Args:
+        path: Path of a file that `load_weights` has read.
+        name: Name of the layer.
+
+    Returns:
+        The variables, in order.
+    """
+    import h5py
+
+    with h5py.File(path) as file:
+        return [_array(item) for item in _layers(file, path)[name]]
+
+
 def _match(
     model: keras.Model,
     stored: dict[str, list[h5py.Dataset]],

@@ -29,7 +29,7 @@ def ELUNet11(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "elunet11",
     *,
@@ -60,11 +60,12 @@ def ELUNet11(
             additional channels have no influence at first.
         pooling: With `include_top=False`: `None` for the unpooled output of the last
             hidden layer, `"avg"` or `"max"` for global pooling over the image.
-        classes: Number of your own classes. With a `weights` tag, all layers except the
-            output layer are loaded, and the output layer starts from random weights,
-            even if the number is that of the weights. Default: the classes of the
-            weights, with their output layer, or 100 without weights. With a file, it
-            must be the number of classes in the file.
+        classes: Number of your own classes, or a list of their names. With a `weights`
+            tag, all layers except the output layer are loaded, and the output layer
+            starts from random weights, even if the number is that of the weights. Of
+            classes whose name the weights know, it starts from their weights. Default:
+            the classes of the weights, with their output layer, or 100 without weights.
+            With a file, it must be the number of classes in the file.
         classifier_activation: Activation of the output layer; `None` for logits.
         name: Name of the model.
         activation: `"elu"` (default), `"relu"`, `"leaky_relu"` (slope 0.1) or
@@ -129,7 +130,7 @@ def ELUNet18(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "elunet18",
     *,
@@ -184,7 +185,7 @@ def ELUNet15(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "elunet15",
     *,
@@ -255,7 +256,7 @@ def MNISTClassifier(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     classifier_activation: str | Callable[..., Any] | None = "softmax",
     name: str = "mnist_classifier",
     *,

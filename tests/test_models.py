@@ -294,6 +294,8 @@ def test_batch_normalization_has_no_bias_beside_it():
         ({"preprocessing": "caffe"}, "preprocessing='caffe'"),
         ({"classes": 0}, "classes=0"),
         ({"classes": 2.5}, "classes=2.5"),
+        ({"classes": "cat"}, "classes='cat'"),
+        ({"classes": ["cat", "cat"]}, "different names"),
         ({"width": 0}, "width=0"),
         ({"dropout": 1.5}, "dropout=1.5"),
         ({"dropout": [0.1] * 9}, "at most 6 rates"),

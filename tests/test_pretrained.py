@@ -74,6 +74,15 @@ def test_other_classes(tiny, caplog):
     assert_equal(found, trunk)
 
 
+def test_classes_that_the_weights_know_start_from_theirs(tiny, caplog):
+    model = elu_zoo.ELUNet11(weights="tiny", classes=["new", "F", "b"])
+    assert elu_zoo.get_record(model).class_names == ("new", "F", "b")
+    assert "except for 2 that" in caplog.text
+    for number in (0, 1):
+        old, new = (values(net)["predictions", number] for net in (tiny, model))
+        np.testing.assert_array_equal(new[..., [1, 2]], old[..., [5, 1]])
+
+
 def test_without_top_or_preprocessing(tiny):
     trunk = elu_zoo.ELUNet11(weights="tiny", include_top=False)
     expected = {k: v for k, v in values(tiny).items() if k[0] != "predictions"}
