@@ -324,8 +324,10 @@ def _compile(
             stack_factors(model, rate_decay),
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(model)),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
+    # TensorFlow traces a step that creates variables twice, which takes seconds.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _begin(
@@ -336,7 +338,6 @@ def _begin(
 ) -> None:
     """Resumes a stage, or measures the model before the first one."""
     if live:
-        model.optimizer.build(model.trainable_variables)
         _stages.assign(model.variables, live["model"])
         _stages.assign(model.optimizer.variables, live["optimizer"])
     elif held_out and not state.kept:
