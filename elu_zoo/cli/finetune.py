@@ -298,12 +298,13 @@ def _callbacks(arguments: argparse.Namespace) -> list[keras.callbacks.Callback]:
         module, _, function = arguments.callbacks.partition(":")
         sys.path.insert(0, "")
         try:
-            callbacks += getattr(importlib.import_module(module), function)()
+            make = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(
                 "Expected --callbacks to be MODULE:FUNCTION, such as mine:callbacks. "
                 f"Received: {arguments.callbacks} ({error})"
             ) from error
+        callbacks += make()
     return callbacks
 
 

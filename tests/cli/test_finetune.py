@@ -137,6 +137,17 @@ def test_images_that_are_few_or_bad_do_not_stop_it(zoo, tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
+def test_an_error_in_the_users_callbacks_keeps_its_traceback(
+    zoo, tmp_path, monkeypatch
+):
+    write_class_folders(tmp_path / "photos", count=2)
+    text = "def make():\n    raise ValueError('mine')\n"
+    (tmp_path / "my_callbacks.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="^mine$"):
+        main(arguments(tmp_path, "--callbacks", "my_callbacks:make"))
+
+
 def test_impossible_epochs_are_wrong_usage(zoo, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments(tmp_path, "--epochs", "-1", "2"))
