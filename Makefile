@@ -12,12 +12,14 @@ site: .venv-docs/installed
 		-b html -d build/doctrees -c docs/site . build/site
 	@echo build/site/index.html
 
-# The tests start many processes; two files at a time take half as long.
+# The tests start many processes; two files at a time take half as long. The order is
+# that of tests/conftest.py.
 test: .venv-test/installed
 	.venv-test/bin/ruff check
 	.venv-test/bin/ruff format --check
 	.venv-test/bin/python -m mypy --no-error-summary
-	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile
+	.venv-test/bin/python -m pytest --numprocesses 2 --dist loadfile \
+		--no-loadscope-reorder
 
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/installed

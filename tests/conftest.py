@@ -7,6 +7,19 @@ import pytest
 WIDTH = 0.1
 BACKEND = os.environ.get("KERAS_BACKEND")
 
+# The files that take longest go first: else one process runs them alone at the end.
+LONGEST = [
+    *("test_resume.py", "test_docs.py", "test_export.py", "test_jax_backend.py"),
+    *("test_strategies.py", "test_backends.py", "test_serving.py", "test_finetune.py"),
+    *("test_publish.py", "test_recipes.py", "test_reference.py", "test_finetuning.py"),
+    *("test_finetuning_stages.py", "test_faults.py", "test_cli.py", "test_encoded.py"),
+]
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 def pytest_collection_finish():
     """Modules that change the backend change that of all processes of the tests."""
