@@ -68,7 +68,7 @@ def test_logits_are_trained_as_probabilities_are():
         model = elu_zoo.ELUNet11(
             classes=2, width=0.05, classifier_activation=activation
         )
-        history = elu_zoo.finetune(model, *two_colors(), epochs=(1, 1), verbose=0)
+        history = elu_zoo.finetune(model, *two_colors(), epochs=(0, 2), verbose=0)
         losses.append(history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_weights():
         model = elu_zoo.ELUNet11(classes=2, width=0.05)
         # Its order is to come from its own seed, not from Python's.
         random.seed(len(results))
-        elu_zoo.finetune(model, *two_colors(), epochs=(1, 2), batch_size=4, seed=5)
+        elu_zoo.finetune(model, *two_colors(), epochs=(0, 2), batch_size=4, seed=5)
         results.append(np.array(model.get_layer("predictions").kernel))
     np.testing.assert_allclose(*results, rtol=1e-4)
 

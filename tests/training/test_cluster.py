@@ -129,9 +129,7 @@ def test_no_environment_is_read_for_one_device():
     assert make_placement("none", {"TF_CONFIG": "nonsense"}).workers == 1
 
 
-@pytest.mark.parametrize(
-    "number, index", [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGTERM, 1)]
-)
+@pytest.mark.parametrize("number, index", [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
 def test_signals_end_a_worker_that_waits_for_the_others(number, index, tmp_path):
     pytest.importorskip("tensorflow")
     with socket.create_server(("localhost", 0)) as other:

@@ -269,8 +269,8 @@ def run_small(paths, out):
 QUICK = [
     ROOT / f"training/recipes/{name}.py"
     for name in (
-        *("elunet11_cifar100", "elunet15_imagenet_paper", "elunet15_tiny_imagenet"),
-        *("elunet18_cifar100_paper", "mnist_autoencoder"),
+        *("elunet11_cifar100", "elunet15_imagenet_paper", "elunet18_cifar100_paper"),
+        "mnist_autoencoder",
     )
 ]
 SLOW = [path for path in PATHS if path not in QUICK]

@@ -3,9 +3,6 @@
 import csv
 import io
 import json
-import pathlib
-import subprocess
-import sys
 
 import launch
 import numpy as np
@@ -13,9 +10,9 @@ import pytest
 from PIL import Image
 
 from training.data.records import write_index, write_shard
+from training.train import main
 
-ROOT = pathlib.Path(__file__).parents[2]
-RECIPE = "training/recipes/elunet15_imagenet_paper.py"
+RECIPE = launch.ROOT / "training/recipes/elunet15_imagenet_paper.py"
 CLASSES = ("ant", "bee", "cat")
 
 
@@ -44,18 +41,14 @@ def data_dir(tmp_path_factory):
     return data
 
 
-def run(data_dir, out, *more):
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "training.train", RECIPE, "--smoke", "--quiet"),
-            *("--data", data_dir, "--out", out, "--precision", "float32"),
-            *("--log-every", "1", "--checkpoint-every", "1", *more),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
+def failed(data_dir, out, *more):
+    """What a run that fails says, in this process."""
+    status, errors = launch.outcome(
+        *(main, RECIPE, "--smoke", "--quiet", "--data", data_dir, "--out", out),
+        *("--precision", "float32", *more),
     )
+    assert status == 2 and "Traceback" not in errors, errors
+    return errors
 
 
 def test_two_workers_skip_and_count_corrupt_images(data_dir, tmp_path):
@@ -76,12 +69,8 @@ def test_two_workers_skip_and_count_corrupt_images(data_dir, tmp_path):
 @pytest.mark.parametrize("decoder", ["simplejpeg", "tensorflow"])
 def test_or_are_an_error(data_dir, tmp_path, decoder):
     more = ["--on-corrupt", "fail", "--decoder", decoder]
-    result = run(data_dir, tmp_path / "run", *more)
-    assert result.returncode == 2, result.stderr
-    assert "5.JPEG" in result.stderr and "Traceback" not in result.stderr
+    assert "5.JPEG" in failed(data_dir, tmp_path / "run", *more)
 
 
 def test_without_prepared_shards(tmp_path):
-    result = run(tmp_path, tmp_path / "run")
-    assert result.returncode == 2
-    assert "training.prepare" in result.stderr and "Traceback" not in result.stderr
+    assert "training.prepare" in failed(tmp_path, tmp_path / "run")
