@@ -123,19 +123,35 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     """
     last = max(int(row["epoch"]) for row in rows)
     at_the_end = [row for row in rows if int(row["epoch"]) == last]
+    means = _over_layers(rows)
     with drawing(path, 2) as (by_epoch, by_layer):
         for variant in VARIANTS:
             unit = UNITS[variant.removesuffix(NORMALIZED)]
             style = "--" if variant.endswith(NORMALIZED) else "-"
             for axis, some, x in (
-                (by_epoch, rows, "epoch"),
+                (by_epoch, means, "epoch"),
                 (by_layer, at_the_end, "layer"),
             ):
                 plots.band(axis, some, variant, unit, x, "angle", style)
         by_epoch.set_xlabel("epoch")
-        by_epoch.set_ylabel("angle in degrees, median over units")
+        by_epoch.set_ylabel("angle in degrees, mean over layers")
+        by_layer.set_ylabel("angle in degrees")
+        # Room for the legend.
+        by_epoch.set_ylim(bottom=by_epoch.get_ylim()[0] - 2)
         by_layer.set_xlabel(f"hidden layer, after epoch {last}")
-        by_epoch.legend(title="dashed: batch normalization", fontsize="small")
+        by_epoch.legend(title="dashed: batch normalization", fontsize="small", ncols=3)
+
+
+def _over_layers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean over layers, by variant, seed and epoch."""
+    angles: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        key = (row["variant"], row["seed"], row["epoch"])
+        angles.setdefault(key, []).append(float(row["angle"]))
+    return [
+        dict(zip(("variant", "seed", "epoch"), key, strict=True), angle=np.mean(values))
+        for key, values in angles.items()
+    ]
 
 
 experiment = Experiment("angles", VARIANTS, run, draw)

@@ -124,16 +124,22 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         "mean_activation": "median of the units' means",
         "train_loss": "training cross-entropy",
         "activation_variance": "median of the units' variances",
+        "test_error": "test error",
     }
-    with drawing(path, len(panels)) as axes:
+    with drawing(path, len(panels), columns=2) as axes:
         for axis, (field, label) in zip(axes, panels.items(), strict=True):
             for activation in ACTIVATIONS:
                 unit = UNITS[activation]
                 plots.band(axis, rows, activation, unit, "epoch", field)
             axis.set_xlabel("epoch")
             axis.set_ylabel(label)
+            # Most of the training happens in the first tenth of the epochs.
+            axis.set_xscale("symlog", linthresh=1)
+            axis.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
         axes[0].axhline(0, color=INK, linewidth=0.8)
         axes[1].set_yscale("log")
+        # Untrained networks err nine times out of ten.
+        axes[3].set_ylim(0, 0.1)
         axes[0].legend()
 
 
