@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: demo site test test-lowest release-check clean
+.PHONY: demo site test test-lowest release-check peers clean
 
 demo: .venv-demo/installed
 	.venv-demo/bin/python training/demo/demo.py
@@ -31,6 +31,9 @@ test-lowest: .venv-lowest/installed
 # What PyPI would get, installed and used.
 release-check:
 	PYTHON=$(PYTHON) .ci/release-check
+
+# For training/benchmarks/networks.py.
+peers: .venv-peers/installed
 
 # An old pip takes more than ten minutes to resolve the extras.
 .venv-demo/installed: setup.py pyproject.toml $(wildcard pretrained/* elu_zoo/*.py \
@@ -64,5 +67,11 @@ release-check:
 		--resolution lowest-direct --editable '.[training,test]'
 	touch $@
 
+.venv-peers/installed:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch numpy wrapt
+	touch $@
+
 clean:
-	rm -rf build .venv-demo .venv-docs .venv-lowest .venv-test
+	rm -rf build .venv-demo .venv-docs .venv-lowest .venv-peers .venv-test

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from elu_zoo._graph_images import decode
 from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
-from elu_zoo.images import check_class_names, preprocessing_of
+from elu_zoo.images import check_class_names, check_pixels, preprocessing_of
 from elu_zoo.predictions import NONE, gives_logits, output_layer, threshold_of
 from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
@@ -35,8 +36,8 @@ class Exported(NamedTuple):
 
     Attributes:
         path: The file, or the folder of a SavedModel.
-        difference: Largest absolute difference of the probabilities on
-            `elu_zoo.reference.reference_images`.
+        difference: Largest absolute difference of the probabilities on eight images:
+            of `elu_zoo.reference.reference_images`, or the first of `calibration`.
     """
 
     path: pathlib.Path
@@ -52,6 +53,7 @@ def export(
     dtype: str = "float32",
     top: int = 5,
     resize: int | None = None,
+    calibration: npt.ArrayLike | None = None,
 ) -> Exported:
     """Exports a model to a runtime's format, with its preprocessing and class names.
 
@@ -59,16 +61,20 @@ def export(
     differs is removed.
 
     - `"saved_model"`, as for `export_saved_model`: float32 or bfloat16;
-    - `"onnx"`, a `.onnx` file for onnxruntime: float32 or float16;
-    - `"openvino"`, an `.xml` file with a `.bin` beside it: float32 or float16;
+    - `"onnx"`, a `.onnx` file for onnxruntime: float32, float16 or int8;
+    - `"openvino"`, an `.xml` file with a `.bin` beside it: float32, float16 or int8;
     - `"litert"`, a `.tflite` file: float32, float16 or int8.
 
     All formats except the SavedModel take `image`, float32 of shape
     `(n, height, width, channels)` with values from 0 to 255, and return
-    `probabilities`, float32 of shape `(n, classes)`. Their dtype is the precision of
-    the weights in the file. With float16, OpenVINO computes in the precision that suits
-    the processor, the other runtimes in float32. With int8 (weights scaled per
-    channel), LiteRT multiplies integers.
+    `probabilities`, float32 of shape `(n, classes)`; n may be 0. Their dtype is the
+    precision of the weights in the file. With float16, OpenVINO computes in the
+    precision that suits the processor, the other runtimes in float32. So does it with
+    float32, unless `compile_model` is given `{"INFERENCE_PRECISION_HINT": "f32"}`.
+
+    With int8, whose weights are scaled per channel, all runtimes multiply integers.
+    LiteRT finds the range of each layer's inputs as it computes. For the other two it
+    is measured on `calibration`, and the first and last layers stay in float32.
 
     `class_names`, `preprocessing` with the size and interpolation of the images, and
     `threshold` if the model's record has one, are stored as JSON: in an ONNX file's
@@ -88,6 +94,9 @@ def export(
         top: Number of classes in the answers of `serve_bytes`.
         resize: Side in pixels of the images, for models that take any size; default
             that of the model's record, or the model's input size.
+        calibration: Images of shape `(n, height, width, channels)`, values from 0 to
+            255, that are typical of what the file will classify; 500 training images do
+            well. ONNX and OpenVINO files in int8 need them.
 
     Returns:
         An `Exported`: the path, and the difference from the model.
@@ -104,6 +113,8 @@ def export(
     >>> exported.path.name, exported.difference < 1e-4
     ('1', True)
     """
+    quantized = format in RUNTIMES and dtype in RUNTIMES[format].calibrated
+    images = _calibration(model, calibration, quantized)
     if format == "saved_model":
         return _export_saved_model(model, path, class_names, top, dtype, resize)
     if format not in RUNTIMES:
@@ -130,9 +141,9 @@ def export(
     part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path.parent))
     try:
         module = _plain_module(_with_dtype(model, "float32"))
-        runtime.write(module, part / path.name, dtype, metadata)
+        runtime.write(module, part / path.name, dtype, metadata, images)
         run = runtime.load(part / path.name)
-        difference = _difference(model, run, dtype, resize)
+        difference = _difference(model, run, dtype, resize, images)
         _sync(part)
         # In this order, an .xml file never appears without its .bin file.
         for file in sorted(part.iterdir()):
@@ -293,6 +304,31 @@ def _check(
     return names
 
 
+def _calibration(
+    model: keras.Model, images: npt.ArrayLike | None, needed: bool
+) -> np.ndarray | None:
+    """Checks the images to calibrate with; returns them in float32."""
+    if (images is not None) != needed:
+        raise UserError(
+            "Expected calibration images for ONNX and OpenVINO files in int8, and for "
+            f"no others. Received: {'none' if needed else 'calibration images'}"
+        )
+    if images is None:
+        return None
+    images = np.asarray(images)
+    check_pixels(images)
+    expected = model.input_shape[1:]
+    if images.ndim != 4 or any(
+        size not in (None, given)
+        for size, given in zip(expected, images.shape[1:], strict=True)
+    ):
+        raise UserError(
+            f"Expected calibration images of shape {('n', *expected)}. "
+            f"Received: shape {images.shape}"
+        )
+    return images.astype("float32")
+
+
 def _quantized_layers(model: keras.Model) -> list[str]:
     return [
         layer.name
@@ -306,11 +342,13 @@ def _difference(
     run: Callable[[np.ndarray], np.ndarray],
     dtype: str,
     resize: int | None,
+    calibration: np.ndarray | None = None,
 ) -> float:
-    """Compares a written file with the model on fixed images."""
+    """Compares a written file with the model on fixed or on the calibration images."""
     height, width, channels = model.input_shape[1:]
     shape = height or resize or ANY_SIZE, width or resize or ANY_SIZE, channels
-    images = reference_images(shape, 8).astype("float32")
+    images = reference_images(shape, 8) if calibration is None else calibration[:8]
+    images = images.astype("float32")
     if model.compute_dtype != "float32":
         model = _with_dtype(model, "float32")
     expected = np.asarray(_probabilities(model)(images))
@@ -352,17 +390,28 @@ def _plain_module(model: keras.Model) -> Any:
     """The network alone, for runtimes without TensorFlow's ops."""
     import tensorflow as tf
 
-    probabilities = _probabilities(model)
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    module.probabilities = tf.function(
-        lambda image: {"probabilities": probabilities(image)},
-        input_signature=[
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="image")
-        ],
-        autograph=False,
-    )
+    module.probabilities = _serving(model)
     return module
+
+
+def _serving(model: keras.Model) -> Any:
+    """The graph from any number of images to probabilities."""
+    import tensorflow as tf
+
+    probabilities = _probabilities(model)
+
+    def serve(image: Any) -> dict[str, Any]:
+        count = tf.shape(image)[0]
+        # The runtimes refuse an empty batch or crash on it.
+        missing = tf.cast(count == 0, tf.int32)
+        image = tf.pad(image, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        return {"probabilities": probabilities(image)[:count]}
+
+    shape = [None, *model.input_shape[1:]]
+    signature = [tf.TensorSpec(shape, tf.float32, name="image")]
+    return tf.function(serve, input_signature=signature, autograph=False)
 
 
 def _module(
@@ -378,19 +427,6 @@ def _module(
     channels = model.input_shape[-1]
     names = tf.constant(class_names)
     probabilities = _probabilities(model)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="image")
-        ],
-        autograph=False,
-    )
-    def serving_default(image: Any) -> dict[str, Any]:
-        count = tf.shape(image)[0]
-        # oneDNN's convolutions crash on an empty batch.
-        missing = tf.cast(count == 0, tf.int32)
-        image = tf.pad(image, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        return {"probabilities": probabilities(image)[:count]}
 
     @tf.function(
         input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")],
@@ -411,7 +447,7 @@ def _module(
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
-    module.serving_default, module.serve_bytes = serving_default, serve_bytes
+    module.serving_default, module.serve_bytes = _serving(model), serve_bytes
     return module
 
 

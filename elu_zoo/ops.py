@@ -9,8 +9,9 @@ import keras
 
 from elu_zoo._typing import Tensor
 
-# From this many elements on, XLA's speed outweighs compiling for each new shape.
-XLA_MIN_SIZE = 1 << 20
+# From this many elements on, XLA takes half the time of separate kernels and makes up
+# for compiling for each new shape: training/benchmarks/elu_op.py.
+XLA_MIN_SIZE = 1 << 18
 
 # The coefficients of (exp(r) - 1 - r) / r^2, close to 1/720, 1/120, 1/24, 1/6 and 1/2.
 # They minimize the relative error of exp(r) - 1 for |r| <= ln(2) / 2, which is 1.3e-8.
@@ -62,7 +63,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     by `1e-7 * max(1, alpha)`:
     https://github.com/tensorflow/tensorflow/issues/116943.
 
-    When called eagerly on TensorFlow with a million elements or more, it is compiled by
+    When called eagerly on TensorFlow with 262,144 elements or more, it is compiled by
     XLA on the first call with each shape.
 
     Args:
@@ -124,6 +125,8 @@ class EluOperation(keras.Operation):
 def _tensorflow_elu(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
+    if tf.executing_eagerly() and not _may_be_differentiated()():
+        return _tensorflow_forward(x, alpha)
     y = None
 
     @tf.custom_gradient
@@ -133,11 +136,26 @@ def _tensorflow_elu(x: Tensor, alpha: float) -> Tensor:
             output = _tensorflow_elu(x, alpha) if y is None else y
             return _tensorflow_gradient(dy, output, alpha)
 
+        if tf.executing_eagerly():  # Otherwise the tape would keep the input.
+            inputs = tf.stop_gradient(inputs)
         return _tensorflow_forward(inputs, alpha), gradient
 
     y = function(x)
     x = None  # The gradient no longer needs it.
     return y
+
+
+@functools.lru_cache
+def _may_be_differentiated() -> Callable[[], bool]:
+    """Whether a tape or accumulator records what is computed eagerly.
+
+    Without one, a custom gradient would take most of the time of a small tensor.
+    """
+    try:
+        from tensorflow.python.eager.record import could_possibly_record
+    except ImportError:  # It is not part of TensorFlow's public interface.
+        return lambda: True
+    return could_possibly_record
 
 
 def _tensorflow_forward(x: Tensor, alpha: float) -> Tensor:
@@ -146,7 +164,6 @@ def _tensorflow_forward(x: Tensor, alpha: float) -> Tensor:
     if not tf.executing_eagerly():
         y = tf.nn.elu(x)
         return y if alpha == 1 else tf.where(y > 0, y, alpha * y)
-    x = tf.stop_gradient(x)
     if x.shape.num_elements() >= XLA_MIN_SIZE:
         return _compiled(_polynomial_elu, alpha)(x)
     return _expm1_elu(x, alpha)
@@ -172,8 +189,10 @@ def _expm1_elu(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
     wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-    y = alpha * tf.math.expm1(tf.minimum(wide, 0))
-    return tf.where(x > 0, x, tf.cast(y, x.dtype))
+    y = tf.math.expm1(tf.minimum(wide, 0))
+    if alpha == 1:  # exp(x) - 1 >= x: the same result with fewer kernels.
+        return tf.maximum(x, tf.cast(y, x.dtype))
+    return tf.where(x > 0, x, tf.cast(alpha * y, x.dtype))
 
 
 def _polynomial_elu(x: Tensor, alpha: float) -> Tensor:

@@ -2,17 +2,29 @@
 
 import csv
 import importlib
+import json
+import os
+import subprocess
+import sys
 
 import keras
+import numpy as np
 import pytest
+from made_up import write_cifar100
+
+from training.benchmarks import networks, startup
 
 STEP = ["--batch-size", "8", "--width", "0.03"]
+# Stands in for a process of the benchmark `networks`: every batch takes a second.
+WORKER = "import sys\nfor line in sys.stdin: print(1.0, flush=True)"
 CASES = [("elunet11_cifar100", 32, (16,))]
 
 
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="they time TensorFlow"
 )
+
+
 @pytest.mark.parametrize(
     "name, arguments, ratio, count",
     [
@@ -20,12 +32,22 @@ CASES = [("elunet11_cifar100", 32, (16,))]
         ("input_pipeline", ["--images", "8"], "run_to_better", 4),
         ("step_overhead", STEP, "whole_seconds", 1),
         ("exported_files", ["--width", "0.03"], "ratio", 6),
+        ("networks", ["--cases", "0"], "elu_to_it", 2),
+        ("startup", [], "to_import_keras", 2),
     ],
 )
 def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsys):
     benchmark = importlib.import_module(f"training.benchmarks.{name}")
     files = [("saved_model", "float32"), ("onnx", "float16")]
-    small = {"SHAPES": [(2, 4, 4, 8)], "CASES": CASES, "FILES": files, "THREADS": [1]}
+    small = {
+        "SHAPES": [(2, 4, 4, 8)],
+        "CASES": networks.CASES if name == "networks" else CASES,
+        "FILES": files,
+        "THREADS": [1],
+        "VARIANTS": dict.fromkeys(("elu", "relu"), [sys.executable, "-c", WORKER]),
+        "PROGRAMS": {name: "pass" for name in list(startup.PROGRAMS)[:2]},
+    }
+    monkeypatch.setattr(startup, "in_a_process", lambda *_: None)
     for constant, value in small.items():
         monkeypatch.setattr(benchmark, constant, value, raising=False)
     file = tmp_path / "rows.csv"
@@ -34,3 +56,77 @@ def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsy
         rows = list(csv.DictReader(opened))
     assert len(rows) == count and all(float(row[ratio]) > 0 for row in rows)
     assert f"{rows[0]['processor']}, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["train", "predict"])
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_networks_compute_a_batch(kind, activation):
+    before = keras.config.dtype_policy()
+    case = {"kind": kind, "model": "ELUNet11", "size": 16, "batch": 4}
+    case |= {"dtype": "bfloat16", "arguments": {"width": 0.03}}
+    try:
+        result = networks.compute(activation, case)()
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert np.shape(result) == ((1, 3) if kind == "train" else (4, 100))
+    assert np.isfinite(result).all()
+
+
+def test_errors_of_exported_files(tmp_path, monkeypatch):
+    from training.benchmarks import exported_errors, exported_files
+
+    write_cifar100(tmp_path, train=20, test=20)
+    monkeypatch.setattr(exported_files, "FILES", [("onnx", "int8")])
+    file = tmp_path / "rows.csv"
+    exported_errors.main(
+        [*("--data", str(tmp_path), "--width", "0.03"), "--csv", str(file)]
+    )
+    with file.open(newline="") as opened:
+        (row,) = csv.DictReader(opened)
+    assert row["images"] == "20" and 0 < float(row["megabytes"]) < 0.2
+    assert float(row["error"]) > 50 and abs(float(row["above_model"])) <= 10
+
+
+PEER = """
+import sys, numpy as np, torch
+from training.benchmarks.pytorch_networks import network
+data = np.load(sys.argv[1])
+model = network(sys.argv[2], **eval(sys.argv[3]))
+images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2)
+model(images)
+with torch.no_grad():
+    for i, parameter in enumerate(model.parameters()):
+        array = data[str(i)]
+        axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim]
+        parameter.copy_(torch.from_numpy(array.transpose(axes)))
+    np.save(sys.argv[4], model(images).numpy())
+"""
+
+
+@pytest.mark.skipif(not networks.PEERS.exists(), reason="needs `make peers`")
+@pytest.mark.parametrize(
+    "name, arguments", [("ELUNet11", {}), ("ELUNet15", {"stem_strides": 1})]
+)
+def test_pytorch_computes_the_same_function(name, arguments, tmp_path):
+    import elu_zoo
+
+    images = np.random.default_rng(0).normal(size=(2, 17, 17, 3)).astype("float32")
+    arguments = {"width": 0.05, "classes": 7} | arguments
+    model = getattr(elu_zoo, name)(
+        input_shape=(17, 17, 3),
+        include_preprocessing=False,
+        classifier_activation=None,
+        **arguments,
+    )
+    weights = {str(i): np.asarray(w) for i, w in enumerate(model.trainable_weights)}
+    np.savez(tmp_path / "data.npz", images=images, **weights)
+    subprocess.run(
+        [*(networks.PEERS, "-c", PEER, tmp_path / "data.npz", name)]
+        + [json.dumps(arguments), tmp_path / "logits.npy"],
+        cwd=networks.ROOT,
+        env=os.environ | {"PYTHONPATH": str(networks.ROOT)},
+        check=True,
+    )
+    np.testing.assert_allclose(
+        np.load(tmp_path / "logits.npy"), model(images), rtol=1e-4, atol=1e-5
+    )

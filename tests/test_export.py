@@ -23,6 +23,7 @@ from elu_zoo.records import Preprocessing, attach_record, get_record
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
 )
+SMALL = np.ones((1, 4, 4, 3), "uint8")
 NAMES = ["a", "b", "c", "d", "e", "f", "g"]
 
 
@@ -367,7 +368,11 @@ def run_file(path, images):
             for key in ("class_names", "preprocessing", "threshold")
             if read.has_rt_info(["elu_zoo", key])
         }
-        return core.compile_model(read, "CPU")(images)[0], metadata
+        hint = ["runtime_options", "INFERENCE_PRECISION_HINT"]
+        options = {}
+        if read.has_rt_info(hint):
+            options[hint[-1]] = read.get_rt_info(hint).astype(str)
+        return core.compile_model(read, "CPU", options)(images)[0], metadata
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(str(path)).get_signature_runner()
@@ -380,7 +385,9 @@ FILES = [
     ("onnx", "model.onnx", "float32", 1e-5),
     ("onnx", "model.onnx", "float16", 5e-3),
     ("openvino", "model.xml", "float32", 1e-5),
+    ("onnx", "model.onnx", "int8", 5e-2),
     ("openvino", "model.xml", "float16", 2e-2),
+    ("openvino", "model.xml", "int8", 5e-2),
     ("litert", "model.tflite", "float32", 1e-5),
     ("litert", "model.tflite", "float16", 5e-3),
     ("litert", "model.tflite", "int8", 5e-2),
@@ -394,10 +401,15 @@ def test_other_runtimes(model, tmp_path, format, name, dtype, tolerance):
     loaded = keras.saving.load_model(tmp_path / "saved.keras")
     set_threshold(loaded, 0.25)
     path = tmp_path / "out" / name
-    exported = elu_zoo.export(loaded, path, format, NAMES, dtype=dtype)
+    many = np.stack([picture(seed=i) for i in range(7)])
+    calibration = many if dtype == "int8" and format != "litert" else None
+    exported = elu_zoo.export(
+        loaded, path, format, NAMES, dtype=dtype, calibration=calibration
+    )
     assert exported.path == path and exported.difference < tolerance
+    assert run_file(path, np.zeros((0, 32, 32, 3), "float32"))[0].shape == (0, 7)
     for count in (1, 7, 64):
-        images = np.resize([picture(seed=i) for i in range(7)], (count, 32, 32, 3))
+        images = np.resize(many, (count, 32, 32, 3))
         images = images.astype("float32")
         probabilities, metadata = run_file(path, images)
         np.testing.assert_allclose(probabilities, model(images), atol=tolerance)
@@ -406,13 +418,10 @@ def test_other_runtimes(model, tmp_path, format, name, dtype, tolerance):
     assert json.loads(metadata["threshold"]) == 0.25
     files = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert files == {path.suffix} | ({".bin"} if format == "openvino" else set())
-    if format == "onnx":
-        empty = np.zeros((0, 32, 32, 3), "float32")
-        assert run_file(path, empty)[0].shape == (0, 7)
-    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    weights_file = path.with_suffix(".bin") if format == "openvino" else path
     share = {"float32": 1.0, "float16": 0.5, "int8": 0.25}[dtype]
     weights = sum(np.asarray(v).nbytes for v in model.variables)
-    assert size < share * weights + 60_000
+    assert weights_file.stat().st_size < share * weights + 60_000
 
 
 @pytest.mark.parametrize("format, name", sorted({file[:2] for file in FILES}))
@@ -470,7 +479,14 @@ def test_a_quantized_model_is_an_error_that_says_so(tmp_path):
     [
         ({"path": "m.onnx", "format": "pickle"}, "format='pickle'"),
         ({"path": "m.pb", "format": "onnx"}, "path to end in '.onnx'"),
-        ({"path": "m.onnx", "format": "onnx", "dtype": "int8"}, "dtype='int8'"),
+        ({"path": "m.onnx", "format": "onnx", "dtype": "bfloat16"}, "dtype='bfloat16'"),
+        ({"path": "m.onnx", "format": "onnx", "dtype": "int8"}, "Received: none"),
+        ({"path": "m", "calibration": SMALL}, "Received: calibration images"),
+        (
+            {"path": "m.xml", "format": "openvino", "dtype": "int8"}
+            | {"calibration": SMALL},
+            r"Received: shape \(1, 4, 4, 3\)",
+        ),
     ],
 )
 def test_bad_formats(model, tmp_path, monkeypatch, arguments, message):

@@ -88,6 +88,10 @@ def test_finetune_predict_export(zoo, tmp_path, capsys):
         serve = tf.saved_model.load(path).signatures["serve_bytes"]
         data = open(red, "rb").read()
         assert serve(image_bytes=tf.constant([data]))["classes"][0, 0] == b"red"
+        file = ["--out", str(tmp_path / "int8.onnx"), "--format", "onnx"]
+        images = ["--dtype", "int8", "--calibration", str(tmp_path / "photos")]
+        assert main(["export", str(out), *file, *images]) == 0
+        assert "int8.onnx: probabilities differ" in capsys.readouterr().out
 
     before = (out / "model.keras").read_bytes()
     arguments = ["finetune", "elunet11.cifar100", str(tmp_path / "photos")]

@@ -1,17 +1,17 @@
 """Times the files that `elu_zoo.export` writes, each in its own runtime.
 
-    python -m training.benchmarks.exported_files [--rounds 51] [--csv FILE]
+    python -m training.benchmarks.exported_files [--rounds 200] [--csv FILE]
 
 For each format, precision, batch size and number of threads, the command prints the
 latency (median and 99th percentile, in milliseconds), the images per second, and their
-ratio to the float32 SavedModel's in the same rounds. It needs the package's extra
-`export` and takes about four minutes on 2 cores.
+ratio to the float32 SavedModel's in the same rounds: its median and quartiles. Larger
+batches are timed in fewer rounds. `exported_errors.py` measures what the precisions
+cost. It needs the package's extra `export` and takes about four minutes on 2 cores.
 """
 
 import argparse
-import concurrent.futures
 import functools
-import multiprocessing
+import importlib.metadata
 import pathlib
 import tempfile
 import time
@@ -21,7 +21,13 @@ from typing import Any
 import numpy as np
 
 from elu_zoo.reference import reference_images
-from training.benchmarks.measuring import machine, timings, write_csv
+from training.benchmarks.measuring import (
+    compared,
+    in_a_process,
+    machine,
+    timings,
+    write_csv,
+)
 
 # Exported files by format and precision.
 Paths = Mapping[tuple[str, str], pathlib.Path]
@@ -31,43 +37,60 @@ FILES = [
     ("saved_model", "bfloat16"),
     ("onnx", "float32"),
     ("onnx", "float16"),
+    ("onnx", "int8"),
     ("openvino", "float32"),
     ("openvino", "float16"),
+    ("openvino", "int8"),
     ("litert", "float32"),
     ("litert", "float16"),
     ("litert", "int8"),
 ]
-BATCHES = (1, 8, 32)
+# Batch sizes, and what the number of rounds is divided by.
+BATCHES = {1: 1, 8: 2, 32: 4}
 THREADS = (1, 2)
+RUNTIMES = ("onnxruntime", "openvino", "ai-edge-litert")
 
 
-def write_files(
-    folder: pathlib.Path, width: float | None
-) -> tuple[Paths, tuple[int, ...]]:
-    """Exports every file.
+def load_model(width: float | None) -> Any:
+    """Loads the network to export.
 
     Args:
-        folder: Folder to write to.
         width: Width of a network with random weights; `None` for published weights.
 
     Returns:
-        The paths, and the shape of an image.
+        A Keras model.
+    """
+    import elu_zoo
+
+    if width is None:
+        return elu_zoo.ELUNet11(weights="cifar100")
+    return elu_zoo.ELUNet11(width=width)
+
+
+def write_files(model: Any, folder: pathlib.Path, calibration: np.ndarray) -> Paths:
+    """Exports every file.
+
+    Args:
+        model: Keras model.
+        folder: Folder to write to.
+        calibration: Images to calibrate int8 with.
+
+    Returns:
+        The paths.
     """
     import elu_zoo
     from elu_zoo._runtimes import RUNTIMES
 
-    if width is None:
-        model = elu_zoo.ELUNet11(weights="cifar100")
-    else:
-        model = elu_zoo.ELUNet11(width=width)
     paths = {}
     for format, dtype in FILES:
-        path = folder / dtype / format
+        path, images = folder / dtype / format, None
         if format in RUNTIMES:
             path = path.with_suffix(RUNTIMES[format].suffix)
-        exported = elu_zoo.export(model, path, format, dtype=dtype)
+            if dtype in RUNTIMES[format].calibrated:
+                images = calibration
+        exported = elu_zoo.export(model, path, format, dtype=dtype, calibration=images)
         paths[format, dtype] = exported.path
-    return paths, model.input_shape[1:]
+    return paths
 
 
 def loaded(
@@ -113,40 +136,25 @@ def measure(
     tf.config.threading.set_inter_op_parallelism_threads(1)
     runs = {key: loaded(key[0], path, threads) for key, path in paths.items()}
     rows = []
-    for batch in BATCHES:
+    for batch, divisor in BATCHES.items():
         images = np.resize(reference_images(shape), (batch, *shape)).astype("float32")
         calls = {key: functools.partial(run, images) for key, run in runs.items()}
-        seconds = timings(calls, rounds, time.perf_counter)
-        first = np.median(seconds[FILES[0]])
+        seconds = timings(calls, -(-rounds // divisor), time.perf_counter)
         rows += [
             {
                 "format": format,
                 "dtype": dtype,
                 "batch": batch,
                 "threads": threads,
+                "rounds": len(values),
                 "p50_ms": round(1000 * float(np.median(values)), 3),
                 "p99_ms": round(1000 * float(np.percentile(values, 99)), 3),
                 "images_per_second": round(batch / float(np.median(values)), 1),
-                "ratio": round(float(first / np.median(values)), 3),
             }
+            | compared(seconds[FILES[0]], values)
             for (format, dtype), values in seconds.items()
         ]
     return rows
-
-
-def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function in a fresh process.
-
-    Args:
-        function: Function of a module.
-        *arguments: Arguments of the function.
-
-    Returns:
-        The result of the function.
-    """
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -156,16 +164,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Arguments; default those of the process.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=51)
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument(
         "--width", type=float, help="width of a network with random weights"
     )
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
-    facts, rows = machine(), []
-    print(f"{', '.join(map(str, facts.values()))}, {arguments.rounds} rounds")
+    facts = machine() | {name: importlib.metadata.version(name) for name in RUNTIMES}
+    rows: list[dict[str, Any]] = []
+    print(", ".join(map(str, facts.values())))
     with tempfile.TemporaryDirectory() as folder:
-        paths, shape = write_files(pathlib.Path(folder), arguments.width)
+        model = load_model(arguments.width)
+        shape = model.input_shape[1:]
+        images = reference_images(shape, 64)
+        paths = write_files(model, pathlib.Path(folder), images)
         for threads in THREADS:
             rows += in_a_process(measure, paths, shape, threads, arguments.rounds)
     for row in rows:

@@ -1,10 +1,14 @@
 """What the benchmarks share: medians of rounds in a rotating order, and CSV files."""
 
+import concurrent.futures
 import csv
+import multiprocessing
 import pathlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -50,6 +54,49 @@ def medians(
     """
     seconds = timings(calls, rounds, clock)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def compared(
+    values: Sequence[float], others: Sequence[float], name: str = "ratio"
+) -> dict[str, float]:
+    """Compares two calls that were timed in the same rounds.
+
+    Args:
+        values: Seconds of one call in each round.
+        others: Seconds of the other one.
+        name: Name of the ratio.
+
+    Returns:
+        The median and the quartiles of the rounds' ratios of the first to the second,
+        as columns of a CSV file.
+
+    Example:
+
+    >>> compared([2.0, 2.0, 2.0], [1.0, 2.0, 4.0])
+    {'ratio': 1.0, 'ratio_low': 0.75, 'ratio_high': 1.5}
+    """
+    ratios = [a / b for a, b in zip(values, others, strict=True)]
+    middle, low, high = np.percentile(ratios, [50, 25, 75])
+    return {
+        name: round(float(middle), 3),
+        f"{name}_low": round(float(low), 3),
+        f"{name}_high": round(float(high), 3),
+    }
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a fresh process.
+
+    Args:
+        function: Function of a module.
+        *arguments: Arguments of the function.
+
+    Returns:
+        The result of the function.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def write_csv(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,243 @@
+"""Times training steps and inference against the same with ReLU and in PyTorch.
+
+    make peers
+    python -m training.benchmarks.networks [--rounds 9] [--cases N ...] [--csv FILE]
+
+Each variant runs in a process of its own, which computes one batch when asked. In each
+round all variants of a case compute one, in an order that rotates. The command prints
+the median images per second, and the ratio of ELU's speed to each variant's in the same
+rounds: its median and quartiles. A training step is forward, backward and SGD with
+momentum, without dropout. PyTorch builds the same network from the same table; it runs
+in the environment that `make peers` installs, and is left out where there is none. All
+cases together take about 15 minutes on 2 cores.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from training.benchmarks.measuring import ROOT, compared, machine, write_csv
+
+CASES: list[dict[str, Any]] = [
+    {"model": "ELUNet11", "size": 32, "batch": 128, "dtype": "bfloat16"},
+    {"model": "ELUNet11", "size": 32, "batch": 128, "dtype": "float32"},
+    {"model": "ELUNet18", "size": 32, "batch": 64, "dtype": "bfloat16"},
+    {"model": "ELUNet15", "size": 48, "batch": 64, "dtype": "bfloat16"},
+]
+CASES = [{"kind": "train"} | case for case in CASES] + [
+    {"kind": "predict"} | case for case in CASES[:2]
+]
+
+# Arguments of the networks, as in the recipes.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "ELUNet15": {"width": 0.25, "stem_strides": 1, "classes": 200}
+}
+
+PEERS = ROOT / ".venv-peers/bin/python"
+OURS = [sys.executable, "-m", "training.benchmarks.networks", "--worker"]
+PYTORCH = [str(PEERS), "-m", "training.benchmarks.pytorch_networks"]
+VARIANTS = {
+    "elu": [*OURS, "elu"],
+    "relu": [*OURS, "relu"],
+    "pytorch": [*PYTORCH, "eager"],
+    "pytorch_compiled": [*PYTORCH, "compiled"],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cases", type=int, nargs="+", help="numbers, from 0 on")
+    parser.add_argument("--width", type=float, help="replaces the networks' widths")
+    parser.add_argument("--csv", help="also write the rows to this file")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.worker:
+        return work(*arguments.worker)
+    rows = []
+    facts = machine() | {"pytorch": peers_version()}
+    print(", ".join(map(str, facts.values())))
+    for number in range(len(CASES)) if arguments.cases is None else arguments.cases:
+        case = CASES[number]
+        settings = ARGUMENTS.get(case["model"], {})
+        if arguments.width:
+            settings = settings | {"width": arguments.width}
+        for row in measure(case | {"arguments": settings}, arguments.rounds):
+            rows.append(facts | case | row)
+            print("  ".join(map(str, [*case.values(), *row.values()])), flush=True)
+    if arguments.csv:
+        write_csv(arguments.csv, rows)
+
+
+def peers_version() -> str:
+    """Returns PyTorch's version in the peers' environment, or an empty string."""
+    if not PEERS.exists():
+        print(f"Without PyTorch: there is no {PEERS}; `make peers` installs it.")
+        return ""
+    command = [str(PEERS), "-c", "import torch; print(torch.__version__)"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def measure(case: Mapping[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """Times all variants of a case.
+
+    Args:
+        case: An item of `CASES`, with the arguments of the network.
+        rounds: Number of rounds.
+
+    Returns:
+        Rows of the CSV file, without the case.
+    """
+    seconds: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(worker(command, case))
+            for name, command in VARIANTS.items()
+            if pathlib.Path(command[0]).exists()
+        }
+        names = list(workers)
+        for i in range(rounds):
+            for name in names[i % len(names) :] + names[: i % len(names)]:
+                seconds.setdefault(name, []).append(ask(workers[name]))
+    return [
+        {
+            "variant": name,
+            "rounds": rounds,
+            "images_per_second": round(case["batch"] / statistics.median(values), 1),
+        }
+        | compared(values, seconds["elu"], "elu_to_it")
+        for name, values in seconds.items()
+    ]
+
+
+@contextlib.contextmanager
+def worker(
+    command: Sequence[str], case: Mapping[str, Any]
+) -> Iterator[subprocess.Popen[str]]:
+    """Starts a process that times a batch when asked, and ends it after the block.
+
+    Args:
+        command: Command that takes the case as JSON.
+        case: The case.
+
+    Yields:
+        The process, which has warmed up.
+    """
+    process = subprocess.Popen(
+        [*command, json.dumps(case)],
+        cwd=ROOT,
+        # Waiting threads must not take time from the variant that runs.
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        ask(process)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(process: subprocess.Popen[str]) -> float:
+    """Has a worker compute a batch.
+
+    Args:
+        process: The worker.
+
+    Returns:
+        The seconds that it took.
+    """
+    assert process.stdin and process.stdout
+    process.stdin.write("\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        sys.exit(f"Expected a time. The command ended: {process.args!r}")
+    return float(answer)
+
+
+def work(activation: str, case: str) -> None:
+    """Answers each line of the standard input with the seconds of a batch.
+
+    Args:
+        activation: Argument of the network.
+        case: The case as JSON.
+    """
+    from training.benchmarks import pytorch_networks
+
+    pytorch_networks.answer(compute(activation, json.loads(case)))
+
+
+def compute(activation: str, case: Mapping[str, Any]) -> Any:
+    """Makes the function that computes a batch.
+
+    Args:
+        activation: Argument of the network.
+        case: The case.
+
+    Returns:
+        A function without arguments.
+    """
+    from training.engine import device  # Sets the environment before Keras is loaded.
+
+    del device
+    import keras
+    import numpy as np
+
+    import elu_zoo
+    from training.benchmarks.pytorch_networks import examples
+
+    precision = "mixed_bfloat16" if case["dtype"] == "bfloat16" else "float32"
+    keras.config.set_dtype_policy(precision)
+    images, labels = examples(case)
+    network = getattr(elu_zoo, case["model"])
+    if case["kind"] == "predict":
+        shape = images.shape[1:]
+        model = network(activation=activation, input_shape=shape, **case["arguments"])
+        return lambda: model.predict_on_batch(images)
+
+    from training.data.memory import MemoryDataset
+    from training.data.stream import Stream
+    from training.engine.model import build_model
+    from training.engine.recipe import Recipe
+    from training.engine.schedules import WarmupLinear
+    from training.engine.steps import Steps
+    from training.engine.strategy import make_placement
+
+    recipe = Recipe(
+        model=case["model"],
+        model_arguments={"activation": activation} | case["arguments"],
+        dataset="cifar100",
+        batch_size=case["batch"],
+        epochs=1,
+        augmentation=(),
+        learning_rate=lambda steps: WarmupLinear(1e-3, steps, warmup=0.1),
+        optimizer=lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    )
+    classes = case["arguments"].get("classes", 100)
+    data = MemoryDataset(images, labels, tuple(map(str, range(classes))))
+    model = build_model(recipe, classes, images.shape[1:])
+    optimizer = recipe.optimizer(1e-3)
+    optimizer.build(model.trainable_variables)
+    steps = Steps(model, optimizer, recipe, make_placement("none"), jit=False)
+    batch = Stream(data, case["batch"]).batch(0)
+    return lambda: np.asarray(steps.train([batch]))
+
+
+if __name__ == "__main__":
+    main()
