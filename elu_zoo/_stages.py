@@ -16,7 +16,7 @@ from elu_zoo.files import replacing
 from elu_zoo.image_files import Batches
 
 TOLERANCE = 0.005
-"""Accuracies that differ by more decide which stage is better; otherwise losses do."""
+"""Smallest difference between accuracies that can decide which stage is better."""
 
 
 @dataclasses.dataclass
@@ -120,7 +120,8 @@ class Recorder(keras.callbacks.Callback):
 def end_stage(state: State, model: keras.Model) -> None:
     """Gives the model the stage's best weights, or those it started from if better."""
     if "best" in state.weights:
-        if is_better(state.best, state.kept):
+        held_out, _ = state.settings["held_out"]
+        if is_better(state.best, state.kept, held_out):
             state.kept = state.best
             state.weights["kept"] = state.weights["best"]
         assign(model.variables, state.weights["kept"])
@@ -129,11 +130,24 @@ def end_stage(state: State, model: keras.Model) -> None:
     state.first, state.stage = len(state.rows), state.stage + 1
 
 
-def is_better(new: dict[str, float], old: dict[str, float]) -> bool:
-    """Whether a stage's held-out metrics are better than those it started from."""
-    difference = new.get("val_accuracy", 0) - old.get("val_accuracy", 0)
-    if abs(difference) > TOLERANCE:
-        return difference > 0
+def is_better(new: dict[str, float], old: dict[str, float], held_out: int) -> bool:
+    """Tells whether a stage's held-out metrics are better than those it started from.
+
+    The accuracy decides if it changes by more than its standard error, the loss
+    otherwise: of few images, one more that is right says little.
+
+    Args:
+        new: Metrics of the stage's best epoch.
+        old: Metrics of the weights that it started from.
+        held_out: Number of the held-out images.
+
+    Returns:
+        Whether `new` is better.
+    """
+    accuracy, before = (m.get("val_accuracy", 0.0) for m in (new, old))
+    error = math.sqrt(before * (1 - before) / held_out)
+    if abs(accuracy - before) > max(TOLERANCE, error):
+        return accuracy > before
     return new["val_loss"] < old["val_loss"]
 
 

@@ -193,9 +193,10 @@ def finetune(
 
     With `validation_data`, the model ends with its best weights. Each stage keeps the
     epoch with the lowest held-out loss, and the second stage starts from the one that
-    the first kept. A stage replaces what it started from if its held-out accuracy is
-    higher, or, where the two are within half a point, if its loss is lower. Without
-    `validation_data`, the model ends with the weights of the last epoch.
+    the first kept. A stage replaces what it started from if its held-out loss is lower;
+    but if the held-out accuracies differ by more than their standard error, and more
+    than half a point, the accuracy decides. Without `validation_data`, the model ends
+    with the weights of the last epoch.
 
     Args:
         model: Keras model that gives probabilities or logits, such as

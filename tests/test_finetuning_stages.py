@@ -54,20 +54,25 @@ def test_the_best_epoch_is_kept():
 
 
 @pytest.mark.parametrize(
-    "new, old, better",
+    "new, old, held_out, better",
     [
-        ((1.0, 0.80), (2.0, 0.80), True),
-        ((2.0, 0.80), (1.0, 0.80), False),
-        ((1.0, 0.79), (2.0, 0.80), False),
-        ((2.0, 0.81), (1.0, 0.80), True),
-        ((1.0, 0.796), (2.0, 0.80), True),
+        ((1.0, 0.80), (2.0, 0.80), 10_000, True),
+        ((2.0, 0.80), (1.0, 0.80), 10_000, False),
+        ((1.0, 0.79), (2.0, 0.80), 10_000, False),
+        ((2.0, 0.81), (1.0, 0.80), 10_000, True),
+        ((1.0, 0.796), (2.0, 0.80), 10_000, True),
+        # One image of forty, and four of them.
+        ((2.0, 0.825), (1.0, 0.80), 40, False),
+        ((2.0, 0.90), (1.0, 0.80), 40, True),
     ],
 )
-def test_a_stage_never_ends_half_a_point_below_the_one_before(new, old, better):
+def test_accuracy_decides_where_it_differs_by_more_than_chance(
+    new, old, held_out, better
+):
     metrics = [
         dict(zip(("val_loss", "val_accuracy"), x, strict=True)) for x in (new, old)
     ]
-    assert _stages.is_better(*metrics) == better
+    assert _stages.is_better(*metrics, held_out) == better
 
 
 def test_patience_ends_a_stage():
