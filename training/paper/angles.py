@@ -134,7 +134,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
             ):
                 plots.band(axis, some, variant, unit, x, "angle", style)
         by_epoch.set_xlabel("epoch")
-        by_epoch.set_ylabel("angle in degrees, mean over layers")
+        by_epoch.set_ylabel("mean angle in degrees")
         by_layer.set_ylabel("angle in degrees")
         # Room for the legend.
         by_epoch.set_ylim(bottom=by_epoch.get_ylim()[0] - 2)
