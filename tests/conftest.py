@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import sys
 
 import pytest
 
@@ -29,6 +30,14 @@ def pytest_collection_finish():
             f"imported. Received: {os.environ['KERAS_BACKEND']!r} after them, "
             f"{BACKEND!r} before."
         )
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    """Ends with Keras's own precision: a run in this process chooses the device's."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.config.set_dtype_policy(keras.config.floatx())
 
 
 @pytest.fixture(scope="session")
