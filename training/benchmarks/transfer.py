@@ -8,8 +8,8 @@ and both on MNIST. After the same number of steps, and with several seeds, each 
 own images, the study compares `elu_zoo.finetune` with its default rates, the output
 layer alone on the frozen trunk (a linear probe), and the same network from scratch. The
 accuracies are of images held out of the training splits, all at 32×32 pixels. One more
-task is twenty of the classes that `elunet15.tiny_imagenet` knows, at the weights' own
-size and on half of the test images.
+task is twenty of the classes that `elunet15.tiny_imagenet` knows, by name, at the
+weights' own size and on half of the test images.
 
 A row is an epoch; `kept` marks the one whose weights the model ends with, step 0 being
 before the training. The command prints how `finetune` ends compared with the best epoch
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 # Images and labels.
 Arrays = tuple[np.ndarray, np.ndarray]
+# Those to learn from and those to measure on; the classes' names, if the weights know
+# them.
+Part = tuple[Arrays, Arrays, list[str] | None]
 # Epochs of both stages, or the share of `STEPS` for the output layer alone.
 Stages = float | tuple[int, int]
 # Pretrained or not, the stages, and other arguments of `finetune`.
@@ -190,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         plot(rows, arguments.csv.with_suffix(".svg"))
 
 
-def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> list[Arrays]:
+def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
     """Chooses images of a data set at random.
 
     Args:
@@ -202,7 +205,7 @@ def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> list[A
         folder: Folder of the data sets.
 
     Returns:
-        Images and labels to learn from, and those to measure on.
+        Images and labels to learn from, those to measure on, and names.
     """
     record = get_record(trunk)
     known_data = name == record.dataset["name"]
@@ -222,10 +225,12 @@ def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> list[A
         places = rng.permutation(np.flatnonzero(data.labels == number))
         train += [(place, label) for place in places[:images]]
         rest += [(place, label) for place in places[-held_out:]]
-    return [
+    learned, measured = (
         (rgb(data.images[[place for place, _ in some]], side), np.array(some)[:, 1])
         for some in (train, rest)
-    ]
+    )
+    names = [data.class_names[c] for c in classes] if known_data else None
+    return learned, measured, names
 
 
 @functools.cache
@@ -280,7 +285,7 @@ def rgb(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def measure(
-    trunk: str, part: Sequence[Arrays], chosen: Method, seed: int, augment: bool
+    trunk: str, part: Part, chosen: Method, seed: int, augment: bool
 ) -> list[dict[str, str]]:
     """Trains by a method, and measures the held-out accuracy after each epoch.
 
@@ -303,7 +308,7 @@ def measure(
     from elu_zoo.models import adapt_preprocessing, build_model
 
     pretrained, stages, arguments = chosen
-    (images, labels), held_out = part
+    (images, labels), held_out, names = part
     record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
     changes = {"classes": classes, "input_shape": images.shape[1:]}
@@ -324,15 +329,22 @@ def measure(
         epochs = round(STEPS / per_epoch)
         first = round(stages * epochs)
         stages = (first, epochs - first)
-    curve = [accuracy(model, held_out)]
+    curve: list[float] = []
+
+    def measure_start(logs: dict[str, Any]) -> None:
+        if not curve:  # Of the first stage, after its output layer got its weights.
+            curve.append(accuracy(model, held_out))
+
     measured = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: curve.append(accuracy(model, held_out))
+        on_train_begin=measure_start,
+        on_epoch_end=lambda epoch, logs: curve.append(accuracy(model, held_out)),
     )
     history = elu_zoo.finetune(
         model,
         images,
         labels,
         validation,
+        class_names=names,
         epochs=stages,
         batch_size=BATCH,
         augment=augment,
