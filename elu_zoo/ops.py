@@ -4,6 +4,7 @@ import functools
 import math
 import numbers
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -180,19 +181,41 @@ def _tensorflow_gradient(dy: Tensor, y: Tensor, alpha: float) -> Tensor:
 def _gradient_from_output(dy: Tensor, y: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
-    if alpha == 1:  # The same result with fewer kernels.
+    if alpha != 1:
+        return dy * tf.where(y > 0, tf.ones_like(y), y + alpha)
+    if tf.executing_eagerly():
         return dy * (tf.minimum(y, 0) + 1)
-    return dy * tf.where(y > 0, tf.ones_like(y), y + alpha)
+    # The same result in one kernel.
+    graph = tf.compat.v1.get_default_graph()
+    with graph.gradient_override_map({"EluGrad": _second_gradient()}):
+        return tf.raw_ops.EluGrad(gradients=dy, outputs=y)
+
+
+@functools.lru_cache
+def _second_gradient() -> str:
+    """Registers the gradient of `EluGrad` that is from the left at 0."""
+    import tensorflow as tf
+
+    name = "EluZooEluGrad"
+
+    @tf.RegisterGradient(name)
+    def gradient(op: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        dy, y = op.inputs
+        negative = tf.cast(y <= 0, y.dtype)
+        return upstream * (tf.minimum(y, 0) + 1), upstream * dy * negative
+
+    return name
 
 
 def _expm1_elu(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
-    wide = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-    y = tf.math.expm1(tf.minimum(wide, 0))
+    if x.dtype.size < 4:
+        return tf.cast(_expm1_elu(tf.cast(x, tf.float32), alpha), x.dtype)
+    y = tf.math.expm1(tf.minimum(x, 0))
     if alpha == 1:  # exp(x) - 1 >= x: the same result with fewer kernels.
-        return tf.maximum(x, tf.cast(y, x.dtype))
-    return tf.where(x > 0, x, tf.cast(alpha * y, x.dtype))
+        return tf.maximum(x, y)
+    return tf.where(x > 0, x, alpha * y)
 
 
 def _polynomial_elu(x: Tensor, alpha: float) -> Tensor:

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from made_up import write_cifar100
 
-from training.benchmarks import networks, startup
+from training.benchmarks import memory, networks, performance, startup
 
 STEP = ["--batch-size", "8", "--width", "0.03"]
 # Stands in for a process of the benchmark `networks`: every batch takes a second.
@@ -59,17 +60,39 @@ def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("kind", ["train", "predict"])
-@pytest.mark.parametrize("activation", ["elu", "relu"])
-def test_networks_compute_a_batch(kind, activation):
+@pytest.mark.parametrize("variant", ["elu", "relu", "keras"])
+def test_networks_compute_a_batch(kind, variant):
     before = keras.config.dtype_policy()
     case = {"kind": kind, "model": "ELUNet11", "size": 16, "batch": 4}
     case |= {"dtype": "bfloat16", "arguments": {"width": 0.03}}
     try:
-        result = networks.compute(activation, case)()
+        result = networks.compute(variant, case)()
     finally:
         keras.config.set_dtype_policy(before)
     assert np.shape(result) == ((1, 3) if kind == "train" else (4, 100))
     assert np.isfinite(result).all()
+
+
+def test_stock_layers_compute_the_same_function():
+    import elu_zoo
+
+    images = np.random.default_rng(0).normal(size=(2, 17, 17, 3)).astype("float32")
+    arguments = {"input_shape": (17, 17, 3), "classifier_activation": None}
+    ours = elu_zoo.ELUNet11(width=0.05, include_preprocessing=False, **arguments)
+    stock = networks.stock_network("ELUNet11", width=0.05, **arguments)
+    stock.set_weights(ours.get_weights())
+    outputs = keras.Sequential(stock.layers[1:])(images)  # Without its preprocessing.
+    np.testing.assert_allclose(outputs, ours(images), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_compared(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "PEERS", pathlib.Path("no such file"))
+    command = [sys.executable, "-c", WORKER]
+    monkeypatch.setattr(memory, "PROGRAMS", {"keras": command})
+    assert memory.peak("keras", "{}") > 1
+    monkeypatch.setattr(memory, "peak", lambda name, case: 9.0 if "{}" in case else 1)
+    memory.main([])
+    assert "keras  8  1.0" in capsys.readouterr().out
 
 
 def test_errors_of_exported_files(tmp_path, monkeypatch):
@@ -85,6 +108,11 @@ def test_errors_of_exported_files(tmp_path, monkeypatch):
         (row,) = csv.DictReader(opened)
     assert row["images"] == "20" and 0 < float(row["megabytes"]) < 0.2
     assert float(row["error"]) > 50 and abs(float(row["above_model"])) <= 10
+
+
+def test_the_page_on_performance_has_the_committed_figures():
+    page = performance.PAGE.read_text("utf-8")
+    assert performance.rendered(page) == page
 
 
 PEER = """

@@ -92,6 +92,7 @@ docs/imagenet
 :caption: Results
 
 docs/site/results
+docs/performance
 docs/site/cards
 docs/site/gallery
 docs/paper

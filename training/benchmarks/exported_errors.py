@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(model, pathlib.Path(folder), train[chosen])
         for (format, dtype), path in paths.items():
-            wrong = error(loaded(format, path, threads=0), images, labels)
+            wrong = error(loaded(format, path, threads=1), images, labels)
             row = {
                 "format": format,
                 "dtype": dtype,

@@ -20,7 +20,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from training.benchmarks.measuring import ROOT, compared, machine, write_csv
@@ -171,23 +171,24 @@ def ask(process: subprocess.Popen[str]) -> float:
     return float(answer)
 
 
-def work(activation: str, case: str) -> None:
+def work(variant: str, case: str) -> None:
     """Answers each line of the standard input with the seconds of a batch.
 
     Args:
-        activation: Argument of the network.
+        variant: As in `compute`.
         case: The case as JSON.
     """
     from training.benchmarks import pytorch_networks
 
-    pytorch_networks.answer(compute(activation, json.loads(case)))
+    pytorch_networks.answer(compute(variant, json.loads(case)))
 
 
-def compute(activation: str, case: Mapping[str, Any]) -> Any:
+def compute(variant: str, case: Mapping[str, Any]) -> Callable[[], Any]:
     """Makes the function that computes a batch.
 
     Args:
-        activation: Argument of the network.
+        variant: The network's argument `activation`, or `"keras"` for Keras's own
+            layers.
         case: The case.
 
     Returns:
@@ -206,14 +207,29 @@ def compute(activation: str, case: Mapping[str, Any]) -> Any:
     keras.config.set_dtype_policy(precision)
     images, labels = examples(case)
     network = getattr(elu_zoo, case["model"])
-    if case["kind"] == "predict":
-        shape = images.shape[1:]
-        model = network(activation=activation, input_shape=shape, **case["arguments"])
+    settings = {"activation": variant}
+    if variant == "keras":
+        network, settings = stock_network, {"model": case["model"]}
+    predicts = case["kind"] == "predict"
+    model = network(
+        input_shape=images.shape[1:],
+        classifier_activation="softmax" if predicts else None,
+        **settings,
+        **case["arguments"],
+    )
+    if predicts:
         return lambda: model.predict_on_batch(images)
+    step = _training_step(model, case, images, labels)
+    return lambda: np.asarray(step())
+
+
+def _training_step(
+    model: Any, case: Mapping[str, Any], images: Any, labels: Any
+) -> Any:
+    import keras
 
     from training.data.memory import MemoryDataset
     from training.data.stream import Stream
-    from training.engine.model import build_model
     from training.engine.recipe import Recipe
     from training.engine.schedules import WarmupLinear
     from training.engine.steps import Steps
@@ -221,7 +237,7 @@ def compute(activation: str, case: Mapping[str, Any]) -> Any:
 
     recipe = Recipe(
         model=case["model"],
-        model_arguments={"activation": activation} | case["arguments"],
+        model_arguments={},
         dataset="cifar100",
         batch_size=case["batch"],
         epochs=1,
@@ -229,14 +245,54 @@ def compute(activation: str, case: Mapping[str, Any]) -> Any:
         learning_rate=lambda steps: WarmupLinear(1e-3, steps, warmup=0.1),
         optimizer=lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
     )
-    classes = case["arguments"].get("classes", 100)
-    data = MemoryDataset(images, labels, tuple(map(str, range(classes))))
-    model = build_model(recipe, classes, images.shape[1:])
+    names = tuple(map(str, range(model.output_shape[-1])))
+    data = MemoryDataset(images, labels, names)
     optimizer = recipe.optimizer(1e-3)
     optimizer.build(model.trainable_variables)
     steps = Steps(model, optimizer, recipe, make_placement("none"), jit=False)
     batch = Stream(data, case["batch"]).batch(0)
-    return lambda: np.asarray(steps.train([batch]))
+    return lambda: steps.train([batch])
+
+
+def stock_network(
+    model: str,
+    input_shape: tuple[int, int, int],
+    classifier_activation: str | None,
+    width: float = 1.0,
+    classes: int = 100,
+) -> Any:
+    """Builds a convolutional network of Keras's layers, in the order of the paper.
+
+    Each convolution has its activation, and pooling comes after the last one of a
+    stack. `elu_zoo` pools before that activation, which gives the same result.
+
+    Args:
+        model: `"ELUNet11"` or `"ELUNet18"`.
+        input_shape: `(height, width, channels)`.
+        classifier_activation: Activation of the output layer.
+        width: Factor of the number of units.
+        classes: Number of classes.
+
+    Returns:
+        A Keras model.
+    """
+    import keras
+    from keras import layers
+
+    from elu_zoo.architectures import find_architecture
+
+    found = find_architecture(model)
+    assert found is not None
+    net = keras.Sequential([keras.Input(input_shape), layers.Rescaling(1 / 64, -2)])
+    for stack in found[1].stacks[:-1]:
+        for count, units, field in stack:
+            for _ in range(count):
+                filters = max(1, round(units * width))
+                net.add(layers.Conv2D(filters, field, padding="same", activation="elu"))
+        net.add(layers.MaxPooling2D(padding="same"))
+    net.add(layers.GlobalAveragePooling2D())
+    net.add(layers.Dense(classes, classifier_activation, dtype="float32"))
+    return net
 
 
 if __name__ == "__main__":
