@@ -33,11 +33,15 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True)
-def precision():
-    """Ends with Keras's own precision: a run in this process chooses the device's."""
+def defaults():
+    """Undoes what a run in this process sets: its precision, and determinism."""
     yield
     if keras := sys.modules.get("keras"):
         keras.config.set_dtype_policy(keras.config.floatx())
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config
+
+        config.disable_op_determinism()
 
 
 @pytest.fixture(scope="session")
