@@ -80,5 +80,5 @@ def test_the_card_sums_up_the_errors_on_corrupted_images(tmp_path):
         assert "2,000 test images" in section and "is 56.7%, averaged" in section
         assert "without corruption it is 25.0%" in section
         assert "| fog | 40.0% | snow | 60.0% |" in section
-        assert "| motion blur | 70.0% | | | |" in section
+        assert "| motion blur | 70.0% | | |" in section
     assert robustness(tmp_path / "none.csv", record) is None
