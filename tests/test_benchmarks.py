@@ -113,6 +113,7 @@ def test_errors_of_exported_files(tmp_path, monkeypatch):
 def test_the_page_on_performance_has_the_committed_figures():
     page = performance.PAGE.read_text("utf-8")
     assert performance.rendered(page) == page
+    assert all(f"<!-- {name}: " in page for name in performance.TABLES)
 
 
 PEER = """
