@@ -17,6 +17,7 @@ from elu_zoo._graph_images import decode
 from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
 from elu_zoo.images import check_class_names, check_pixels, preprocessing_of
+from elu_zoo.ops import forward_only
 from elu_zoo.predictions import NONE, gives_logits, output_layer, threshold_of
 from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
@@ -377,7 +378,8 @@ def _probabilities(model: keras.Model) -> Callable[[Any], Any]:
     temperature = record.temperature if record else 1.0
 
     def probabilities(images: Any) -> Any:
-        outputs = tf.cast(model(images, training=False), tf.float32)
+        with forward_only():
+            outputs = tf.cast(model(images, training=False), tf.float32)
         if not logits and temperature == 1:
             return outputs
         scores = outputs if logits else tf.math.log(outputs)

@@ -1,9 +1,11 @@
 """The exponential linear unit as a function of a tensor."""
 
+import contextlib
+import contextvars
 import functools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -17,6 +19,22 @@ XLA_MIN_SIZE = 1 << 18
 # The coefficients of (exp(r) - 1 - r) / r^2, close to 1/720, 1/120, 1/24, 1/6 and 1/2.
 # They minimize the relative error of exp(r) - 1 for |r| <= ln(2) / 2, which is 1.3e-8.
 SERIES = (0.00138825, 0.00836652, 0.0416672, 0.16666544, 0.49999998)
+
+_differentiable = contextvars.ContextVar("differentiable", default=True)
+
+
+@contextlib.contextmanager
+def forward_only() -> Iterator[None]:
+    """Leaves the gradients out of TensorFlow graphs that are traced in the block.
+
+    A SavedModel would keep them as functions of its own, and a process without this
+    package would warn about each when it loads the file.
+    """
+    token = _differentiable.set(False)
+    try:
+        yield
+    finally:
+        _differentiable.reset(token)
 
 
 def check_alpha(alpha: float) -> float:
@@ -126,7 +144,8 @@ class EluOperation(keras.Operation):
 def _tensorflow_elu(x: Tensor, alpha: float) -> Tensor:
     import tensorflow as tf
 
-    if tf.executing_eagerly() and not _may_be_differentiated()():
+    eager = tf.executing_eagerly()
+    if not (_may_be_differentiated()() if eager else _differentiable.get()):
         return _tensorflow_forward(x, alpha)
     y = None
 

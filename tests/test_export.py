@@ -234,9 +234,10 @@ def test_weights_are_stored_once(model, exported):
     assert size < 1.05 * weights + 10_000
 
 
-def test_no_op_needs_xla(exported):
+def test_no_op_needs_xla_or_a_gradient(exported):
     content = b"".join(p.read_bytes() for p in exported.rglob("*") if p.is_file())
     assert b"_XlaMustCompile" not in content and b"XlaLaunch" not in content
+    assert b"_gradient_op_type" not in content
     assert (exported / "assets.extra/class_names.txt").read_text().split() == NAMES
 
 
