@@ -366,7 +366,7 @@ def _batches_at_once() -> int:
     """
     import keras
 
-    return {"tensorflow": 2}.get(keras.backend.backend(), 1)
+    return 2 if keras.backend.backend() == "tensorflow" else 1
 
 
 def _load(

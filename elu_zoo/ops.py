@@ -156,7 +156,7 @@ def _tensorflow_elu(x: Tensor, alpha: float) -> Tensor:
             output = _tensorflow_elu(x, alpha) if y is None else y
             return _tensorflow_gradient(dy, output, alpha)
 
-        if tf.executing_eagerly():  # Otherwise the tape would keep the input.
+        if eager:  # Otherwise the tape would keep the input.
             inputs = tf.stop_gradient(inputs)
         return _tensorflow_forward(inputs, alpha), gradient
 

@@ -99,9 +99,8 @@ def draw_curves(results: pathlib.Path) -> None:
         runlog.plot(
             runlog.read(path.with_name("log.csv")),
             path,
-            runlog.title_of(settings),
+            settings,
             objective_of(settings["model"]).curves,
-            settings["image_sizes"],
         )
 
 

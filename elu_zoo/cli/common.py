@@ -56,7 +56,7 @@ def start_backend(whole: bool = False) -> None:
 
 @contextlib.contextmanager
 def _quick_imports(hidden: Sequence[str]) -> Iterator[None]:
-    """Makes imports quicker, by a third for Keras and TensorFlow.
+    """Makes imports quicker: nothing is collected meanwhile, and less is imported.
 
     Args:
         hidden: Modules that cannot be imported meanwhile, unless they already are.

@@ -395,9 +395,8 @@ class _Run:
         )
 
     def _draw(self) -> None:
-        path, title = self.out / "curve.svg", runlog.title_of(self.settings)
-        sizes = self.recipe.image_sizes
-        runlog.plot(self.log.rows, path, title, self.objective.curves, sizes)
+        path, quantities = self.out / "curve.svg", self.objective.curves
+        runlog.plot(self.log.rows, path, self.settings, quantities)
         runlog.write_events(self.log.rows, self.out)
 
 

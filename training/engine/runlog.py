@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from elu_zoo.files import replacing
+from training.data.phases import counted_from_start
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,23 +109,21 @@ def read(path: str | pathlib.Path) -> list[Row]:
 def plot(
     rows: Sequence[Row],
     path: str | pathlib.Path,
-    title: str,
+    settings: Mapping[str, Any],
     quantities: Sequence[str] = ("loss", "error"),
-    image_sizes: Mapping[Any, int] | None = None,
 ) -> None:
     """Draws the learning curve of a run, with its learning rate and image sizes.
 
     Args:
         rows: Rows of a log.
         path: Path of the SVG file.
-        title: Title of the figure.
+        settings: Settings of the run, see `training.engine.provenance.settings_of`.
         quantities: Quantities of the rows, one panel each.
-        image_sizes: Sides of the training images by the first epoch that has them.
     """
     from training import figures
 
     panels = len(quantities) + 1
-    sizes = {int(epoch): side for epoch, side in (image_sizes or {}).items()}
+    title, sizes = _title(settings), _image_sizes(settings, rows[-1]["epoch"])
     with figures.drawing(path, panels, title, columns=1, height=2.6) as axes:
         for axis, quantity in zip(axes, quantities, strict=False):
             _draw(axis, rows, quantity, figures)
@@ -143,17 +142,16 @@ def plot(
             _name_sizes(axes[-1], sizes, epochs[-1])
 
 
-def title_of(settings: Mapping[str, Any]) -> str:
-    """Writes the title of a run's learning curve.
-
-    Args:
-        settings: Settings of the run.
-
-    Returns:
-        A line of text.
-    """
+def _title(settings: Mapping[str, Any]) -> str:
     split = "held-out images" if settings["holdout"] else "test set"
     return f"{settings['model']} on {settings['dataset']}, evaluated on the {split}"
+
+
+def _image_sizes(settings: Mapping[str, Any], last: float) -> dict[int, int]:
+    """Sides of the training images by their first epoch, up to the last epoch drawn."""
+    given = {int(epoch): side for epoch, side in settings["image_sizes"].items()}
+    sizes = counted_from_start(given, settings["epochs"])
+    return {epoch: side for epoch, side in sizes.items() if epoch < last}
 
 
 def _name_sizes(axis: Axes, sizes: Mapping[int, int], last: float) -> None:
