@@ -71,14 +71,17 @@ class ConvMuon(keras.optimizers.Muon):
             return super().zeropower_via_newtonschulz5(matrix, steps)
         matrix = matrix / (ops.norm(matrix) + 1e-7)
         gram = ops.matmul(ops.transpose(matrix), matrix)
-        identity = ops.eye(columns, dtype=matrix.dtype)
-        product = identity
-        for _ in range(steps):
-            factor = self.muon_a * identity + self.muon_b * gram
-            factor = factor + self.muon_c * ops.matmul(gram, gram)
-            product = ops.matmul(product, factor)
+        product = factor = self._polynomial(gram)
+        for _ in range(steps - 1):
             gram = ops.matmul(factor, ops.matmul(gram, factor))
+            factor = self._polynomial(gram)
+            product = ops.matmul(product, factor)
         return ops.matmul(matrix, product)
+
+    def _polynomial(self, gram: Any) -> Any:
+        """What a step multiplies the matrix by."""
+        identity = self.muon_a * ops.eye(gram.shape[0], dtype=gram.dtype)
+        return identity + self.muon_b * gram + self.muon_c * ops.matmul(gram, gram)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
