@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from elu_zoo.exporting import export, export_saved_model
     from elu_zoo.feature_extraction import features
     from elu_zoo.finetuning import finetune, freeze, split_by_class
-    from elu_zoo.images import load_image_folder, preprocess_input
+    from elu_zoo.image_folders import load_image_folder
+    from elu_zoo.images import preprocess_input
     from elu_zoo.models import (
         ELUNet11,
         ELUNet15,
@@ -54,7 +55,7 @@ _MODULES = {
     "list_models": "models",
     "list_weights": "records",
     "load": "models",
-    "load_image_folder": "images",
+    "load_image_folder": "image_folders",
     "ops": None,
     "preprocess_input": "images",
     "reset_head": "models",

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from elu_zoo._fetching import resolve
+from elu_zoo._names import check_class_names
 from elu_zoo._record_layer import ModelRecord
 from elu_zoo._typing import Shape
 from elu_zoo._weight_files import load_weights, read_layer
@@ -144,8 +145,6 @@ def build(
 
 
 def _names(classes: Any) -> tuple[str, ...]:
-    from elu_zoo.images import check_class_names
-
     if classes is None:
         return ()
     names = tuple(classes) if isinstance(classes, list | tuple) else ()

@@ -20,7 +20,8 @@ import numpy as np
 
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import ImageError, UserError
-from elu_zoo.images import find_images, load_image, preprocessing_of
+from elu_zoo.image_folders import find_images
+from elu_zoo.images import load_image, preprocessing_of
 from elu_zoo.records import record_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from elu_zoo._names import printable
 from elu_zoo.errors import UserError
-from elu_zoo.images import class_folders, printable, read_image, resize
+from elu_zoo.image_folders import class_folders
+from elu_zoo.images import read_image, resize
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from elu_zoo._graph_images import decode
+from elu_zoo._names import check_class_names
 from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
-from elu_zoo.images import check_class_names, check_pixels, preprocessing_of
+from elu_zoo.images import check_pixels, preprocessing_of
 from elu_zoo.ops import forward_only
 from elu_zoo.predictions import NONE, gives_logits, output_layer, threshold_of
 from elu_zoo.records import class_names_of, record_of

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from elu_zoo import _stages, records
 from elu_zoo._hub import is_address
+from elu_zoo._names import check_class_names
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.image_files import Batches, ImageFiles
-from elu_zoo.images import check_class_names
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 from elu_zoo.records import Preprocessing, attach_record, record_of

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from elu_zoo._names import printable
 from elu_zoo.errors import ImageError, UserError
-from elu_zoo.images import class_folders, load_image, printable, warn_left_out
+from elu_zoo.image_folders import class_folders, warn_left_out
+from elu_zoo.images import load_image
 
 CACHE_BYTES = 256 * 2**20
 """Total size of the decoded images to keep; others are decoded each time."""

@@ -15,7 +15,8 @@ from elu_zoo import datasets
 from elu_zoo.batch import Predictor
 from elu_zoo.errors import ImageError, UserError
 from elu_zoo.image_files import open_image_folder
-from elu_zoo.images import load_image_folder, preprocess_input
+from elu_zoo.image_folders import load_image_folder
+from elu_zoo.images import preprocess_input
 
 
 def encode(image, kind, **options):

@@ -228,7 +228,7 @@ def _count(text: str) -> int:
 def _check_out(out: pathlib.Path) -> None:
     """Raises an error unless the folder is new, empty, or has a run to resume."""
     if out.is_dir():
-        from elu_zoo.images import JUNK
+        from elu_zoo.image_folders import JUNK
 
         names = {path.name for path in out.iterdir()}
         kept = {n for n in names if n[0] != "." and n.lower() not in JUNK}

@@ -172,7 +172,7 @@ def _print(
 
 
 def _print_row(row: Row) -> None:
-    from elu_zoo.images import printable
+    from elu_zoo._names import printable
 
     print(printable(row["path"]))
     if row["error"]:

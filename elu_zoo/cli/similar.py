@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the subcommand."""
+    from elu_zoo._names import printable
     from elu_zoo.batch import Predictor, find_paths
-    from elu_zoo.images import printable
 
     name = known_model(arguments.model)
     paths = find_paths([arguments.folder])
