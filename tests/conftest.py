@@ -14,6 +14,7 @@ LONGEST = [
     *("test_strategies.py", "test_backends.py", "test_serving.py", "test_finetune.py"),
     *("test_publish.py", "test_recipes.py", "test_reference.py", "test_finetuning.py"),
     *("test_finetuning_stages.py", "test_faults.py", "test_cli.py", "test_encoded.py"),
+    "test_site.py",
 ]
 
 

@@ -1,9 +1,12 @@
-"""What the documentation site relies on; `make site` builds it."""
+"""The documentation site; its demo in a browser is for test_demo.py."""
 
+import functools
+import html.parser
 import json
 import pathlib
-import pkgutil
 import re
+import subprocess
+import sys
 import urllib.parse
 
 import pytest
@@ -39,12 +42,57 @@ def test_links_lead_to_files_and_headings(page):
         assert not url.fragment or url.fragment in anchors(file), target
 
 
-def test_every_public_module_is_in_the_reference():
-    text = "".join(page.read_text() for page in API.glob("*.rst"))
-    described = set(re.findall(r"automodule:: elu_zoo\.(\S+)", text))
-    modules = {info.name for info in pkgutil.iter_modules(elu_zoo.__path__)}
-    public = {name for name in modules if not name.startswith("_")} - {"cli"}
-    assert public == {name.split(".")[0] for name in described}
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, as `make site` builds it, without the networks of the demo."""
+    out = tmp_path_factory.mktemp("site")
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going"),
+            *("--quiet", "-D", "html_static_path=static", "-c", "docs/site"),
+            *("-d", out / "doctrees", ".", out / "html"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return out / "html"
+
+
+class Page(html.parser.HTMLParser):
+    """The links of a page of the site, and the ids that links may lead to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links = set(), set()
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name == "id":
+                self.ids.add(value)
+            elif name in ("href", "src"):
+                self.links.add(value)
+
+
+def test_links_of_the_built_site_lead_somewhere(site):
+    page_of = functools.cache(Page)
+    pages = list(site.rglob("*.html"))
+    assert site / "index.html" in pages
+    for path in pages:
+        for link in page_of(path).links:
+            url = urllib.parse.urlparse(link)
+            if url.scheme or url.netloc:
+                continue
+            file = (path.parent / urllib.parse.unquote(url.path)).resolve()
+            file = file if url.path else path
+            assert file.is_file(), (path.name, link)
+            if url.fragment and file.suffix == ".html":
+                assert urllib.parse.unquote(url.fragment) in page_of(file).ids, (
+                    path.name,
+                    link,
+                )
 
 
 def test_the_reference_lists_what_elu_zoo_exports():
