@@ -23,18 +23,19 @@ CHOSEN = {
     ),
     "parts": (
         "pooling_first or without_top or softmax or numpy or classes or round "
-        "or two_colors or own_rate or rest_of_the_network",
+        "or two_colors or own_rate or rest_of_the_network or against_loops "
+        "or (quadrant and cam)",
         [
             *("test_models.py", "test_diagnostics.py", "test_pretrained.py"),
             *("test_weight_files.py", "test_finetuning.py", "test_layerwise_adam.py"),
-            "test_feature_extraction.py",
+            *("test_feature_extraction.py", "test_explain.py"),
         ],
     ),
     "training": (
         "",
         [
             *("test_finetuning.py", "test_layerwise_adam.py"),
-            "test_feature_extraction.py",
+            *("test_feature_extraction.py", "test_explain.py"),
         ],
     ),
 }
