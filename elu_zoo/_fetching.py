@@ -14,13 +14,13 @@ import http.client
 import os
 import pathlib
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 
 from elu_zoo import _hub
 from elu_zoo.architectures import find_architecture
 from elu_zoo.errors import UserError
+from elu_zoo.files import replacing
 from elu_zoo.records import (
     Record,
     did_you_mean,
@@ -189,77 +189,30 @@ def _download_once(url: str, target: pathlib.Path, record: Record) -> pathlib.Pa
 
 
 def _download(url: str, target: pathlib.Path, record: Record) -> None:
-    """Replaces `target` with the file at `url` if that is the right one.
-
-    Received bytes stay in a `.part` file, and the next attempt requests the rest. If
-    the SHA-256 shows that the two do not belong together, the download starts over.
-    """
-    part = target.with_name(target.name + ".part")
-    size = record.bytes
-    resumed = part.stat().st_size if part.is_file() else 0
-    if resumed < size:
-        _receive(url, part, resumed, size)
-    have = part.stat().st_size
-    if have < size:
-        raise OSError(
-            f"ended after {have} of {size} bytes; the next attempt resumes there"
-        )
-    try:
-        _verify(part, record)
-    except OSError:
-        part.unlink()
-        if not resumed:
-            raise
-        return _download(url, target, record)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(part, target)
-
-
-def _receive(url: str, part: pathlib.Path, start: int, size: int) -> None:
-    """Writes the bytes from `start` on, or all bytes if the server sends all."""
+    """Replaces `target` with the file at `url` if that is the right one."""
     from tqdm import tqdm
 
-    with _open(url, start, size) as response:
-        have = start if response.status == 206 else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "elu-zoo"})
+    with (
+        urllib.request.urlopen(request, timeout=TIMEOUT) as response,
+        replacing(target) as part,
+    ):
+        length = response.headers.get("Content-Length")
+        if length not in (None, str(record.bytes)):
+            raise OSError(f"the file there has {length} bytes, not {record.bytes}")
         progress = tqdm(
-            total=size,
-            initial=have,
+            total=record.bytes,
             unit="B",
             unit_scale=True,
             desc=url.rsplit("/", 1)[-1],
             file=sys.stderr,
             disable=None,
         )
-        with progress, part.open("r+b" if have else "wb") as file:
-            file.seek(have)
-            # read1 returns the bytes received so far, so a stall loses nothing.
-            while chunk := response.read1(min(_CHUNK, size - have)):
-                file.write(chunk)
-                have += len(chunk)
-                progress.update(len(chunk))
-
-
-def _open(url: str, start: int, size: int) -> http.client.HTTPResponse:
-    """Requests the bytes from `start` on, or all bytes if that fails."""
-    request = urllib.request.Request(url, headers={"User-Agent": "elu-zoo"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if start and error.code == 416:
-            return _open(url, 0, size)
-        raise
-    sent = response.headers.get("Content-Range")
-    if start and response.status == 206 and sent != f"bytes {start}-{size - 1}/{size}":
-        response.close()
-        return _open(url, 0, size)
-    length = response.headers.get("Content-Length")
-    if response.status != 206 and length not in (None, str(size)):
-        response.close()
-        raise OSError(f"the file there has {length} bytes, not {size}")
-    return response
+        with progress, part.open("wb") as file:
+            # Without a length, a server could send bytes without end.
+            while chunk := response.read(min(_CHUNK, record.bytes - file.tell())):
+                progress.update(file.write(chunk))
+        _verify(part, record)
 
 
 def cache_folder() -> pathlib.Path:

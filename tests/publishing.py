@@ -53,9 +53,6 @@ class Zoo:
         (folder / FILE).write_bytes(content)
         return folder / FILE
 
-    def part(self):
-        return self.cache / f"{FILE}.part"
-
 
 def values(model):
     return {
