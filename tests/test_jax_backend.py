@@ -26,7 +26,7 @@ CHOSEN = {
         "or two_colors or own_rate or rest_of_the_network or against_loops "
         "or (quadrant and cam)",
         [
-            *("test_models.py", "test_diagnostics.py", "test_pretrained.py"),
+            *("test_models.py", "diagnostics", "test_pretrained.py"),
             *("test_weight_files.py", "test_finetuning.py", "test_layerwise_adam.py"),
             *("test_feature_extraction.py", "test_explain.py"),
         ],
