@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from elu_zoo.evaluation import evaluate
     from elu_zoo.exporting import export, export_saved_model
     from elu_zoo.feature_extraction import features
-    from elu_zoo.finetuning import finetune, freeze, split_by_class
+    from elu_zoo.finetuning import finetune, freeze
+    from elu_zoo.heads import reset_head
     from elu_zoo.image_folders import load_image_folder
     from elu_zoo.images import preprocess_input
+    from elu_zoo.labels import split_by_class
     from elu_zoo.models import (
         ELUNet11,
         ELUNet15,
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
         adapt_preprocessing,
         list_models,
         load,
-        reset_head,
     )
     from elu_zoo.optimizers import LayerwiseAdam
     from elu_zoo.predictions import decode_predictions
@@ -58,8 +59,8 @@ _MODULES = {
     "load_image_folder": "image_folders",
     "ops": None,
     "preprocess_input": "images",
-    "reset_head": "models",
-    "split_by_class": "finetuning",
+    "reset_head": "heads",
+    "split_by_class": "labels",
 }
 
 __all__ = [

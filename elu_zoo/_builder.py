@@ -24,6 +24,7 @@ from elu_zoo.architectures import (
     dropout_rates,
 )
 from elu_zoo.errors import UserError
+from elu_zoo.heads import HEAD, start_head
 from elu_zoo.layers import (
     ELU,
     GlobalContrastNormalization,
@@ -63,8 +64,6 @@ PREPROCESSING: dict[str, Callable[[], list[keras.Layer]]] = {
     "rescale": lambda: [keras.layers.Rescaling(1 / 255, name="preprocessing")],
 }
 
-HEAD = "predictions"
-
 # Weights and preprocessing expect this order, so `keras.json` must not change it.
 NHWC = "channels_last"
 
@@ -101,10 +100,9 @@ def build(
     # Given classes are the user's own, even if the weights have as many.
     new_head = record is not None and include_top and classes is not None
     class_names = () if isinstance(classes, numbers.Integral) else _names(classes)
-    if class_names:
-        classes = len(class_names)
     if classes is None:
         classes = record.arguments["classes"] if record else architecture.classes
+    classes = len(class_names) or classes
     of_weights = {n: _default(architecture, n, of_weights.get(n)) for n in OF_WEIGHTS}
     arguments = dict(
         include_top=include_top,
@@ -126,15 +124,7 @@ def build(
     else:
         model = _pretrained(architecture, arguments, record, path, skip)
     if record and path and new_head:
-        known = _start_head(model, path, record, class_names)
-        _log.warning(
-            "%s: loaded without the output layer of %s classes; the one for your %s "
-            "classes starts from random weights%s.",
-            model.name,
-            record.arguments["classes"],
-            classes,
-            f", except for {known} that the weights know" if known else "",
-        )
+        _start_head(model, path, record, class_names)
     new = _new_record(architecture, model, arguments, record)
     if skip[:1] == [HEAD]:
         new = new.unmeasured(class_names=())
@@ -161,15 +151,20 @@ def _names(classes: Any) -> tuple[str, ...]:
 
 def _start_head(
     model: keras.Model, path: pathlib.Path, record: Record, class_names: Sequence[str]
-) -> int:
-    """Copies the output weights of classes that the weights know; returns how many."""
-    from elu_zoo.finetuning import start_head
-
-    if not class_names:
-        return 0
-    kernel, bias = read_layer(path, HEAD)
-    head = model.get_layer(HEAD)
-    return start_head(head, kernel, bias, record.class_names, class_names)
+) -> None:
+    """Copies the output weights of classes that the weights know; logs how many."""
+    head, known = model.get_layer(HEAD), 0
+    if class_names:
+        kernel, bias = read_layer(path, HEAD)
+        known = start_head(head, kernel, bias, record.class_names, class_names)
+    _log.warning(
+        "%s: loaded without the output layer of %s classes; the one for your %s "
+        "classes starts from random weights%s.",
+        model.name,
+        record.arguments["classes"],
+        head.units,
+        f", except for {known} that the weights know" if known else "",
+    )
 
 
 def _pretrained(
@@ -198,14 +193,9 @@ def _pretrained(
     given = {"input_tensor": None, "input_shape": (*size, pretrained)}
     narrow = _network(architecture, **arguments | given)
     load_weights(narrow, path, skip=skip)
-    for layer in model.layers:
-        for target, source in (
-            zip(layer.weights, narrow.get_layer(layer.name).weights, strict=True)
-            if layer.weights
-            else ()
-        ):
-            array = keras.ops.convert_to_numpy(source)
-            target.assign(_widened(array, target.shape))
+    for target, source in zip(model.weights, narrow.weights, strict=True):
+        array = keras.ops.convert_to_numpy(source)
+        target.assign(_widened(array, target.shape))
     return model
 
 
@@ -300,13 +290,7 @@ def _network(
     _check_choice("activation", activation, ACTIVATIONS)
     _check_choice("preprocessing", preprocessing, PREPROCESSING)
     _check_choice("pooling", pooling, (None, "avg", "max"))
-    if not isinstance(classes, numbers.Integral) or classes < 1:
-        raise UserError(
-            "Expected classes to be an integer of 1 or more. "
-            f"Received: classes={classes!r}"
-        )
-    if not width > 0:
-        raise UserError(f"Expected width to be positive. Received: width={width!r}")
+    _check_sizes(classes, width)
     *hidden_stacks, _ = architecture.stacks
     rates = dropout_rates(dropout, hidden_stacks)
 
@@ -343,24 +327,33 @@ def _network(
     elif x.ndim == 4 and pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(NHWC, name="max_pool")(x)
     if include_top:
-        # Logits and probabilities stay in float32 under mixed precision.
-        x = keras.layers.Dense(
-            int(classes),
-            kernel_initializer=_fresh(kernel_initializer)
-            or keras.initializers.VarianceScaling(0.1, "fan_in", "truncated_normal"),
-            dtype=_at_least_float32(),
-            name=HEAD,
-        )(x)
-        if classifier_activation is not None:
-            x = keras.layers.Activation(
-                classifier_activation,
-                dtype=_at_least_float32(),
-                name="predictions_activation",
-            )(x)
+        x = _head(x, classes, classifier_activation, kernel_initializer)
     if input_tensor is not None:
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     return keras.Model(inputs, x, name=name)
+
+
+def _head(
+    x: keras.KerasTensor,
+    classes: int,
+    activation: str | Callable[..., Any] | None,
+    kernel_initializer: Any,
+) -> keras.KerasTensor:
+    # Logits and probabilities stay in float32 under mixed precision.
+    dtype = _at_least_float32()
+    tenth = keras.initializers.VarianceScaling(0.1, "fan_in", "truncated_normal")
+    x = keras.layers.Dense(
+        int(classes),
+        kernel_initializer=_fresh(kernel_initializer) or tenth,
+        dtype=dtype,
+        name=HEAD,
+    )(x)
+    if activation is None:
+        return x
+    return keras.layers.Activation(
+        activation, dtype=dtype, name="predictions_activation"
+    )(x)
 
 
 def _stack(
@@ -434,6 +427,16 @@ def _image_input(
             f"may be None. Received: input_shape={input_shape!r}"
         )
     return keras.Input(input_shape, name="image")
+
+
+def _check_sizes(classes: Any, width: float) -> None:
+    if not isinstance(classes, numbers.Integral) or classes < 1:
+        raise UserError(
+            "Expected classes to be an integer of 1 or more. "
+            f"Received: classes={classes!r}"
+        )
+    if not width > 0:
+        raise UserError(f"Expected width to be positive. Received: width={width!r}")
 
 
 def _check_choice(name: str, value: Any, choices: Collection[Any]) -> None:

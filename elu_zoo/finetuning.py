@@ -1,9 +1,8 @@
-"""Fine-tuning: freezing, output layers for new classes, training in two stages."""
+"""Fine-tuning: freezing, and training in two stages."""
 
 import dataclasses
 import numbers
 import os
-import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -14,10 +13,11 @@ import numpy.typing as npt
 
 from elu_zoo import _stages, records
 from elu_zoo._hub import is_address
-from elu_zoo._names import check_class_names
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
+from elu_zoo.heads import HEAD, start_head
 from elu_zoo.image_files import Batches, ImageFiles
+from elu_zoo.labels import checked_data, class_names_for, class_weights
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 from elu_zoo.records import Preprocessing, attach_record, record_of
@@ -66,103 +66,6 @@ def freeze(model: keras.Model, stacks: int | None = None) -> int:
         for layer in layers:
             layer.trainable = number > stacks
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-
-
-def with_classes(
-    model: keras.Model, class_names: Sequence[str], known_names: Sequence[str] = ()
-) -> keras.Model:
-    """Gives a network an output layer for other classes.
-
-    Classes that the network already knows keep their weights, so that training starts
-    from what it can do; see `start_head`.
-
-    Args:
-        model: Keras model made by a model function of `elu_zoo`. Its other layers are
-            shared with the result, not copied.
-        class_names: Names of the new classes.
-        known_names: Names of the model's own classes, in the order of its outputs.
-
-    Returns:
-        A functional `keras.Model`.
-
-    Raises:
-        UserError: If the model has no layer `"predictions"`.
-
-    Example:
-
-    >>> import elu_zoo
-    >>> model = elu_zoo.ELUNet11(classes=3, width=0.05)
-    >>> with_classes(model, ["cat", "dog"], ["ant", "bee", "cat"]).output_shape
-    (None, 2)
-    """
-    layers = [layer.name for layer in model.layers]
-    if "predictions" not in layers:
-        raise UserError(
-            "Expected a model of elu_zoo with an output layer named 'predictions'. "
-            f"Received: {model!r}, whose last layer is {layers[-1:]}"
-        )
-    old, *rest = model.layers[layers.index("predictions") :]
-    head = keras.layers.Dense.from_config(
-        old.get_config() | {"units": len(class_names)}
-    )
-    outputs = head(old.input)
-    for layer in rest:
-        outputs = type(layer).from_config(layer.get_config())(outputs)
-    kernel, bias = old.get_weights()
-    start_head(head, kernel, bias, known_names, class_names)
-    return keras.Model(model.input, outputs, name=model.name)
-
-
-def start_head(
-    head: keras.layers.Dense,
-    kernel: np.ndarray,
-    bias: np.ndarray,
-    known_names: Sequence[str],
-    class_names: Sequence[str],
-) -> int:
-    """Initializes an output layer from another one, where their class names match.
-
-    The other classes keep random weights, scaled to match the copied ones.
-
-    Args:
-        head: Output layer for `class_names`, changed in place.
-        kernel: Kernel of the other layer, of shape `(units, known classes)`.
-        bias: Bias of the other layer, of shape `(known classes,)`.
-        known_names: Class names of the other layer.
-        class_names: Class names of `head`. Names match regardless of case, and of
-            whether spaces, hyphens or underscores join their words.
-
-    Returns:
-        The number of classes whose weights were copied.
-
-    Example:
-
-    >>> head = keras.layers.Dense(2)
-    >>> head.build((None, 3))
-    >>> start_head(head, np.eye(3), np.arange(3), ["ox", "sea_lion", "cat"],
-    ...            ["dog", "Sea lion"])
-    1
-    >>> kernel, bias = head.get_weights()
-    >>> kernel[:, 1], bias[1]
-    (array([0., 1., 0.], dtype=float32), np.float32(1.0))
-    """
-    places = {_plain(name): place for place, name in enumerate(known_names)}
-    new = [n for n, name in enumerate(class_names) if _plain(name) in places]
-    if not new:
-        return 0
-    old = [places[_plain(class_names[n])] for n in new]
-    kernels, biases = map(np.array, head.get_weights())
-    kernels *= kernel[:, old].std() / kernels.std()
-    kernels[:, new] = kernel[:, old]
-    biases[:] = bias[old].mean()
-    biases[new] = bias[old]
-    head.kernel.assign(kernels)
-    head.bias.assign(biases)
-    return len(new)
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ")
 
 
 def finetune(
@@ -251,14 +154,8 @@ def finetune(
     counts = _pair("epochs", epochs, lambda n: n == int(n) and n >= 0, "0 or more")
     rates = _pair("learning_rate", learning_rate, lambda rate: rate >= 0, "0 or more")
     _check_whole("batch_size", batch_size)
-    if patience is not None:
-        _check_whole("patience", patience)
-        if validation_data is None:
-            raise UserError(
-                "Expected validation_data, whose loss patience watches. Received: "
-                f"patience={patience}, validation_data=None"
-            )
-    names = _names(model, class_names)
+    _check_patience(patience, validation_data)
+    names = class_names_for(model, class_names)
     _renew_record(model, names)
     images, labels = checked_data(model, images, labels, names)
     _note_size(model, images.shape[1:3])
@@ -266,7 +163,7 @@ def finetune(
     held_out = validation_data and Batches(
         *checked_data(model, *validation_data, names), batch_size
     )
-    weights = _class_weights(class_weight, labels, names, model.output_shape[-1])
+    weights = class_weights(class_weight, labels, names, model.output_shape[-1])
     settings = {
         "epochs": counts,
         "learning_rate": rates,
@@ -276,37 +173,52 @@ def finetune(
         "class_weight": weights and sorted(weights.items()),
         "patience": patience,
         "seed": seed,
-        "images": [len(labels), zlib.crc32(labels.tobytes()), _name_sum(images)],
-        "held_out": held_out
-        and [len(held_out.labels), zlib.crc32(held_out.labels.tobytes())],
+        "images": [*_sums(labels), _name_sum(images)],
+        "held_out": held_out and _sums(held_out.labels),
         "shapes": zlib.crc32(repr([v.shape for v in model.variables]).encode()),
     }
     state, live = _stages.load(checkpoint, settings)
     while state.stage < len(counts):
-        count = counts[state.stage]
-        if count:
+        if count := counts[state.stage]:
             steps = count * len(batches)
             _compile(model, state.stage, rates[state.stage], rate_decay, steps)
             _begin(model, state, live, held_out)
-            fixed = model.non_trainable_variables
-            frozen = list(zip(fixed, _stages.copies(fixed), strict=True))
-            if not state.stopped and len(state.rows) < state.first + count:
-                recorder = _stages.Recorder(state, batches, patience, checkpoint)
-                # `Batches` shuffles, by seed and epoch.
-                model.fit(
-                    batches,
-                    initial_epoch=len(state.rows),
-                    epochs=state.first + count,
-                    validation_data=held_out,
-                    class_weight=weights,
-                    callbacks=[*callbacks, recorder],
-                    verbose=verbose,
-                    shuffle=False,
-                )
-            _check_unmoved(frozen)
+            recorder = _stages.Recorder(state, batches, patience, checkpoint)
+            _fit(
+                model,
+                state,
+                count,
+                batches,
+                validation_data=held_out,
+                class_weight=weights,
+                callbacks=[*callbacks, recorder],
+                verbose=verbose,
+            )
         _stages.end_stage(state, model)
         live = {}
     return _stages.History(state)
+
+
+def _fit(
+    model: keras.Model, state: _stages.State, count: int, batches: Batches, **how: Any
+) -> None:
+    """Trains the epochs that a stage has left; frozen weights must stay as they are."""
+    fixed = model.non_trainable_variables
+    frozen = list(zip(fixed, _stages.copies(fixed), strict=True))
+    if not state.stopped and len(state.rows) < state.first + count:
+        model.fit(
+            batches,
+            initial_epoch=len(state.rows),
+            epochs=state.first + count,
+            shuffle=False,  # `Batches` shuffles, by seed and epoch.
+            **how,
+        )
+    _check_unmoved(frozen)
+
+
+def _sums(labels: np.ndarray) -> list[int]:
+    """The number of labels and their checksum."""
+    return [len(labels), zlib.crc32(labels.tobytes())]
 
 
 def _name_sum(images: np.ndarray | ImageFiles) -> int:
@@ -355,6 +267,17 @@ def _check_unmoved(frozen: list[tuple[keras.Variable, np.ndarray]]) -> None:
                 raise RuntimeError(f"The frozen weight {variable.path} changed.")
 
 
+def _check_patience(patience: int | None, validation_data: Any) -> None:
+    if patience is None:
+        return
+    _check_whole("patience", patience)
+    if validation_data is None:
+        raise UserError(
+            "Expected validation_data, whose loss patience watches. Received: "
+            f"patience={patience}, validation_data=None"
+        )
+
+
 def _pair(
     name: str, values: Any, accepts: Callable[[Any], bool], what: str
 ) -> list[Any]:
@@ -375,110 +298,6 @@ def _check_whole(name: str, value: Any) -> None:
         )
 
 
-def _names(model: keras.Model, class_names: Sequence[str] | None) -> list[str] | None:
-    classes = model.output_shape[-1]
-    if class_names is None:
-        record = record_of(model)
-        names = list(record.class_names) if record else []
-        return names if len(names) == classes else None
-    names = [str(name) for name in class_names]
-    if len(names) != classes or len(set(names)) != classes:
-        raise UserError(
-            f"Expected {classes} different class names, one per output of the model. "
-            f"Received: class_names={names}"
-        )
-    check_class_names(names)
-    return names
-
-
-def checked_data(
-    model: keras.Model,
-    images: np.ndarray | ImageFiles,
-    labels: npt.ArrayLike,
-    class_names: Sequence[str] | None = None,
-) -> tuple[np.ndarray | ImageFiles, np.ndarray]:
-    """Checks that images and labels fit a model.
-
-    Args:
-        model: Keras model.
-        images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
-            `ImageFiles`.
-        labels: Array of shape `(n,)`: class numbers, or names from `class_names`.
-        class_names: Optional names of the classes.
-
-    Returns:
-        The images, not copied, and the labels as an integer array.
-
-    Raises:
-        UserError: If they do not fit each other or the model.
-    """
-    images = images if hasattr(images, "shape") else np.asarray(images)
-    labels, classes = np.asarray(labels), model.output_shape[-1]
-    if labels.shape != (len(images),) or not len(images):
-        raise UserError(
-            "Expected one label per image, and at least one image. Received: "
-            f"{len(images)} images, labels of shape {labels.shape}"
-        )
-    _check_images(model, images)
-    if labels.dtype.kind in "UO":
-        labels = _numbers_of(labels, class_names)
-    if labels.dtype.kind not in "iuf" or np.any(labels != labels.astype(int)):
-        raise UserError(
-            "Expected labels to be class numbers, or names from class_names. Received: "
-            f"labels of {labels.dtype}"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(
-            f"Expected labels from 0 to {classes - 1}, the model's classes. "
-            f"Received: {labels.min()} to {labels.max()}"
-        )
-    return images, labels.astype(int)
-
-
-def _check_images(model: keras.Model, images: np.ndarray | ImageFiles) -> None:
-    shape = model.input_shape[1:]
-    fits = len(images.shape) == len(shape) + 1 and all(
-        side in (None, received)
-        for side, received in zip(shape, images.shape[1:], strict=True)
-    )
-    if not fits or images.dtype.kind not in "uif":
-        raise UserError(
-            f"Expected images as an array of shape (n, {', '.join(map(str, shape))}), "
-            f"values from 0 to 255. Received: shape {tuple(images.shape)} of "
-            f"{images.dtype}"
-        )
-    if images.dtype == "uint8":
-        return
-    parts = [images[i : i + 1000] for i in range(0, len(images), 1000)]
-    low = min(float(part.min()) for part in parts)
-    high = max(float(part.max()) for part in parts)
-    if not (low >= 0 and high <= 255):
-        raise UserError(
-            f"Expected images with values from 0 to 255. Received: {low:g} to {high:g}"
-        )
-    if images.dtype.kind == "f" and 0 < high <= 1:
-        raise UserError(
-            f"Expected images with values from 0 to 255. Received: {low:g} to "
-            f"{high:g}. Multiply by 255 if 1 stands for white."
-        )
-
-
-def _numbers_of(labels: np.ndarray, class_names: Sequence[str] | None) -> np.ndarray:
-    found = sorted({str(label) for label in labels})
-    if class_names is None:
-        raise UserError(
-            "Expected class_names, in the order of the model's outputs, when labels "
-            f"are names. Received: labels {found[:5]}, class_names=None"
-        )
-    numbers_by_name = {name: number for number, name in enumerate(class_names)}
-    if unknown := [name for name in found if name not in numbers_by_name]:
-        raise UserError(
-            f"Expected labels from class_names={list(class_names)[:5]} ... Received: "
-            f"{unknown[:5]}"
-        )
-    return np.array([numbers_by_name[str(label)] for label in labels])
-
-
 def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     """Puts the class names into the record, and starts a new output layer by it.
 
@@ -487,7 +306,7 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     record = record_of(model)
     if record is None:
         return
-    head = [layer for layer in model.layers if layer.name == "predictions"]
+    head = [layer for layer in model.layers if layer.name == HEAD]
     published = is_address(record.name) or record.name in records.list_weights(
         record.model
     )
@@ -495,7 +314,7 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
         from elu_zoo.models import load
 
         # The published output layer, which a model with other classes leaves out.
-        old = load(record.name).get_layer("predictions")
+        old = load(record.name).get_layer(HEAD)
         known_names = records.get_record(record.name).class_names
         kernel, bias = old.get_weights()
         start_head(head[0], kernel, bias, known_names, names)
@@ -514,76 +333,3 @@ def _note_size(model: keras.Model, size: tuple[int, int]) -> None:
         how = record.preprocessing
         how = how.scaled(height) if how else Preprocessing(height, height)
         attach_record(model, dataclasses.replace(record, preprocessing=how))
-
-
-def _class_weights(
-    class_weight: Mapping[int | str, float] | Literal["balanced"] | None,
-    labels: np.ndarray,
-    names: list[str] | None,
-    classes: int,
-) -> dict[int, float] | None:
-    """A dict from class numbers to factors, or `None`."""
-    if class_weight is None:
-        return None
-    if class_weight == "balanced":
-        counts = np.bincount(labels, minlength=classes)
-        return {
-            number: len(labels) / (np.count_nonzero(counts) * max(int(count), 1))
-            for number, count in enumerate(counts)
-        }
-    numbers_by_name: dict[Any, int] = {name: n for n, name in enumerate(names or ())}
-    weights = dict.fromkeys(range(classes), 1.0)
-    for key, factor in dict(class_weight).items():
-        number: Any = numbers_by_name.get(key, key)
-        if number not in weights or not factor >= 0:
-            raise UserError(
-                "Expected class_weight to be 'balanced', or factors of 0 or more, by "
-                "class number or by name from class_names. Received: "
-                f"{key!r}: {factor!r}"
-            )
-        weights[number] = float(factor)
-    return weights
-
-
-def split_by_class(
-    labels: np.ndarray, share: float, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Splits examples at random, holding out the same share of every class.
-
-    Args:
-        labels: Integer array of shape `(n,)`.
-        share: Share of each class to hold out, between 0 and 1. At least one example
-            per class is held out, but never its only one: a warning names the classes
-            with a single example.
-        seed: Seed of the split.
-
-    Returns:
-        Two sorted arrays of indices: the examples to train on, and those held out.
-
-    Raises:
-        UserError: If `share` is not between 0 and 1.
-
-    Example:
-
-    >>> split_by_class(np.array([0, 0, 1, 1]), 0.5)[1].shape
-    (2,)
-    """
-    if not 0 < share < 1:
-        raise UserError(f"Expected a share between 0 and 1. Received: share={share!r}")
-    rng = np.random.default_rng(seed)
-    chosen: list[int] = []
-    single: list[int] = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        if len(members) == 1:
-            single.append(int(label))
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        chosen.extend(members[:count])
-    if single:
-        warnings.warn(
-            f"Classes with only one image, which is trained on: {single[:10]}. No "
-            "image is held out to measure how well they are learned.",
-            stacklevel=2,
-        )
-    held_out = np.sort(np.array(chosen, int))
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from elu_zoo._builder import HEAD, build
+from elu_zoo._builder import build
 from elu_zoo._hub import is_address
 from elu_zoo._record_layer import ModelRecord
 from elu_zoo.errors import UserError
@@ -549,24 +549,3 @@ def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:
             images = np.concatenate(
                 [keras.ops.convert_to_numpy(layer(part)) for part in parts]
             )
-
-
-def reset_head(model: keras.Model) -> None:
-    """Resets the output layer of a model with its initializers.
-
-    Args:
-        model: Keras model made by a model function of `elu_zoo`; changed in place.
-
-    Example:
-
-    >>> model = ELUNet11(classes=5, width=0.1)
-    >>> reset_head(model)
-    >>> float(abs(np.asarray(model.get_layer("predictions").bias)).max())
-    0.0
-    """
-    head = model.get_layer(HEAD)
-    for variable, initializer in (
-        (head.kernel, head.kernel_initializer),
-        (head.bias, head.bias_initializer),
-    ):
-        variable.assign(initializer(variable.shape, variable.dtype))

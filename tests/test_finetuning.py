@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import elu_zoo
-from elu_zoo.finetuning import split_by_class
+from elu_zoo.labels import split_by_class
 
 
 def two_colors(count=24):
@@ -206,10 +206,10 @@ def test_names_and_weights_of_classes():
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
-    from elu_zoo.finetuning import _class_weights
+    from elu_zoo.labels import class_weights
 
     # n / (classes * count), as compute_class_weight("balanced") has it.
-    weights = _class_weights("balanced", np.array([0, 0, 0, 1]), None, 2)
+    weights = class_weights("balanced", np.array([0, 0, 0, 1]), None, 2)
     assert weights == {0: 4 / (2 * 3), 1: 4 / (2 * 1)}
 
 

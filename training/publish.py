@@ -546,7 +546,7 @@ def reference_logits(model: keras.Model) -> list[list[float]]:
     """
     import keras
 
-    from elu_zoo._builder import HEAD
+    from elu_zoo.heads import HEAD
     from elu_zoo.reference import reference_images
 
     images = reference_images(model.input_shape[1:])

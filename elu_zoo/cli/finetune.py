@@ -22,7 +22,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elu_zoo.cli.common import (
     add_model_argument,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from elu_zoo._stages import History
     from elu_zoo.image_files import ImageFiles
 
     Labelled = tuple[ImageFiles, np.ndarray]
@@ -129,83 +130,122 @@ def run(arguments: argparse.Namespace) -> int:
     out = pathlib.Path(arguments.out)
     _check_out(out)
     start_backend(whole=bool(arguments.callbacks))
-    from elu_zoo import finetuning, image_files, reports
-    from elu_zoo.files import check_writable, replacing
-    from elu_zoo.images import preprocessing_of
+    from elu_zoo.files import check_writable
+    from elu_zoo.heads import with_classes
     from elu_zoo.predictions import set_threshold
 
     _make_repeatable(arguments.seed)
-    source, known_names = load_model(arguments.weights)
+    model, known_names = load_model(arguments.weights)
     # Checked before the training, which resets it.
-    set_threshold(source, arguments.threshold)
-    how = preprocessing_of(source, arguments.resize)
-    images, labels, class_names = image_files.open_image_folder(
-        arguments.folder, how["crop"], source.input_shape[-1], preprocessing=how
-    )
-    train, validation = _split(arguments, images, labels, class_names)
-    model = source
+    set_threshold(model, arguments.threshold)
+    train, validation, class_names = _data(arguments, model)
     if class_names != known_names:
-        model = finetuning.with_classes(source, class_names, known_names)
+        model = with_classes(model, class_names, known_names)
     callbacks = _callbacks(arguments)
     out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
-    held_out = len(validation[1]) if validation else 0
+    result = {
+        "out": str(out),
+        "classes": class_names,
+        "train": len(train[1]),
+        "held_out": len(validation[1]) if validation else 0,
+    }
     if not arguments.json:
         print(
-            f"Training on {len(train[1])} images of {len(class_names)} classes; "
-            f"{held_out} held out"
+            f"Training on {result['train']} images of {len(class_names)} classes; "
+            f"{result['held_out']} held out"
         )
     with _resumable(out) as stopped:
-        history = finetuning.finetune(
-            model,
-            *train,
-            validation,
-            class_names=class_names,
-            epochs=(
-                arguments.epochs[0],
-                0 if arguments.frozen else arguments.epochs[1],
-            ),
-            learning_rate=tuple(arguments.learning_rate),
-            batch_size=arguments.batch_size,
-            augment=not arguments.no_augment,
-            class_weight=arguments.class_weight,
-            patience=arguments.patience,
-            callbacks=callbacks,
-            checkpoint=out / CHECKPOINT,
-            seed=arguments.seed,
-            # Keras's bars are for terminals; elsewhere, one line per epoch.
-            verbose=0 if arguments.json else "auto" if sys.stdout.isatty() else 2,
-        )
+        history = _train(arguments, model, train, validation, class_names, callbacks)
         set_threshold(model, arguments.threshold)
-        result = {
-            "out": str(out),
-            "classes": class_names,
-            "train": len(train[1]),
-            "held_out": held_out,
-        }
-        if validation:
-            metrics = reports.measure_held_out(out, model, *validation, class_names)
-            after = 1 - metrics["error"]
-            result |= {
-                "accuracy_before": history.start.get("val_accuracy", after),
-                "accuracy": after,
-                "temperature": metrics["temperature"],
-            }
-        if history:
-            reports.write_csv(out / "history.csv", history.rows())
-            reports.draw_learning_curve(history, out / "learning_curve.png")
-        with replacing(out / "class_names.json") as part:
-            part.write_text(json.dumps(class_names, indent=1) + "\n")
-        with replacing(out / "model.keras") as part:
-            model.save(part)
+        result |= _write(out, model, history, validation, class_names)
         # The model is written: nothing is left to resume.
         (out / CHECKPOINT).unlink(missing_ok=True)
     if stopped:
         return stopped[0]
     if arguments.json:
         print_json(result)
-        return 0
+    else:
+        _print(out, result)
+    return 0
+
+
+def _data(
+    arguments: argparse.Namespace, model: keras.Model
+) -> tuple[Labelled, Labelled | None, list[str]]:
+    """What to train on, what to measure on, and the class names."""
+    from elu_zoo.image_files import open_image_folder
+    from elu_zoo.images import preprocessing_of
+
+    how = preprocessing_of(model, arguments.resize)
+    images, labels, class_names = open_image_folder(
+        arguments.folder, how["crop"], model.input_shape[-1], preprocessing=how
+    )
+    return *_split(arguments, images, labels, class_names), class_names
+
+
+def _train(
+    arguments: argparse.Namespace,
+    model: keras.Model,
+    train: Labelled,
+    validation: Labelled | None,
+    class_names: list[str],
+    callbacks: list[keras.callbacks.Callback],
+) -> History:
+    from elu_zoo.finetuning import finetune
+
+    head, whole = arguments.epochs
+    return finetune(
+        model,
+        *train,
+        validation,
+        class_names=class_names,
+        epochs=(head, 0 if arguments.frozen else whole),
+        learning_rate=tuple(arguments.learning_rate),
+        batch_size=arguments.batch_size,
+        augment=not arguments.no_augment,
+        class_weight=arguments.class_weight,
+        patience=arguments.patience,
+        callbacks=callbacks,
+        checkpoint=pathlib.Path(arguments.out) / CHECKPOINT,
+        seed=arguments.seed,
+        # Keras's bars are for terminals; elsewhere, one line per epoch.
+        verbose=0 if arguments.json else "auto" if sys.stdout.isatty() else 2,
+    )
+
+
+def _write(
+    out: pathlib.Path,
+    model: keras.Model,
+    history: History,
+    validation: Labelled | None,
+    class_names: list[str],
+) -> dict[str, float]:
+    """Writes the reports and the model; returns the held-out metrics."""
+    from elu_zoo import reports
+    from elu_zoo.files import replacing
+
+    result = {}
     if validation:
+        metrics = reports.measure_held_out(out, model, *validation, class_names)
+        after = 1 - metrics["error"]
+        result = {
+            "accuracy_before": history.start.get("val_accuracy", after),
+            "accuracy": after,
+            "temperature": metrics["temperature"],
+        }
+    if history:
+        reports.write_csv(out / "history.csv", history.rows())
+        reports.draw_learning_curve(history, out / "learning_curve.png")
+    with replacing(out / "class_names.json") as part:
+        part.write_text(json.dumps(class_names, indent=1) + "\n")
+    with replacing(out / "model.keras") as part:
+        model.save(part)
+    return result
+
+
+def _print(out: pathlib.Path, result: dict[str, Any]) -> None:
+    if "accuracy" in result:
         print(
             f"Held-out accuracy: {result['accuracy_before']:.1%} before, "
             f"{result['accuracy']:.1%} after fine-tuning"
@@ -214,7 +254,6 @@ def run(arguments: argparse.Namespace) -> int:
         f"{out / 'model.keras'}: `elu-zoo predict IMAGE --model {out}`, "
         f"`elu-zoo export {out} --out SERVED`"
     )
-    return 0
 
 
 def _count(text: str) -> int:
@@ -261,8 +300,8 @@ def _split(
 ) -> tuple[Labelled, Labelled | None]:
     """Images and labels to train on, and those to measure on, or `None`."""
     from elu_zoo.errors import UserError
-    from elu_zoo.finetuning import split_by_class
     from elu_zoo.image_files import open_image_folder
+    from elu_zoo.labels import split_by_class
 
     if arguments.validation:
         held_out_images, held_out_labels, _ = open_image_folder(
@@ -279,8 +318,8 @@ def _split(
     if not len(held_out):
         raise UserError(
             "Expected a class with at least two images, so that one can be held out. "
-            f"Received: {len(labels)} images of {len(class_names)} classes. Pass other "
-            "images with --validation, or hold none out with --holdout 0."
+            f"Received: {len(labels)} images of {len(class_names)} classes. Pass "
+            "separate images with --validation, or hold none out with --holdout 0."
         )
     first, second = ((images.take(part), labels[part]) for part in (train, held_out))
     return first, second

@@ -304,7 +304,7 @@ def measure(
     import keras
 
     import elu_zoo
-    from elu_zoo.finetuning import split_by_class
+    from elu_zoo.labels import split_by_class
     from elu_zoo.models import adapt_preprocessing, build_model
 
     pretrained, stages, arguments = chosen
