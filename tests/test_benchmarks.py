@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 from made_up import write_cifar100
 
-from training.benchmarks import memory, networks, performance, startup
+from training.benchmarks import (
+    exports,
+    memory,
+    networks,
+    performance,
+    startup,
+    workers,
+)
 
 STEP = ["--batch-size", "8", "--width", "0.03"]
 # Stands in for a process of the benchmark `networks`: every batch takes a second.
@@ -43,11 +50,11 @@ def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsy
     small = {
         "SHAPES": [(2, 4, 4, 8)],
         "CASES": networks.CASES if name == "networks" else CASES,
-        "FILES": files,
         "THREADS": [1],
         "VARIANTS": dict.fromkeys(("elu", "relu"), [sys.executable, "-c", WORKER]),
         "PROGRAMS": {name: "pass" for name in list(startup.PROGRAMS)[:2]},
     }
+    monkeypatch.setattr(exports, "FILES", files)
     monkeypatch.setattr(startup, "in_a_process", lambda *_: None)
     for constant, value in small.items():
         monkeypatch.setattr(benchmark, constant, value, raising=False)
@@ -96,10 +103,10 @@ def test_memory_is_compared(monkeypatch, capsys):
 
 
 def test_errors_of_exported_files(tmp_path, monkeypatch):
-    from training.benchmarks import exported_errors, exported_files
+    from training.benchmarks import exported_errors
 
     write_cifar100(tmp_path, train=20, test=20)
-    monkeypatch.setattr(exported_files, "FILES", [("onnx", "int8")])
+    monkeypatch.setattr(exports, "FILES", [("onnx", "int8")])
     file = tmp_path / "rows.csv"
     exported_errors.main(
         [*("--data", str(tmp_path), "--width", "0.03"), "--csv", str(file)]
@@ -132,7 +139,7 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.skipif(not networks.PEERS.exists(), reason="needs `make peers`")
+@pytest.mark.skipif(not workers.PEERS.exists(), reason="needs `make peers`")
 @pytest.mark.parametrize(
     "name, arguments", [("ELUNet11", {}), ("ELUNet15", {"stem_strides": 1})]
 )
@@ -150,10 +157,10 @@ def test_pytorch_computes_the_same_function(name, arguments, tmp_path):
     weights = {str(i): np.asarray(w) for i, w in enumerate(model.trainable_weights)}
     np.savez(tmp_path / "data.npz", images=images, **weights)
     subprocess.run(
-        [*(networks.PEERS, "-c", PEER, tmp_path / "data.npz", name)]
+        [*(workers.PEERS, "-c", PEER, tmp_path / "data.npz", name)]
         + [json.dumps(arguments), tmp_path / "logits.npy"],
-        cwd=networks.ROOT,
-        env=os.environ | {"PYTHONPATH": str(networks.ROOT)},
+        cwd=workers.ROOT,
+        env=os.environ | {"PYTHONPATH": str(workers.ROOT)},
         check=True,
     )
     np.testing.assert_allclose(

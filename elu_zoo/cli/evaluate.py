@@ -122,7 +122,7 @@ def _compare(record: Record, result: dict[str, Any], quiet: bool) -> None:
     if not quiet:
         print(f"The card says {card}: {'IT DIFFERS' if differs else 'it agrees'}.")
     if differs:
-        raise UserError(f"Expected the error on the card, {card}. Received: {here}")
+        raise UserError(f"Expected {card}, which the card says. Received: {here}")
 
 
 def _run_on_folder(arguments: argparse.Namespace) -> None:

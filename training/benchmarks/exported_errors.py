@@ -2,10 +2,10 @@
 
     python -m training.benchmarks.exported_errors --data DIR [--csv FILE]
 
-Each file of `exported_files.FILES` classifies the test images of CIFAR-100 in its own
-runtime. The command prints its size in megabytes, its error in percent, and how much
-higher than the Keras model's the error is. Files in int8 that need calibration are
-calibrated on 512 training images.
+Each file of `exports.FILES` classifies the test images of CIFAR-100 in its own runtime.
+The command prints its size in megabytes, its error in percent, and how much higher than
+the Keras model's the error is. Files in int8 that need calibration are calibrated on
+512 training images.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from training.benchmarks.exported_files import load_model, loaded, write_files
+from training.benchmarks.exports import load_model, loaded, write_files
 from training.benchmarks.measuring import machine, write_csv
 
 CALIBRATION_IMAGES = 512

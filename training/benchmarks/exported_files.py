@@ -15,12 +15,14 @@ import importlib.metadata
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from elu_zoo.reference import reference_images
+from training.benchmarks import exports
+from training.benchmarks.exports import Paths, load_model, loaded, write_files
 from training.benchmarks.measuring import (
     compared,
     in_a_process,
@@ -29,91 +31,10 @@ from training.benchmarks.measuring import (
     write_csv,
 )
 
-# Exported files by format and precision.
-Paths = Mapping[tuple[str, str], pathlib.Path]
-
-FILES = [
-    ("saved_model", "float32"),
-    ("saved_model", "bfloat16"),
-    ("onnx", "float32"),
-    ("onnx", "float16"),
-    ("onnx", "int8"),
-    ("openvino", "float32"),
-    ("openvino", "float16"),
-    ("openvino", "int8"),
-    ("litert", "float32"),
-    ("litert", "float16"),
-    ("litert", "int8"),
-]
 # Batch sizes, and what the number of rounds is divided by.
 BATCHES = {1: 1, 8: 2, 32: 4}
 THREADS = (1, 2)
 RUNTIMES = ("onnxruntime", "openvino", "ai-edge-litert")
-
-
-def load_model(width: float | None) -> Any:
-    """Loads the network to export.
-
-    Args:
-        width: Width of a network with random weights; `None` for published weights.
-
-    Returns:
-        A Keras model.
-    """
-    import elu_zoo
-
-    if width is None:
-        return elu_zoo.ELUNet11(weights="cifar100")
-    return elu_zoo.ELUNet11(width=width)
-
-
-def write_files(model: Any, folder: pathlib.Path, calibration: np.ndarray) -> Paths:
-    """Exports every file.
-
-    Args:
-        model: Keras model.
-        folder: Folder to write to.
-        calibration: Images to calibrate int8 with.
-
-    Returns:
-        The paths.
-    """
-    import elu_zoo
-    from elu_zoo._runtimes import RUNTIMES
-
-    paths = {}
-    for format, dtype in FILES:
-        path, images = folder / dtype / format, None
-        if format in RUNTIMES:
-            path = path.with_suffix(RUNTIMES[format].suffix)
-            if dtype in RUNTIMES[format].calibrated:
-                images = calibration
-        exported = elu_zoo.export(model, path, format, dtype=dtype, calibration=images)
-        paths[format, dtype] = exported.path
-    return paths
-
-
-def loaded(
-    format: str, path: pathlib.Path, threads: int
-) -> Callable[[np.ndarray], Any]:
-    """Loads an exported file.
-
-    Args:
-        format: Format of the file.
-        path: Path of the file.
-        threads: Number of threads to use.
-
-    Returns:
-        A function from float32 images to probabilities.
-    """
-    from elu_zoo._runtimes import RUNTIMES
-
-    if format in RUNTIMES:
-        return RUNTIMES[format].load(path, threads)
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
-    return lambda images: signature(image=tf.constant(images))["probabilities"].numpy()
 
 
 def measure(
@@ -151,7 +72,7 @@ def measure(
                 "p99_ms": round(1000 * float(np.percentile(values, 99)), 3),
                 "images_per_second": round(batch / float(np.median(values)), 1),
             }
-            | compared(seconds[FILES[0]], values)
+            | compared(seconds[exports.FILES[0]], values)
             for (format, dtype), values in seconds.items()
         ]
     return rows

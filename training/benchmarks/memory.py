@@ -3,7 +3,7 @@
     make peers
     python -m training.benchmarks.memory [--csv FILE]
 
-Each case of `networks.CASES` in bfloat16 with one of `MODELS` runs in a process of its
+Each case of `workers.CASES` in bfloat16 with one of `MODELS` runs in a process of its
 own: once as `elu_zoo` builds the network, once with Keras's own layers in the paper's
 order, and once in PyTorch. The command prints the largest resident memory of the
 process during four batches, less that of the same process with a tiny network and
@@ -18,7 +18,7 @@ import pathlib
 from collections.abc import Sequence
 
 from training.benchmarks.measuring import machine, write_csv
-from training.benchmarks.networks import (
+from training.benchmarks.workers import (
     CASES,
     OURS,
     PEERS,
@@ -75,7 +75,7 @@ def peak(name: str, case: str) -> float:
 
     Args:
         name: Key of `PROGRAMS`.
-        case: An item of `networks.CASES` with the arguments of the network, as JSON.
+        case: An item of `workers.CASES` with the arguments of the network, as JSON.
 
     Returns:
         Megabytes.

@@ -15,40 +15,21 @@ cases together take about 15 minutes on 2 cores.
 import argparse
 import contextlib
 import json
-import os
 import pathlib
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from training.benchmarks.measuring import ROOT, compared, machine, write_csv
-
-CASES: list[dict[str, Any]] = [
-    {"model": "ELUNet11", "size": 32, "batch": 128, "dtype": "bfloat16"},
-    {"model": "ELUNet11", "size": 32, "batch": 128, "dtype": "float32"},
-    {"model": "ELUNet18", "size": 32, "batch": 64, "dtype": "bfloat16"},
-    {"model": "ELUNet15", "size": 48, "batch": 64, "dtype": "bfloat16"},
-]
-CASES = [{"kind": "train"} | case for case in CASES] + [
-    {"kind": "predict"} | case for case in CASES[:2]
-]
-
-# Arguments of the networks, as in the recipes.
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "ELUNet15": {"width": 0.25, "stem_strides": 1, "classes": 200}
-}
-
-PEERS = ROOT / ".venv-peers/bin/python"
-OURS = [sys.executable, "-m", "training.benchmarks.networks", "--worker"]
-PYTORCH = [str(PEERS), "-m", "training.benchmarks.pytorch_networks"]
-VARIANTS = {
-    "elu": [*OURS, "elu"],
-    "relu": [*OURS, "relu"],
-    "pytorch": [*PYTORCH, "eager"],
-    "pytorch_compiled": [*PYTORCH, "compiled"],
-}
+from training.benchmarks import workers
+from training.benchmarks.measuring import compared, machine, write_csv
+from training.benchmarks.workers import (
+    ARGUMENTS,
+    CASES,
+    VARIANTS,
+    ask,
+    peers_version,
+    worker,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,15 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("  ".join(map(str, [*case.values(), *row.values()])), flush=True)
     if arguments.csv:
         write_csv(arguments.csv, rows)
-
-
-def peers_version() -> str:
-    """Returns PyTorch's version in the peers' environment, or an empty string."""
-    if not PEERS.exists():
-        print(f"Without PyTorch: there is no {PEERS}; `make peers` installs it.")
-        return ""
-    command = [str(PEERS), "-c", "import torch; print(torch.__version__)"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def measure(case: Mapping[str, Any], rounds: int) -> list[dict[str, Any]]:
@@ -122,55 +94,6 @@ def measure(case: Mapping[str, Any], rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-@contextlib.contextmanager
-def worker(
-    command: Sequence[str], case: Mapping[str, Any]
-) -> Iterator[subprocess.Popen[str]]:
-    """Starts a process that times a batch when asked, and ends it after the block.
-
-    Args:
-        command: Command that takes the case as JSON.
-        case: The case.
-
-    Yields:
-        The process, which has warmed up.
-    """
-    process = subprocess.Popen(
-        [*command, json.dumps(case)],
-        cwd=ROOT,
-        # Waiting threads must not take time from the variant that runs.
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        ask(process)
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def ask(process: subprocess.Popen[str]) -> float:
-    """Has a worker compute a batch.
-
-    Args:
-        process: The worker.
-
-    Returns:
-        The seconds that it took.
-    """
-    assert process.stdin and process.stdout
-    process.stdin.write("\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        sys.exit(f"Expected a time. The command ended: {process.args!r}")
-    return float(answer)
-
-
 def work(variant: str, case: str) -> None:
     """Answers each line of the standard input with the seconds of a batch.
 
@@ -178,9 +101,7 @@ def work(variant: str, case: str) -> None:
         variant: As in `compute`.
         case: The case as JSON.
     """
-    from training.benchmarks import pytorch_networks
-
-    pytorch_networks.answer(compute(variant, json.loads(case)))
+    workers.answer(compute(variant, json.loads(case)))
 
 
 def compute(variant: str, case: Mapping[str, Any]) -> Callable[[], Any]:
@@ -201,11 +122,10 @@ def compute(variant: str, case: Mapping[str, Any]) -> Callable[[], Any]:
     import numpy as np
 
     import elu_zoo
-    from training.benchmarks.pytorch_networks import examples
 
     precision = "mixed_bfloat16" if case["dtype"] == "bfloat16" else "float32"
     keras.config.set_dtype_policy(precision)
-    images, labels = examples(case)
+    images, labels = workers.examples(case)
     network = getattr(elu_zoo, case["model"])
     settings = {"activation": variant}
     if variant == "keras":

@@ -5,43 +5,11 @@ It runs in the environment that `make peers` installs, without Keras.
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from elu_zoo.architectures import FC, Architecture, find_architecture
-
-WARM_UP = 3
-
-
-def examples(case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Makes random images and labels.
-
-    Args:
-        case: An item of `networks.CASES`.
-
-    Returns:
-        uint8 images of shape `(batch, size, size, 3)`, and integer labels.
-    """
-    shape = case["batch"], case["size"], case["size"], 3
-    images = np.random.default_rng(0).integers(0, 256, shape, "uint8")
-    return images, np.arange(case["batch"]) % 100
-
-
-def answer(compute: Callable[[], Any]) -> None:
-    """Answers each line of the standard input with the seconds of a call.
-
-    Args:
-        compute: Function without arguments; it is called first to warm up.
-    """
-    for _ in range(WARM_UP):
-        compute()
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        compute()
-        print(time.perf_counter() - start, flush=True)
+from training.benchmarks.workers import answer, examples
 
 
 def network(
@@ -111,7 +79,7 @@ def compute(how: str, case: Mapping[str, Any]) -> Callable[[], Any]:
 
     Args:
         how: `"eager"` or `"compiled"`.
-        case: An item of `networks.CASES`, with the arguments of the network.
+        case: An item of `workers.CASES`, with the arguments of the network.
 
     Returns:
         A function without arguments.
