@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from training.commands import parse, parser
 from training.engine import device  # sets the environment before Keras
-from training.tables import error_text
+from training.summary import error_text
 
 if TYPE_CHECKING:
     import keras

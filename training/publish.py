@@ -43,7 +43,8 @@ from training import hub
 from training.commands import RATE_SCALING, parse, parser, positive
 from training.engine import dependencies, device
 from training.engine.recipe import OPTIONS, load_recipe
-from training.tables import error_text, main_error, over_seeds, render
+from training.rendering import render
+from training.summary import error_text, main_error, over_seeds
 
 if TYPE_CHECKING:
     import keras

@@ -4,7 +4,7 @@ import pathlib
 import pytest
 
 from training.figures import INK
-from training.tables import (
+from training.rendering import (
     card,
     cards,
     plot,
