@@ -3,7 +3,7 @@
 This module is the reference for which images are accepted and for their pixels. Four
 other modules resize images in their own way and explain why: `elu_zoo._graph_images`
 (inside a served graph), `training.data.crops` (windows for training),
-`training.data.decoding` (fast decoders) and `training.prepare` (stored copies).
+`training.data.decoding` (fast decoders) and `training.data.stored_images` (copies).
 """
 
 import dataclasses

@@ -99,7 +99,7 @@ def train(content):
 
 def train_on_imagenet(content):
     from training.data.decoding import sides_of
-    from training.prepare import resized, rgb_jpeg
+    from training.data.stored_images import resized, rgb_jpeg
 
     assert all(sides_of(resized(rgb_jpeg(content), 8)))
 

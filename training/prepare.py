@@ -14,7 +14,6 @@ official archives from D or downloads them.
 
 import concurrent.futures
 import contextlib
-import io
 import logging
 import os
 import pathlib
@@ -26,19 +25,16 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from elu_zoo.errors import UserError
-from elu_zoo.images import is_upright, read_image
 from training.commands import parse, parser
-from training.data.decoding import RATIOS, decode_jpeg, sides_of
+from training.data import archives
+from training.data.archives import Group
 from training.data.records import RecordDataset, write_index, write_shard
 from training.data.sources import CATALOGUE, IMAGENET
+from training.data.stored_images import resized, rgb_jpeg
 
 ARCHIVES, IMAGES = IMAGENET.archives, IMAGENET.examples
 # Share of the images that can certainly be decoded.
 ENOUGH = 0.99
-VALIDATION_SHARD = 1000
-
-# The images of a shard: `(file name, label, place in the archive)`.
-Group = list[tuple[str, int, tarfile.TarInfo]]
 
 # Not __name__, which is "__main__" when this runs as a command.
 logger = logging.getLogger("training.prepare")
@@ -156,13 +152,9 @@ def prepare_imagenet(
     # Half-written files of the other split may belong to a running process.
     for half_written in folder.glob(f".part.*.{split}[-.]*"):
         half_written.unlink()
-    classes = _lines("labels.txt")
-    with _opened(archive) as tar:
-        members = _members(tar, archive)
-        if split == "train":
-            groups = _classes(tar, members, classes, archive)
-        else:
-            groups = _parts(members, classes, archive)
+    classes = archives.class_ids()
+    with archives.opened(archive) as tar:
+        groups = archives.groups_of(tar, archive, split, classes)
         _check_count(groups, split, archive, allow_missing)
         shards = [
             folder / f"{split}-{i:05}-of-{len(groups):05}.tfrecord"
@@ -172,131 +164,6 @@ def prepare_imagenet(
         _write_shards(tar, groups, shards, split, resize)
     expected = [name for group in groups for name, _, _ in group]
     _finish(folder, split, shards, classes, expected)
-
-
-def rgb_jpeg(data: bytes) -> bytes:
-    """Converts an image file to a grayscale or RGB JPEG, which training can read.
-
-    Args:
-        data: Content of the file.
-
-    Returns:
-        The same bytes; a converted file if it is CMYK, not a JPEG, a kind of JPEG that
-        training cannot read, or not upright by its EXIF data, which training ignores.
-
-    Raises:
-        UserError: If the file cannot be decoded to its end.
-    """
-    try:
-        if any(sides_of(data)) and is_upright(data):
-            # This reads the whole file but computes few pixels.
-            decode_jpeg(data, RATIOS[-1])
-            return data
-        converted = io.BytesIO()
-        read_image(data).save(converted, "JPEG", quality=100, subsampling=0)
-        return converted.getvalue()
-    except (ValueError, OSError, SyntaxError) as error:
-        raise UserError(f"Expected a whole image. {error}") from error
-
-
-def resized(data: bytes, side: int) -> bytes:
-    """Resizes an image file to a square.
-
-    It does the same as `elu_zoo.images.resize` with `mode="squash"`, but rounds the
-    values and stores a JPEG file.
-
-    Args:
-        data: Content of the file.
-        side: Side of the square in pixels.
-
-    Returns:
-        Content of a JPEG file.
-    """
-    from PIL import Image
-
-    image = read_image(data).resize((side, side), Image.Resampling.BILINEAR)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
-def _lines(name: str) -> list[str]:
-    import tensorflow_datasets as tfds
-
-    path = tfds.core.tfds_path(f"datasets/imagenet2012/{name}")
-    return pathlib.Path(path).read_text().split()
-
-
-def _opened(archive: pathlib.Path) -> tarfile.TarFile:
-    try:
-        return tarfile.open(archive, "r:")
-    except tarfile.ReadError as error:
-        raise UserError(_cut_short(archive, error)) from error
-
-
-def _members(tar: tarfile.TarFile, archive: pathlib.Path) -> list[tarfile.TarInfo]:
-    """The archive's files, sorted by name; fails if the archive is cut short."""
-    try:
-        members = [member for member in tar.getmembers() if member.isfile()]
-    except tarfile.ReadError as error:
-        raise UserError(_cut_short(archive, error)) from error
-    end = max((m.offset_data + m.size for m in members), default=0)
-    size = archive.stat().st_size
-    if size < end:
-        raise UserError(_cut_short(archive, f"{size:,} of at least {end:,} bytes"))
-    return sorted(members, key=lambda member: member.name)
-
-
-def _cut_short(archive: object, why: object) -> str:
-    return f"Expected all of {archive}. Received: {why}. Copy or download it again."
-
-
-def _classes(
-    tar: tarfile.TarFile,
-    members: Sequence[tarfile.TarInfo],
-    classes: Sequence[str],
-    archive: pathlib.Path,
-) -> list[Group]:
-    """The images of each class; the archive holds an archive for each class."""
-    labels = {f"{wnid}.tar": label for label, wnid in enumerate(classes)}
-    strangers = [m.name for m in members if m.name not in labels]
-    if strangers or not members:
-        raise UserError(
-            f"Expected {archive} to hold n01440764.tar and the like. Received: "
-            f"{strangers[:3]}"
-        )
-    groups = []
-    for member in tqdm(members, "Looking through", unit=" classes", leave=False):
-        try:
-            with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
-                images = [image for image in inner.getmembers() if image.isfile()]
-        except tarfile.ReadError as error:
-            raise UserError(_cut_short(f"{member.name} in {archive}", error)) from error
-        for image in images:
-            image.offset_data += member.offset_data
-        groups.append([(i.name, labels[member.name], i) for i in images])
-    return groups
-
-
-def _parts(
-    members: Sequence[tarfile.TarInfo], classes: Sequence[str], archive: pathlib.Path
-) -> list[Group]:
-    """The validation images in groups of equal size."""
-    truth = _lines("validation_labels.txt")
-    labels = {
-        f"ILSVRC2012_val_{number:08}.JPEG": classes.index(wnid)
-        for number, wnid in enumerate(truth, 1)
-    }
-    images = [(pathlib.PurePosixPath(m.name).name, m) for m in members]
-    strangers = [name for name, _ in images if name not in labels]
-    if strangers or not images:
-        raise UserError(
-            f"Expected {archive} to hold ILSVRC2012_val_00000001.JPEG and the like. "
-            f"Received: {strangers[:3]}"
-        )
-    rows = [(name, labels[name], member) for name, member in images]
-    starts = range(0, len(rows), VALIDATION_SHARD)
-    return [rows[start : start + VALIDATION_SHARD] for start in starts]
 
 
 def _check_count(
@@ -310,10 +177,6 @@ def _check_count(
         )
 
 
-def _bytes(group: Group) -> int:
-    return sum(member.size for _, _, member in group)
-
-
 def _announce(
     groups: Sequence[Group],
     shards: Sequence[pathlib.Path],
@@ -322,7 +185,7 @@ def _announce(
     resize: int,
 ) -> None:
     todo = [g for g, s in zip(groups, shards, strict=True) if not s.exists()]
-    size, free = sum(map(_bytes, todo)), shutil.disk_usage(folder).free
+    size, free = sum(map(archives.size_of, todo)), shutil.disk_usage(folder).free
     # Resized images are smaller, but by how much is not known before.
     about = "at most " if resize else ""
     logger.info(
@@ -349,7 +212,7 @@ def _write_shards(
     split: str,
     resize: int,
 ) -> None:
-    total = sum(map(_bytes, groups))
+    total = sum(map(archives.size_of, groups))
     converted: list[str] = []
     with (
         tqdm(total=total, desc=split, unit="B", unit_scale=True) as bar,
@@ -358,7 +221,7 @@ def _write_shards(
         for group, shard in zip(groups, shards, strict=True):
             if not shard.exists():
                 write_shard(shard, _examples(tar, group, pool, converted, resize))
-            bar.update(_bytes(group))
+            bar.update(archives.size_of(group))
     if converted:
         logger.info(
             "%s: %d images were CMYK, not JPEG or not upright and were converted: %s",
@@ -386,19 +249,14 @@ def _examples(
 
     for start in range(0, len(group), 64):
         part = group[start : start + 64]
-        images = pool.map(convert, [_read(tar, member) for _, _, member in part])
+        images = pool.map(
+            convert, [archives.read(tar, member) for _, _, member in part]
+        )
         for (name, label, _), (image, changed) in zip(part, images, strict=True):
             if changed:
                 converted.append(name)
             if image is not None:
                 yield image, label, name
-
-
-def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.fileobj
-    assert file is not None  # Open for reading.
-    file.seek(member.offset_data)
-    return file.read(member.size)
 
 
 def _finish(

@@ -12,7 +12,8 @@ from PIL import Image
 
 from training.data import sources
 from training.data.records import RecordDataset
-from training.prepare import prepare_imagenet, rgb_jpeg
+from training.data.stored_images import rgb_jpeg
+from training.prepare import prepare_imagenet
 
 ROOT = pathlib.Path(__file__).parents[2]
 # The first, the third and the last class.

@@ -10,8 +10,8 @@ from PIL import Image
 from elu_zoo.images import resize
 from training.data import crops, decoding
 from training.data.crops import CenterCrop
+from training.data.stored_images import resized
 from training.engine import steps
-from training.prepare import resized
 
 
 def photo(height, width):

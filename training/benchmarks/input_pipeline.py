@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     from training.data.crops import RandomResizedCrop, ResizedRandomCrop
-    from training.prepare import resized
+    from training.data.stored_images import resized
 
     facts, count = machine(), arguments.images
     rows: list[dict[str, Any]] = []
@@ -105,8 +105,8 @@ def measure(
     Yields:
         A row of the CSV file for each kind of files.
     """
+    from training.data.stored_images import resized
     from training.engine.recipe import load_recipe
-    from training.prepare import resized
 
     recipe = ROOT / "training/recipes/elunet15_imagenet_paper.py"
     epochs = load_recipe(recipe).epochs
