@@ -24,8 +24,9 @@ test: .venv-test/installed
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest tests/layers tests/test_fetching.py \
-		tests/test_images.py tests/test_models.py tests/test_ops.py \
-		tests/test_predictions.py tests/test_records.py tests/test_weight_files.py \
+		tests/test_image_folders.py tests/test_images.py tests/test_models.py \
+		tests/test_ops.py tests/test_predictions.py tests/test_records.py \
+		tests/test_weight_files.py tests/test_weights.py \
 		tests/training/test_optimizers.py
 
 # What PyPI would get, installed and used.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from elu_zoo.optimizers import LayerwiseAdam
     from elu_zoo.predictions import decode_predictions
-    from elu_zoo.records import get_record, list_weights
+    from elu_zoo.weights import get_record, list_weights
 
 __version__ = "0.2.0"
 
@@ -51,10 +51,10 @@ _MODULES = {
     "features": "feature_extraction",
     "finetune": "finetuning",
     "freeze": "finetuning",
-    "get_record": "records",
+    "get_record": "weights",
     "layers": None,
     "list_models": "models",
-    "list_weights": "records",
+    "list_weights": "weights",
     "load": "models",
     "load_image_folder": "image_folders",
     "ops": None,

@@ -21,8 +21,8 @@ from elu_zoo import _hub
 from elu_zoo.architectures import find_architecture
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
-from elu_zoo.records import (
-    Record,
+from elu_zoo.records import Record
+from elu_zoo.weights import (
     did_you_mean,
     find_weights,
     folders,

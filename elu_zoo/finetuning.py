@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from elu_zoo import _stages, records
+from elu_zoo import _stages
 from elu_zoo._hub import is_address
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
@@ -21,6 +21,7 @@ from elu_zoo.labels import checked_data, class_names_for, class_weights
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 from elu_zoo.records import Preprocessing, attach_record, record_of
+from elu_zoo.weights import get_record, list_weights
 
 
 def freeze(model: keras.Model, stacks: int | None = None) -> int:
@@ -307,15 +308,13 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     if record is None:
         return
     head = [layer for layer in model.layers if layer.name == HEAD]
-    published = is_address(record.name) or record.name in records.list_weights(
-        record.model
-    )
+    published = is_address(record.name) or record.name in list_weights(record.model)
     if names and head and published and not record.class_names:
         from elu_zoo.models import load
 
         # The published output layer, which a model with other classes leaves out.
         old = load(record.name).get_layer(HEAD)
-        known_names = records.get_record(record.name).class_names
+        known_names = get_record(record.name).class_names
         kernel, bias = old.get_weights()
         start_head(head[0], kernel, bias, known_names, names)
     arguments = dict(record.arguments)

@@ -1,9 +1,10 @@
 """The one reader of images: formats, guards, orientation, resizing.
 
-This module is the reference for which images are accepted and for their pixels. Four
+This module is the reference for which images are accepted and for their pixels. Five
 other modules resize images in their own way and explain why: `elu_zoo._graph_images`
 (inside a served graph), `training.data.crops` (windows for training),
-`training.data.decoding` (fast decoders) and `training.data.stored_images` (copies).
+`training.data.decoding` (fast decoders), `training.data.stored_images` (JPEG files) and
+`training.engine.steps` (batches in the compiled step).
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ import numpy as np
 
 from elu_zoo._names import printable
 from elu_zoo.errors import ImageError, UserError
-from elu_zoo.records import Preprocessing, get_record, record_of
+from elu_zoo.records import Preprocessing, record_of
+from elu_zoo.weights import get_record
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,14 +13,8 @@ from elu_zoo._builder import build
 from elu_zoo._hub import is_address
 from elu_zoo._record_layer import ModelRecord
 from elu_zoo.errors import UserError
-from elu_zoo.records import (
-    Preprocessing,
-    Record,
-    did_you_mean,
-    get_record,
-    list_weights,
-    record_of,
-)
+from elu_zoo.records import Preprocessing, Record, record_of
+from elu_zoo.weights import did_you_mean, get_record, list_weights
 
 
 def ELUNet11(

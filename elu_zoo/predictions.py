@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elu_zoo.errors import UserError
-from elu_zoo.records import (
-    Record,
-    attach_record,
-    class_names_of,
-    get_record,
-    list_weights,
-    record_of,
-)
+from elu_zoo.records import Record, attach_record, class_names_of, record_of
+from elu_zoo.weights import get_record, list_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 
-from elu_zoo import records
+from elu_zoo import weights
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)
@@ -39,7 +39,7 @@ class Zoo:
         monkeypatch.setenv("KERAS_HOME", str(folder / "home"))
         monkeypatch.delenv("ELU_ZOO_MIRROR", raising=False)
         monkeypatch.delenv("ELU_ZOO_OFFLINE", raising=False)
-        monkeypatch.setattr(records, "_PACKAGE", self.package.parent)
+        monkeypatch.setattr(weights, "_PACKAGE", self.package.parent)
 
     def publish(self, records, base_url=None):
         manifest = {"format": 1, "base_url": base_url, "weights": records}

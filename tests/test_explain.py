@@ -14,7 +14,7 @@ import elu_zoo
 from elu_zoo import explain
 from elu_zoo.cli import main
 from elu_zoo.errors import UserError
-from elu_zoo.records import get_record
+from elu_zoo.weights import get_record
 
 PHOTOS = pathlib.Path(__file__).parents[1] / "training/demo/images/cifar100"
 

@@ -18,7 +18,8 @@ import elu_zoo
 import elu_zoo.errors
 import elu_zoo.exporting
 from elu_zoo.predictions import set_threshold
-from elu_zoo.records import Preprocessing, attach_record, get_record
+from elu_zoo.records import Preprocessing, attach_record
+from elu_zoo.weights import get_record
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"

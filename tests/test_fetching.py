@@ -13,7 +13,7 @@ import keras
 import pytest
 from publishing import CONTENT, FILE, OTHER, Zoo, record_of
 
-from elu_zoo import _fetching, records
+from elu_zoo import _fetching, weights
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -187,7 +187,7 @@ def test_offline_opens_no_socket(zoo, monkeypatch):
     zoo.mirrors("http://127.0.0.1:9")
     with pytest.raises(OSError, match="ELU_ZOO_OFFLINE"):
         _fetching.fetch("net.small")
-    assert records.list_weights() == ["net.small"]
+    assert weights.list_weights() == ["net.small"]
     packaged = zoo.put(zoo.package)
     assert _fetching.fetch("net.small") == packaged
 

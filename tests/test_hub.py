@@ -15,7 +15,7 @@ from hub_server import Hub
 from publishing import assert_equal, values
 
 import elu_zoo
-from elu_zoo import _fetching, _hub, records
+from elu_zoo import _fetching, _hub, weights
 from elu_zoo._weight_files import load_weights, save_weights
 from elu_zoo.cli.common import known_model
 from elu_zoo.errors import UserError
@@ -157,7 +157,7 @@ def test_publishing_to_the_hub(server, capsys, tmp_path):
     address = capsys.readouterr().out.strip()
     commit, files = server.find("owner/mnist", "main")
     assert address == f"hf://owner/mnist@{commit}"
-    record = records.get_record(name)
+    record = weights.get_record(name)
     assert "old.weights.h5" not in files and files["notes.txt"] == b"notes"
     assert hashlib.sha256(files[record.file]).hexdigest() == record.sha256
 

@@ -9,7 +9,8 @@ from made_up import CLASS_NAMES, record
 import elu_zoo
 from elu_zoo.errors import UserError
 from elu_zoo.predictions import decode_predictions, set_threshold
-from elu_zoo.records import attach_record, get_record
+from elu_zoo.records import attach_record
+from elu_zoo.weights import get_record
 
 
 @pytest.fixture(autouse=True)

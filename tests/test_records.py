@@ -6,92 +6,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-from publishing import CONTENT, Zoo, record_of
 
 import elu_zoo
-from elu_zoo import records
-from elu_zoo.architectures import reconstructs
+from elu_zoo import records, weights
 from elu_zoo.errors import UserError
 from elu_zoo.predictions import set_threshold
-
-
-@pytest.fixture
-def zoo(tmp_path, monkeypatch):
-    return Zoo(tmp_path, monkeypatch)
-
-
-def test_names(zoo, monkeypatch):
-    names = ["elunet11.b", "elunet11.a", "mnist_classifier.mnist"]
-    zoo.publish({name: record_of(CONTENT) for name in names})
-    assert records.list_weights() == sorted(names)
-    assert records.list_weights("ELUNet11") == ["elunet11.a", "elunet11.b"]
-    assert records.list_weights("MNISTClassifier") == ["mnist_classifier.mnist"]
-    assert records.get_record("elunet11.a").name == "elunet11.a"
-    with pytest.raises(ValueError, match="elunet11.a.*Received: 'elunet11.c'"):
-        records.get_record("elunet11.c")
-    monkeypatch.setenv("ELU_ZOO_MANIFEST", str(zoo.folder / "none.json"))
-    with pytest.raises(FileNotFoundError, match="none.json"):
-        records.list_weights()
-
-
-def test_the_manifest_of_this_repository(monkeypatch):
-    monkeypatch.delenv("ELU_ZOO_MANIFEST", raising=False)
-    for name in records.list_weights():
-        record = records.get_record(name)
-        assert record.file == f"{name}-{record.sha256[:8]}.weights.h5"
-        names = 0 if reconstructs(record.model) else record.arguments["classes"]
-        assert len(record.class_names) == names
-        assert record.packaged == (record.bytes <= 20e6)
-        assert record.temperature > 0
-
-
-@pytest.mark.parametrize(
-    "text, meant",
-    [
-        ("elunet11.cifar100", "elunet11.cifar100"),
-        ("cifar100", "elunet11.cifar100"),
-        ("ELUNet11.CIFAR100", "elunet11.cifar100"),
-        ("elunet15", "elunet15.tiny_imagenet"),
-        ("TinyImageNet", "elunet15.tiny_imagenet"),
-    ],
-)
-def test_names_that_are_understood(zoo, text, meant):
-    names = ["elunet11.cifar100", "elunet15.tiny_imagenet", "elunet11.other"]
-    zoo.publish({name: record_of(CONTENT) for name in names})
-    assert records.find_weights(text) == meant
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("elunet11.cifar10", "Did you mean elunet11.cifar100"),
-        ("tiny_imagnet", "Did you mean elunet15.tiny_imagenet"),
-        ("elunet11", "one name of .*elunet11.cifar100.*elunet11.other"),
-        ("resnet50", "one of .*elunet11.cifar100"),
-    ],
-)
-def test_names_that_are_not(zoo, text, message):
-    names = ["elunet11.cifar100", "elunet15.tiny_imagenet", "elunet11.other"]
-    zoo.publish({name: record_of(CONTENT) for name in names})
-    with pytest.raises(UserError, match=message):
-        records.find_weights(text)
-
-
-def test_a_manifest_that_begins_with_a_byte_order_mark(zoo):
-    path = zoo.folder / "manifest.json"
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert records.list_weights() == ["net.small"]
-    for content in ("{", "[]", '{"weights": []}'):
-        path.write_text(content)
-        with pytest.raises(UserError, match="manifest.json to be a manifest"):
-            records.list_weights()
-
-
-def test_no_other_package_is_taken_for_the_checkout(tmp_path, monkeypatch):
-    """`site-packages/pretrained` is nobody's."""
-    monkeypatch.setattr(records, "_PACKAGE", tmp_path / "elu_zoo")
-    assert records.folders() == [tmp_path / "elu_zoo/pretrained"]
-
 
 RECORD = records.Record(
     "elunet11.pets",
@@ -137,7 +56,7 @@ def _without_softmax(model):
     ],
 )
 def test_models_made_of_a_model_have_its_record(pets, derive):
-    assert records.get_record(derive(pets)) == RECORD
+    assert weights.get_record(derive(pets)) == RECORD
 
 
 @pytest.mark.parametrize("first", ["keras, elu_zoo", "elu_zoo"])
@@ -188,4 +107,4 @@ def test_the_record_of_what_was_built():
     with pytest.raises(UserError, match="3 class names.*Received: 2"):
         records.attach_record(model, RECORD)
     with pytest.raises(UserError, match="no record"):
-        records.get_record(keras.Sequential([keras.layers.Dense(1)]))
+        weights.get_record(keras.Sequential([keras.layers.Dense(1)]))

@@ -13,8 +13,8 @@ from environment import on_backend
 from PIL import Image
 
 import elu_zoo
-from elu_zoo.records import list_weights
 from elu_zoo.reference import reference_images
+from elu_zoo.weights import list_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 OLDEST_KERAS = "3.13.2"

@@ -79,7 +79,7 @@ def _load(arguments: argparse.Namespace) -> tuple[keras.Model, str, Examples]:
     """The model, the name of its data set, and the split."""
     from elu_zoo.cli.common import known_model
     from elu_zoo.models import load
-    from elu_zoo.records import get_record, list_weights
+    from elu_zoo.weights import get_record, list_weights
     from training.data import sources
     from training.engine.run import load_run
 

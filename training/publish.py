@@ -491,7 +491,8 @@ def _metrics(model: keras.Model, test: Examples, temperature: float) -> dict[str
     """The metrics at a temperature, which the model's record gets."""
     from elu_zoo.evaluation import measure
     from elu_zoo.predictions import probabilities
-    from elu_zoo.records import attach_record, get_record
+    from elu_zoo.records import attach_record
+    from elu_zoo.weights import get_record
 
     if temperature == 1:
         return test.evaluate(model)

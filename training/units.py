@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elu_zoo import datasets
     from elu_zoo.files import replacing
     from elu_zoo.models import load
-    from elu_zoo.records import get_record, list_weights
+    from elu_zoo.weights import get_record, list_weights
 
     try:
         for name in arguments.names or list_weights():

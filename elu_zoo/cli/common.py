@@ -124,7 +124,7 @@ def known_model(source: str) -> str:
     'elunet11.cifar100'
     """
     from elu_zoo._hub import is_address
-    from elu_zoo.records import find_weights, list_weights
+    from elu_zoo.weights import find_weights, list_weights
 
     if is_address(source) or source in list_weights() or os.path.exists(source):
         return source
@@ -194,6 +194,6 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
 def _complete_model(prefix: str, **_: Any) -> list[str]:
     import argcomplete
 
-    from elu_zoo.records import list_weights
+    from elu_zoo.weights import list_weights
 
     return [*list_weights(), *argcomplete.FilesCompleter()(prefix)]

@@ -68,7 +68,7 @@ def _print_backend() -> list[str]:
 
 def _print_weights() -> list[str]:
     from elu_zoo._fetching import cache_folder
-    from elu_zoo.records import list_weights
+    from elu_zoo.weights import list_weights
 
     found = {name: _find(name) for name in list_weights()}
     rows = [(name, path or "not on this machine") for name, path in found.items()]

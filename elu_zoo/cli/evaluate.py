@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _run_on_dataset(arguments: argparse.Namespace) -> None:
     start_backend()
     from elu_zoo.files import check_writable, replacing
-    from elu_zoo.records import get_record
+    from elu_zoo.weights import get_record
 
     out = pathlib.Path(arguments.out) if arguments.out else None
     if out:

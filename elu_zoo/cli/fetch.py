@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the subcommand."""
     from elu_zoo._fetching import fetch
     from elu_zoo.files import replacing
-    from elu_zoo.records import list_weights
+    from elu_zoo.weights import list_weights
 
     if bool(arguments.names) == arguments.all:
         raise UserError(

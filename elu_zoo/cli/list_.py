@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the subcommand."""
-    from elu_zoo.records import get_record, list_weights
+    from elu_zoo.weights import get_record, list_weights
 
     if arguments.model:
         from elu_zoo.models import get_model_function

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     from elu_zoo.evaluation import evaluate
     from elu_zoo.images import image_side
     from elu_zoo.models import load
-    from elu_zoo.records import get_record
+    from elu_zoo.weights import get_record
 
     record = get_record(arguments.name)
     test = datasets.load(record.dataset["name"], "test", arguments.data)

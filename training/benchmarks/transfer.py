@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elu_zoo.records import get_record
+from elu_zoo.weights import get_record
 from training.benchmarks.measuring import machine, write_csv
 
 if TYPE_CHECKING:
@@ -273,15 +273,14 @@ def rgb(images: np.ndarray, side: int) -> np.ndarray:
     """
     from PIL import Image
 
+    from elu_zoo.images import resize
+
     if images.shape[-1] == 1:  # MNIST, 28×28
         images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)]).repeat(3, -1)
     if images.shape[1] == side:
         return images
-    resized = (
-        Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
-        for image in images
-    )
-    return np.stack([np.asarray(image) for image in resized])
+    resized = [resize(Image.fromarray(image), side) for image in images]
+    return np.rint(np.stack(resized)).astype("uint8")
 
 
 def measure(

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("--out", type=pathlib.Path, default=OUT)
     arguments = parse(options, argv)
 
-    from elu_zoo.records import get_record, list_weights
+    from elu_zoo.weights import get_record, list_weights
 
     try:
         for name in arguments.names or list_weights():

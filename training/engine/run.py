@@ -13,7 +13,8 @@ from elu_zoo._weight_files import load_weights
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
 from elu_zoo.models import build_model
-from elu_zoo.records import attach_record, get_record
+from elu_zoo.records import attach_record
+from elu_zoo.weights import get_record
 from training.data import sources
 from training.data.protocol import Examples
 from training.engine import runlog
