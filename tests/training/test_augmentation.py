@@ -6,7 +6,6 @@ Crops and flips are tested in `test_stream.py`.
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from elu_zoo.datasets import Dataset
 from training.data.augmentation import (
@@ -21,8 +20,6 @@ from training.data.augmentation import (
     random_crop,
     random_erasing,
     random_flip,
-    trivial_augment,
-    trivial_operations,
 )
 from training.data.stream import Stream
 
@@ -33,7 +30,6 @@ ALL = {
     "erasing": random_erasing(0.5),
     "keras": keras_layer(keras.layers.MixUp, alpha=1.0),
     "rand_augment": keras_layer(keras.layers.RandAugment),
-    "trivial": trivial_augment(),
 }
 
 
@@ -191,7 +187,7 @@ def test_a_padding_that_does_not_exist():
 def test_what_is_named_before_an_augmentation_of_the_host_runs_there():
     images = made_up(32)
     dataset = Dataset(images, np.arange(32) % 5, tuple("abcde"))
-    layers = [random_crop(2), trivial_augment(), random_flip()]
+    layers = [random_crop(2), keras_layer(keras.layers.RandomErasing), random_flip()]
     stream = Stream(dataset, 16, layers)
     assert stream.on_host == tuple(layers[:2]) and stream.on_device == (layers[2],)
     drawn, whole = stream.drawn(1), stream.batch(1)
@@ -201,79 +197,3 @@ def test_what_is_named_before_an_augmentation_of_the_host_runs_there():
         flip[:, None, None, None], drawn.images[:, :, ::-1], drawn.images
     )
     np.testing.assert_array_equal(whole.images, expected)
-
-
-def blended(image, other, factor):
-    """What Pillow's ImageEnhance computes, in float64."""
-    return np.clip(other + factor * (image.astype("float64") - other), 0, 255)
-
-
-def gray(image):
-    return np.asarray(Image.fromarray(image).convert("L"), "float64")[..., None]
-
-
-def shifted(image, y, x):
-    out = np.zeros_like(image)
-    height, width = image.shape[:2]
-    out[max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)] = image[
-        max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)
-    ]
-    return out
-
-
-EXPECTED = {
-    "identity": lambda image, s: image,
-    "solarize": lambda image, s: np.where(
-        image >= 255 * (1 - abs(s)), 255 - image, image
-    ),
-    "posterize": lambda image, s: (
-        image // 2 ** round(6 * abs(s)) * 2 ** round(6 * abs(s))
-    ),
-    "brightness": lambda image, s: blended(image, 0, 1 + 0.99 * s),
-    "color": lambda image, s: blended(image, gray(image), 1 + 0.99 * s),
-    "contrast": lambda image, s: blended(
-        image, np.floor(gray(image).mean() + 0.5), 1 + 0.99 * s
-    ),
-    "translate_x": lambda image, s: shifted(image, 0, round(32 * s)),
-    "translate_y": lambda image, s: shifted(image, round(32 * s), 0),
-}
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-@pytest.mark.parametrize("strength", [-1, -0.5, 0, 0.25, 1])
-def test_operations_of_trivial_augment(name, strength):
-    image = np.random.default_rng(3).integers(0, 256, (40, 40, 3), "uint8")
-    out = np.asarray(trivial_operations()[name](Image.fromarray(image), strength))
-    expected = np.asarray(EXPECTED[name](image, strength), "float64")
-    np.testing.assert_allclose(out, expected, atol=1)
-
-
-def test_rotation_and_shear():
-    image = np.zeros((41, 41, 3), "uint8")
-    image[20, 30] = 255
-    operations = trivial_operations()
-
-    def place(name, strength):
-        out = operations[name](Image.fromarray(image), strength)
-        y, x = np.nonzero(np.asarray(out)[..., 0])
-        return round(y.mean()), round(x.mean())
-
-    # Pillow turns counter-clockwise, seen with y downwards.
-    assert place("rotate", 90 / 135) == (10, 20)
-    # Sheared around the upper left corner, from the middle of each pixel.
-    assert place("shear_x", 0.25) == (20, round(30 - 0.25 * 0.99 * 20.5))
-    assert place("shear_y", 0.25) == (round(20 - 0.25 * 0.99 * 30.5), 30)
-
-
-def test_trivial_augment_draws_all_operations_alike():
-    operations = trivial_operations()
-    assert len(operations) == 14
-    image = np.random.default_rng(3).integers(40, 200, (8, 8, 3), "uint8")
-    after, _, _ = augmented(trivial_augment(), np.repeat(image[None], 2800, 0))
-    assert after.dtype == np.uint8
-    stretched = np.asarray(operations["auto_contrast"](Image.fromarray(image), 0))
-    share = (after == stretched).all((1, 2, 3)).mean()
-    assert share == pytest.approx(1 / 14, abs=0.02)
-    # The identity, and the other operations at strength 0.
-    unchanged = (after == image).all((1, 2, 3)).mean()
-    assert 1 / 14 - 0.02 < unchanged < 0.25

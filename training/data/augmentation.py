@@ -10,18 +10,13 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from elu_zoo.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Operation = Callable[["Image", float], "Image"]
 
 # Consecutive images of a batch among which `mixup` and `cutmix` mix.
 ROWS = 8
@@ -522,87 +517,3 @@ def _stateless(
             return tuple(ops.convert_to_numpy(out[x]) for x in ("images", "labels"))
 
     return on_cpu, len(states)
-
-
-def trivial_augment() -> Augmentation:
-    """Applies one random operation of random strength (Müller & Hutter, 2021).
-
-    The operations are the paper's wide space, by Pillow; Keras has no such layer. The
-    images must be RGB and uint8, so list it before any `keras_layer`. It runs on the
-    host, as `keras_layer` does.
-
-    Returns:
-        An augmentation.
-    """
-
-    def draw(
-        rng: np.random.Generator, count: int, context: Context
-    ) -> dict[str, np.ndarray]:
-        return {
-            "operations": rng.integers(0, len(trivial_operations()), count),
-            "levels": rng.integers(0, 31, count),
-            "signs": rng.choice([-1, 1], count),
-        }
-
-    def apply(
-        images: Any, labels: Any, draws: dict[str, Any], size: int
-    ) -> tuple[Any, Any]:
-        operations = list(trivial_operations().values())
-        chosen, levels, signs = (draws[x] for x in ("operations", "levels", "signs"))
-        images = [
-            _with_pillow(image, operations[operation], sign * level / 30)
-            for image, operation, level, sign in zip(
-                ops.convert_to_numpy(images), chosen, levels, signs, strict=True
-            )
-        ]
-        return np.stack(images), labels
-
-    return Augmentation(draw, apply, on_host=True)
-
-
-def _with_pillow(
-    image: np.ndarray, operation: Callable[..., Any], strength: float
-) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(operation(Image.fromarray(image), strength))
-
-
-@functools.cache
-def trivial_operations() -> dict[str, Operation]:
-    """Returns the wide space of operations of Müller & Hutter (2021).
-
-    Returns:
-        A dict of functions of a `PIL.Image` and a strength from -1 to 1. Where the sign
-        has no meaning, the absolute value counts.
-    """
-    from PIL import Image, ImageEnhance, ImageOps
-
-    def enhance(kind: Any) -> Operation:
-        return lambda image, strength: kind(image).enhance(1 + 0.99 * strength)
-
-    def affine(coefficients: Callable[[float], tuple[float, ...]]) -> Operation:
-        return lambda image, strength: image.transform(
-            image.size, Image.Transform.AFFINE, coefficients(strength)
-        )
-
-    return {
-        "identity": lambda image, strength: image,
-        "auto_contrast": lambda image, strength: ImageOps.autocontrast(image),
-        "equalize": lambda image, strength: ImageOps.equalize(image),
-        "rotate": lambda image, strength: image.rotate(135 * strength),
-        "solarize": lambda image, strength: ImageOps.solarize(
-            image, 255 * (1 - abs(strength))
-        ),
-        "posterize": lambda image, strength: ImageOps.posterize(
-            image, 8 - round(6 * abs(strength))
-        ),
-        "color": enhance(ImageEnhance.Color),
-        "contrast": enhance(ImageEnhance.Contrast),
-        "brightness": enhance(ImageEnhance.Brightness),
-        "sharpness": enhance(ImageEnhance.Sharpness),
-        "shear_x": affine(lambda strength: (1, 0.99 * strength, 0, 0, 1, 0)),
-        "shear_y": affine(lambda strength: (1, 0, 0, 0.99 * strength, 1, 0)),
-        "translate_x": affine(lambda strength: (1, 0, 32 * strength, 0, 1, 0)),
-        "translate_y": affine(lambda strength: (1, 0, 0, 0, 1, 32 * strength)),
-    }
