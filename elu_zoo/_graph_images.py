@@ -253,12 +253,12 @@ def _gif_frame(content: _Bytes) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
         frame = tf.where(~inside & image, place, frame)
         return after, frame, tf.where(inside, length > 0, image | extension)
 
-    def going_on(place: Tensor, frame: Tensor, inside: Tensor) -> Tensor:
+    def unfinished(place: Tensor, frame: Tensor, inside: Tensor) -> Tensor:
         return (place < content.length) & ((frame < 0) | inside)
 
     start = 13 + table(tf.constant(10, tf.int64))
     end, frame, _ = tf.while_loop(
-        going_on, step, (start, tf.constant(-1, tf.int64), tf.constant(False))
+        unfinished, step, (start, tf.constant(-1, tf.int64), tf.constant(False))
     )
     with _only_if(frame > 0):
         left, top, width, height = (content.int(frame + i, 2) for i in (1, 3, 5, 7))
@@ -296,13 +296,13 @@ def _jpeg_exif(content: _Bytes) -> Tensor:
         # Any number of 0xff may precede a marker.
         return place + tf.where(marker == 0xFF, tf.ones_like(length), length), found
 
-    def going_on(place: Tensor, found: Tensor) -> Tensor:
+    def unfinished(place: Tensor, found: Tensor) -> Tensor:
         # The image itself starts with 0xda.
         in_header = content.has(place, b"\xff") & (content.int(place + 1, 1) != 0xDA)
         return (place < content.length) & (found < 0) & in_header
 
     start = tf.constant(2, tf.int64), tf.constant(-1, tf.int64)
-    return tf.while_loop(going_on, step, start)[1]
+    return tf.while_loop(unfinished, step, start)[1]
 
 
 def _orientation(content: _Bytes, tiff: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ _ADDRESS = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 
 
 def is_address(text: object) -> bool:
-    """Says whether a text names weights on the Hub."""
+    """Tells whether a text names weights on the Hub."""
     return isinstance(text, str) and text.startswith(SCHEME)
 
 

@@ -28,7 +28,7 @@ LABELS_FILE = "metadata.json"
 
 
 CALIBRATION_BATCH = 64
-"""Images in a batch when the ranges of the activations are measured."""
+"""Images per batch when measuring the ranges of the activations."""
 
 Images = np.ndarray | None
 
@@ -118,7 +118,7 @@ def _halve_weights(graph: Any) -> None:
 
 
 def _quantized(model: Any, images: np.ndarray, *, outputs: bool = True) -> Any:
-    """Quantizes all convolutions and matrix products but the first and the last.
+    """Quantizes all convolutions and matrix products except the first and the last.
 
     Their inputs get one scale per tensor, their weights one per channel.
 
@@ -161,7 +161,7 @@ def _quantized(model: Any, images: np.ndarray, *, outputs: bool = True) -> Any:
 
 
 class _Batches:
-    """Hands images to onnxruntime's quantizer, which asks until there are none."""
+    """Gives onnxruntime's quantizer one batch of images after the other."""
 
     def __init__(self, images: np.ndarray) -> None:
         starts = range(0, len(images), CALIBRATION_BATCH)

@@ -134,7 +134,7 @@ def is_better(new: dict[str, float], old: dict[str, float], held_out: int) -> bo
     """Tells whether a stage's held-out metrics are better than those it started from.
 
     The accuracy decides if it changes by more than its standard error, the loss
-    otherwise: of few images, one more that is right says little.
+    otherwise: with few images, one more correct answer says little.
 
     Args:
         new: Metrics of the stage's best epoch.

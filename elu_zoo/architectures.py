@@ -167,18 +167,18 @@ def reconstructs(model: str) -> bool:
 
 
 def dropout_rates(dropout: Any, stacks: Sequence[Stack]) -> list[list[float]]:
-    """Expands a model function's `dropout` to one rate for each layer.
+    """Expands a model function's `dropout` to one rate per layer.
 
     Args:
-        dropout: `None`, a rate, or a sequence with one item for each hidden stack: a
-            rate, or a sequence with one rate for each layer of the stack.
+        dropout: `None`, a rate, or a sequence with one item per hidden stack: a rate,
+            or a sequence with one rate per layer of the stack.
         stacks: The hidden stacks.
 
     Returns:
-        One list of rates for each stack.
+        One list of rates per stack.
 
     Raises:
-        UserError: If a rate is out of [0, 1), or there are too many or too few.
+        UserError: If a rate is outside [0, 1), or there are too many or too few rates.
 
     Example:
 
@@ -190,8 +190,8 @@ def dropout_rates(dropout: Any, stacks: Sequence[Stack]) -> list[list[float]]:
     )
     if any(rates[len(stacks) :]):
         raise UserError(
-            f"Expected dropout to have at most {len(stacks)} rates above 0, one for "
-            f"each hidden stack. Received: dropout={dropout!r}"
+            f"Expected dropout to have at most {len(stacks)} rates above 0, one per "
+            f"hidden stack. Received: dropout={dropout!r}"
         )
     rates = rates[: len(stacks)] + [0.0] * (len(stacks) - len(rates))
     layered: list[list[float]] = []
@@ -203,8 +203,8 @@ def dropout_rates(dropout: Any, stacks: Sequence[Stack]) -> list[list[float]]:
         valid = all(_is_rate(r) and 0 <= (r or 0) < 1 for r in rate)
         if len(rate) != count or not valid:
             raise UserError(
-                "Expected dropout rates in [0, 1), one for each stack or for each of "
-                f"its {count} layers. Received: dropout={dropout!r}"
+                "Expected dropout rates in [0, 1), one per stack, or one for each of "
+                f"the {count} layers of a stack. Received: dropout={dropout!r}"
             )
         layered.append(list(rate))
     return layered

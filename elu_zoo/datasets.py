@@ -121,8 +121,8 @@ def class_numbers(names: Sequence[str], class_names: Sequence[str]) -> np.ndarra
     unknown = [name for name in names if name not in numbers]
     if len(numbers) < len(class_names):
         raise UserError(
-            "Expected different class names, to find the labels by. Received: "
-            f"{len(class_names)} names, {len(numbers)} of them different"
+            "Expected class names without duplicates. Received: "
+            f"{len(class_names)} names, {len(numbers)} of them distinct"
         )
     if unknown:
         raise UserError(
@@ -191,7 +191,7 @@ def load(
     catalogue = CATALOGUE if catalogue is None else catalogue
     if name not in catalogue:
         raise UserError(
-            f"Expected a data set of {sorted(catalogue)}. Received: {name!r}"
+            f"Expected one of the data sets {sorted(catalogue)}. Received: {name!r}"
         )
     if split not in ("train", "test"):
         raise UserError(f"Expected the split 'train' or 'test'. Received: {split!r}")

@@ -1,4 +1,4 @@
-"""How good a network is: error, top-5, calibration, confusion; or reconstruction."""
+"""Metrics of a network: error, calibration and confusions, or reconstruction."""
 
 from __future__ import annotations
 

@@ -69,10 +69,10 @@ def export(
 
     All formats except the SavedModel take `image`, float32 of shape
     `(n, height, width, channels)` with values from 0 to 255, and return
-    `probabilities`, float32 of shape `(n, classes)`; n may be 0. Their dtype is the
-    precision of the weights in the file. With float16, OpenVINO computes in the
-    precision that suits the processor, the other runtimes in float32. So does it with
-    float32, unless `compile_model` is given `{"INFERENCE_PRECISION_HINT": "f32"}`.
+    `probabilities`, float32 of shape `(n, classes)`; n may be 0. `dtype` is the
+    precision of the weights in the file. For float32 and float16, OpenVINO computes in
+    the precision that suits the processor, unless `compile_model` is given
+    `{"INFERENCE_PRECISION_HINT": "f32"}`; the other runtimes compute in float32.
 
     With int8, whose weights are scaled per channel, all runtimes multiply integers.
     LiteRT finds the range of each layer's inputs as it computes. For the other two it

@@ -115,8 +115,8 @@ def finetune(
             of the model's record.
         epochs: Epochs of the two stages; 0 skips a stage.
         learning_rate: Peak learning rates of the two stages.
-        rate_decay: Factor between the second stage's learning rates of a stack and of
-            the stack before it; 1 trains all stacks at the same rate. See
+        rate_decay: Ratio of a stack's learning rate to that of the next stack, in the
+            second stage; 1 trains all stacks at the same rate. See
             `elu_zoo.optimizers.LayerwiseAdam`.
         batch_size: Images per step; the last batch of an epoch may be smaller.
         augment: Whether to flip images at random and shift them by up to an eighth of

@@ -85,7 +85,7 @@ def start_head(
     known_names: Sequence[str],
     class_names: Sequence[str],
 ) -> int:
-    """Initializes an output layer from another one, where their class names match.
+    """Initializes an output layer from a different one where class names match.
 
     The other classes keep random weights, scaled to match the copied ones.
 

@@ -74,7 +74,7 @@ class Record:
         class_names: Names of the classes in the order of the outputs; empty if unknown.
         temperature: Probabilities are `softmax(logits / temperature)`.
         calibrated_on: Number of images, held out of training, that `temperature` was
-            fitted on; with 0 it is 1.
+            fitted on; 0 if it was not, and is 1.
         threshold: If the most probable class is less probable than this, the prediction
             is "none of these"; with 0 it never is.
         dataset: `name`, `terms` and `url` of the training data.

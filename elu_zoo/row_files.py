@@ -34,7 +34,7 @@ class RowFile:
     Args:
         path: The file to write; `finish` replaces an existing one.
         settings: JSON-plain values that the rows depend on. Parts that were made with
-            other settings are refused.
+            different settings are refused.
 
     Attributes:
         done: Number of rows already written.

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-# Exit statuses: a restart cannot help; a restart helps.
-UNMENDABLE, START_AGAIN = 2, 75
+# Exit statuses: for the user to correct, and for a restart to overcome.
+USER_ERROR, RESTART = 2, 75
 
 # Factors for the learning rate, by the ratio of the batch size to the recipe's.
 RATE_SCALING: dict[str, Callable[[float], float]] = {

@@ -85,7 +85,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="?", help="path of a recipe file")
-    parser.add_argument("--seconds", type=float, help="time until the GPU is gone")
+    parser.add_argument(
+        "--seconds", type=float, help="time until the GPU is taken away"
+    )
     parser.add_argument("--data", help="folder of the data sets")
     parser.add_argument("--out", help="folder of the run")
     parser.add_argument(
@@ -188,7 +190,7 @@ def peak(size: int = 4096, repeats: int = 5) -> float:
 
 
 def leave(out: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Writes what is to be copied from the machine to the folder `parts` of a run.
+    """Writes the files to copy from the machine to the run's folder `parts`.
 
     Args:
         out: Folder of the run.

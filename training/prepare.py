@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def prepare_tfds(
     name: str, manual_dir: str | pathlib.Path, data_dir: str | pathlib.Path
 ) -> None:
-    """Prepares a data set by TensorFlow Datasets.
+    """Prepares a data set with TensorFlow Datasets.
 
     Args:
         name: Name of the data set there.

@@ -356,7 +356,7 @@ def _draw(axis: Axes, dataset: str, rows: Sequence[Point]) -> None:
 
 
 def draw_curves(results: pathlib.Path) -> None:
-    """Draws the learning curves of all kept runs anew.
+    """Redraws the learning curves of all kept runs.
 
     Args:
         results: Folder of the results.

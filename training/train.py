@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from training.commands import (
     RATE_SCALING,
-    START_AGAIN,
-    UNMENDABLE,
+    RESTART,
+    USER_ERROR,
     leave,
     natural,
     parse,
@@ -96,7 +96,7 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument(
         "--smoke",
         action="store_true",
-        help="try the recipe at a small size, in seconds",
+        help="run a small version of the recipe, in seconds",
     )
     options.add_argument(
         "--seconds", type=positive, help="write a checkpoint and stop after this time"
@@ -131,21 +131,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Stopping() as stopping:
             result = _train(arguments, stopping)
     except (UserError, FileNotFoundError) as error:
-        leave(NAME, error, UNMENDABLE)
+        leave(NAME, error, USER_ERROR)
     except OSError as error:
-        leave(NAME, f"{error}. {_checkpoint(arguments.out)}", UNMENDABLE)
+        leave(NAME, f"{error}. {_checkpoint(arguments.out)}", USER_ERROR)
     except FolderInUse as error:
-        leave(NAME, error, START_AGAIN)
+        leave(NAME, error, RESTART)
     except Stopped as stop:
         message = f"Stopped by {stop}. {_checkpoint(arguments.out)}"
         leave(NAME, message, stop.status)
     except Exception as error:
         if lost_shard(error):
             message = f"Expected whole shards in {arguments.data}. {error}"
-            leave(NAME, message, UNMENDABLE)
+            leave(NAME, message, USER_ERROR)
         if lost_worker(error, arguments.strategy):
             message = f"Another worker is gone. Start all workers again. {error}"
-            leave(NAME, message, START_AGAIN)
+            leave(NAME, message, RESTART)
         raise
     if result is None:
         return

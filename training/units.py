@@ -38,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser("training.units", __doc__)
     options.add_argument("names", nargs="*", help="published weights (default: all)")
     options.add_argument("--data", required=True, help="folder of the data sets")
-    options.add_argument("--images", type=positive, default=2000, help="to look at")
-    options.add_argument("--count", type=positive, default=4, help="images of a unit")
+    options.add_argument(
+        "--images",
+        type=positive,
+        default=2000,
+        help="to search",
+    )
+    options.add_argument("--count", type=positive, default=4, help="images per unit")
     options.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/results")
     arguments = parse(options, argv)
 

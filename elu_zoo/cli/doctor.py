@@ -72,7 +72,7 @@ def _print_weights() -> list[str]:
 
     found = {name: _find(name) for name in list_weights()}
     rows = [(name, path or "not on this machine") for name, path in found.items()]
-    print(f"\ncache: {cache_folder()} (KERAS_HOME sets another)\n")
+    print(f"\ncache: {cache_folder()} (set KERAS_HOME to change it)\n")
     print_table([("weights", "file"), *rows])
     return [f"weights {name}" for name, path in found.items() if not path]
 

@@ -1,4 +1,4 @@
-"""Exports a model to a file for a server or another runtime.
+"""Exports a model to a file for a server or a runtime.
 
 examples:
   elu-zoo export elunet11.cifar100 --out served

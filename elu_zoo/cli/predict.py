@@ -187,7 +187,7 @@ def _print_row(row: Row) -> None:
 
 
 def _suggest(model: str, paths: list[str]) -> None:
-    """Warns if a model for small images is given photographs, and names another."""
+    """Warns if a model for small images is given photographs; names a better one."""
     from PIL import Image
 
     if not model.startswith("elunet11.cifar"):

@@ -2,10 +2,10 @@
 
     python -m elu_zoo.serving.mlserver FOLDER
 
-starts the server with the `settings.json` and `model-settings.json` of a folder; those
-next to this file are an example. So does `mlserver start FOLDER`, but it answers
-requests that do not fit the protocol's schema with status 422 and a copy of the
-request.
+This command starts the server with the `settings.json` and `model-settings.json` of a
+folder; those next to this file are an example. `mlserver start FOLDER` does the same,
+except that it answers requests that violate the protocol's schema with status 422 and a
+copy of the request.
 """
 
 import argparse

@@ -24,7 +24,7 @@ MAX_IMAGES = 1024
 """Largest number of images per request."""
 
 SECONDS_BETWEEN_LOOKS = 2.0
-"""Seconds between two looks for a new version of the model."""
+"""Seconds between checks for a new version of the model."""
 
 _log = logging.getLogger(__name__)
 
@@ -140,10 +140,10 @@ class ServedModel:
 
 
 def _return_freed_memory() -> None:
-    """Has glibc give blocks of a quarter of a MiB and more back when they are freed.
+    """Makes glibc return freed blocks of 256 KiB or more to the system.
 
     By default its threshold rises to the largest block seen, such as a photograph's
-    pixels, and the process grows for hours by the holes that such blocks leave.
+    pixels, and the holes that such blocks leave make the process grow for hours.
     """
     mmap_threshold, arena_max = -3, -8  # Of malloc.h.
     with contextlib.suppress(AttributeError, OSError, TypeError):  # Another libc.

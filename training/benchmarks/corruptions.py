@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("name", help="name of published weights")
     options.add_argument("--data", required=True, help="folder of the data sets")
     options.add_argument("--images", type=positive, default=2000)
-    options.add_argument("--csv", type=pathlib.Path, help="a different file to write")
+    options.add_argument("--csv", type=pathlib.Path, help="file to write instead")
     arguments = parse(options, argv)
 
     facts = machine()  # Sets the environment before Keras is loaded.
@@ -76,19 +76,19 @@ def main(argv: list[str] | None = None) -> None:
         images = corrupted(test.images, name, severity) if severity else test.images
         shown = datasets.Dataset(images, test.labels, test.class_names)
         shown = shown.resized(image_side(model))
-        figures = evaluate(model, shown.images, shown.labels)
+        metrics = evaluate(model, shown.images, shown.labels)
         rows.append(
             {
                 "weights": record.sha256[:8],
                 "corruption": name,
                 "severity": severity,
                 "n": count,
-                "error": round(figures["error"], 4),
-                "calibration_error": round(figures["calibration_error"], 4),
+                "error": round(metrics["error"], 4),
+                "calibration_error": round(metrics["calibration_error"], 4),
             }
             | facts
         )
-        print(name, severity, f"{figures['error']:.2%}", flush=True)
+        print(name, severity, f"{metrics['error']:.2%}", flush=True)
     path = ROOT / "docs/results" / record.name / "corruptions.csv"
     write_csv(arguments.csv or path, rows)
 

@@ -230,7 +230,7 @@ def pillow(
     crop: Crop,
     sides: tuple[int, int],
 ) -> Callable[[], None]:
-    """Returns a function that reads all crops by Pillow, see the module's docstring."""
+    """Returns a function that reads all crops with Pillow, see the module."""
     from PIL import Image
 
     def load(file: Any, window: Any) -> np.ndarray:
@@ -258,7 +258,7 @@ def plain(
     crop: Crop,
     sides: tuple[int, int],
 ) -> Callable[[], None]:
-    """Returns a function that reads all crops by plain TensorFlow."""
+    """Returns a function that reads all crops with plain TensorFlow."""
     import tensorflow as tf
 
     def load(file: Any, window: Any) -> Any:
@@ -282,7 +282,7 @@ def plain(
 
 
 def here(dataset: RecordDataset, crop: Crop, draws: np.ndarray) -> Callable[[], None]:
-    """Returns a function that reads all crops by `decode`."""
+    """Returns a function that reads all crops with `decode`."""
     from training.data.decoding import decode
 
     def run() -> None:
@@ -295,7 +295,7 @@ def here(dataset: RecordDataset, crop: Crop, draws: np.ndarray) -> Callable[[], 
 
 
 def ops(dataset: RecordDataset, crop: Crop, draws: np.ndarray) -> Callable[[], None]:
-    """Returns a function that reads all crops by `decode_ops`."""
+    """Returns a function that reads all crops with `decode_ops`."""
     import tensorflow as tf
 
     from training.data.decoding import decode_ops

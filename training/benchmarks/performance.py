@@ -76,7 +76,7 @@ class Bar(NamedTuple):
 
 
 def _op(shape: str, to: str = "relu", goal: float = 1.05, of: str = "forward") -> Bar:
-    what = f"ELU, eager, {of}, {shape.replace('x', '×')}: time to `tf.nn.{to}`'s"
+    what = f"ELU, eager, {of}, {shape.replace('x', '×')}: time relative to `tf.nn.{to}`"
     column = "elu_to_tf_elu" if to == "elu" else "elu_to_relu"
     return Bar(what, "elu_op", {"shape": shape, "pass": of}, column, goal)
 
@@ -84,13 +84,13 @@ def _op(shape: str, to: str = "relu", goal: float = 1.05, of: str = "forward") -
 def _step(what: str, where: Mapping[str, str], pytorch: float) -> list[Bar]:
     return [
         Bar(
-            f"{what}: speed to {name}",
+            f"{what}: speed relative to {name}",
             *("networks", {**where, "variant": variant}, "elu_to_it", goal, False),
         )
         for name, variant, goal in (
-            ("PyTorch's", "pytorch", pytorch),
-            ("compiled PyTorch's", "pytorch_compiled", pytorch),
-            ("ReLU's", "relu", 0.97),
+            ("PyTorch", "pytorch", pytorch),
+            ("compiled PyTorch", "pytorch_compiled", pytorch),
+            ("ReLU", "relu", 0.97),
         )
         if where["kind"] == "train" or variant != "relu"
     ]
@@ -100,7 +100,11 @@ def _start(program: str, goal: float) -> Bar:
     what = f"`{program}`" if program.startswith("import") else program
     where = {"program": program}
     return Bar(
-        f"{what}: time to `import keras`'s", "startup", where, "to_import_keras", goal
+        f"{what}: time relative to `import keras`",
+        "startup",
+        where,
+        "to_import_keras",
+        goal,
     )
 
 
@@ -132,7 +136,7 @@ def main() -> None:
 
 
 def rendered(page: str) -> str:
-    """Renders the tables of a page anew.
+    """Renders the tables of a page again.
 
     Args:
         page: Text of the page.
@@ -186,8 +190,8 @@ def _files_bars() -> Iterator[list[str]]:
             for row in rows
         }
         what = (
-            f"The fastest exported file, batch {batch}: speed to the best of "
-            "onnxruntime's and OpenVINO's in float32 and bfloat16"
+            f"The fastest exported file, batch {batch}: speed relative to the best of "
+            "onnxruntime and OpenVINO in float32 and bfloat16"
         )
         if not speeds:
             yield [what, "–", "≥ 1.0", "not measured"]
@@ -217,7 +221,7 @@ def files(threads: str) -> Iterator[str]:
 
 def networks() -> Iterator[str]:
     """Yields the table of training steps and inference."""
-    header = ["", "network", "batch", "dtype", "variant", "images/s", "ELU to it"]
+    header = ["", "network", "batch", "dtype", "variant", "images/s", "ELU to variant"]
     return table(
         header,
         [
@@ -257,7 +261,7 @@ def start() -> Iterator[str]:
 
 
 def machine() -> Iterator[str]:
-    """Yields what the figures were measured on, from the first row of each file."""
+    """Yields what the numbers were measured on, from the first row of each file."""
     for file in FILES:
         for row in rows_of(file)[:1]:
             facts = [f"{row['processor']} ({row['processor_family_model']})"]

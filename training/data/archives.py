@@ -110,7 +110,7 @@ def _by_class(
             f"{strangers[:3]}"
         )
     groups = []
-    for member in tqdm(members, "Looking through", unit=" classes", leave=False):
+    for member in tqdm(members, "Scanning", unit=" classes", leave=False):
         try:
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
                 images = [image for image in inner.getmembers() if image.isfile()]

@@ -1,4 +1,4 @@
-"""Crops of JPEG files: by simplejpeg and OpenCV, and by ops of TensorFlow.
+"""Crops of JPEG files, with simplejpeg and OpenCV or with TensorFlow ops.
 
 Both decoders take the same windows, and decode as exactly as Pillow does or, on demand,
 faster. A window at least twice as large as the crop is decoded at 1/2, 1/4 or 1/8 of
@@ -42,7 +42,7 @@ DCT = {False: "INTEGER_ACCURATE", True: "INTEGER_FAST"}
 def decode(
     files: Sequence[bytes], crop: Crop, draws: np.ndarray, size: int, fast: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes crops of JPEG files by simplejpeg and OpenCV.
+    """Decodes crops of JPEG files with simplejpeg and OpenCV.
 
     Files are decoded whole: this decoder takes less time for that than TensorFlow's for
     a window, and libjpeg's warnings of damage then cover all of the image.
@@ -167,7 +167,7 @@ def decode_ops(
     size: int | tf.Tensor,
     fast: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Does the same as `decode` by ops of TensorFlow, which a tf.data service can run.
+    """Does the same as `decode` with TensorFlow ops, which a tf.data service can run.
 
     It decodes only the window, so the colors of the last column are interpolated
     without their right neighbors.

@@ -152,7 +152,7 @@ class EncodedStream(Stream):
         return {"step": step, "numbers": numbers, "images": images, "good": good}
 
     def _decode_ops(self, step: Any) -> dict[str, Any]:
-        """The same as `_decode`, by ops of TensorFlow."""
+        """The same as `_decode`, with TensorFlow ops."""
         numbers, draws, size = self._draw(step)
         files = self.dataset.read_ops(numbers)
         images, good = decode_ops(files, self.crop, draws, size, fast=True)

@@ -36,13 +36,14 @@ class Examples(Protocol):
         """Returns the examples that an index of NumPy chooses."""
 
     def with_classes(self, class_names: Sequence[str]) -> Self:
-        """Returns the examples with labels that count in the classes of a model.
+        """Renumbers the labels by the classes of a model.
 
         Args:
-            class_names: The classes, among them all of these, in any order.
+            class_names: The classes of the model, in its order; they must include all
+                classes of the data set.
 
         Raises:
-            UserError: If a class is missing among them.
+            UserError: If a class is missing from `class_names`.
         """
 
     def stream(

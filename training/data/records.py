@@ -271,7 +271,7 @@ class RecordDataset:
         return tf.train.Example.FromString(data).features.feature
 
     def read_ops(self, numbers: tf.Tensor) -> tf.Tensor:
-        """Reads JPEG files by ops of TensorFlow, which a tf.data service can run.
+        """Reads JPEG files with TensorFlow ops, which a tf.data service can run.
 
         Args:
             numbers: Integer tensor of shape `(n,)`, n > 0: positions of the examples.

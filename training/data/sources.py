@@ -33,7 +33,7 @@ def load(
             resized to 256×256), or a name of `elu_zoo.datasets.load`.
         split: `"train"` or `"test"`.
         data_dir: Folder of the data sets.
-        class_names: Optional classes in which the labels are to count.
+        class_names: Optional class names of a model, by which to number the labels.
 
     Returns:
         The examples, in memory or on disk.

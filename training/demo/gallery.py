@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser("training.demo.gallery", __doc__)
     options.add_argument("names", nargs="*", help="published weights (default: all)")
     options.add_argument("--data", required=True, help="folder of the data sets")
-    options.add_argument("--count", type=positive, default=8, help="images of a kind")
+    options.add_argument("--count", type=positive, default=8, help="images per kind")
     options.add_argument("--out", type=pathlib.Path, default=OUT)
     arguments = parse(options, argv)
 

@@ -1,4 +1,4 @@
-"""What a run depends on, kept in its folder and compared when it is resumed."""
+"""What a run depends on: kept in its folder, and compared when it resumes."""
 
 from __future__ import annotations
 

@@ -180,8 +180,8 @@ def dropout_steps(dropout: Mapping[float, Any], total: int) -> dict[int, Any]:
     """
     if dropout and (min(dropout) != 0 or max(dropout) >= 1):
         raise UserError(
-            "Expected a recipe's dropout to have rates from 0 on, and further rates "
-            f"from shares of the run below 1. Received: shares {list(dropout)}"
+            "Expected the keys of a recipe's dropout to be 0 and further shares of the "
+            f"run below 1. Received: {list(dropout)}"
         )
     steps = {round(share * total): dropout[share] for share in sorted(dropout)}
     if len(steps) < len(dropout) or total in steps:

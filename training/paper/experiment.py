@@ -13,7 +13,7 @@ class Experiment:
         name: Name of its CSV and SVG files.
         variants: What is compared, such as activations; each is one run.
         run: Called with the data folder, the checkpoint folder, a variant, the seeds
-            and whether it is a quick try; returns rows, one per epoch and seed.
+            and whether it is a quick trial; returns rows, one per epoch and seed.
         draw: Called with the rows of the CSV and the path of the figure.
     """
 

@@ -22,7 +22,7 @@ def band(
     y: str,
     style: str = "-",
 ) -> None:
-    """Draws the mean over seeds, and a band from the least to the greatest.
+    """Draws the mean over seeds, and a band from the lowest to the highest.
 
     Args:
         axis: Matplotlib axes to draw on.
