@@ -101,39 +101,10 @@ def measure(
     >>> metrics["error"], metrics["confusion_matrix"]
     (0.5, [[1, 0], [1, 0]])
     """
-    probabilities = np.asarray(probabilities, "float64")
-    if probabilities.ndim != 2 or not len(probabilities):
-        raise UserError(
-            "Expected probabilities of shape (n, classes) with n of 1 or more. "
-            f"Received: probabilities of shape {probabilities.shape}"
-        )
-    n, classes = probabilities.shape
-    labels = np.asarray(labels)
-    if class_names is None:
-        class_names = range(classes)
-    names = [str(name) for name in class_names]
-    if labels.shape != (n,) or len(names) != classes:
-        raise UserError(
-            f"Expected labels of shape ({n},) and {classes} class names for "
-            f"probabilities of shape {probabilities.shape}. Received: labels of shape "
-            f"{labels.shape}, {len(names)} class names"
-        )
-    if labels.dtype.kind not in "iu":
-        raise UserError(
-            "Expected labels to be integers, the class numbers. Received: labels of "
-            f"dtype {labels.dtype}"
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(
-            f"Expected labels from 0 to {classes - 1}. Received: {labels.min()} to "
-            f"{labels.max()}"
-        )
-    if not np.allclose(probabilities.sum(-1), 1, atol=1e-2):
-        raise UserError(
-            "Expected rows of probabilities that sum to 1. Received rows that sum to "
-            f"{probabilities.sum(-1).min():.3g} to {probabilities.sum(-1).max():.3g}. "
-            "A model that gives logits needs a softmax."
-        )
+    probabilities, labels = np.asarray(probabilities, "float64"), np.asarray(labels)
+    n, classes = _checked_shape(probabilities)
+    names = [str(x) for x in (range(classes) if class_names is None else class_names)]
+    _check_labels(labels, names, probabilities)
     predicted = probabilities.argmax(-1)
     right = predicted == labels
     own = probabilities[np.arange(n), labels]
@@ -157,6 +128,44 @@ def measure(
         "confusions": _frequent(confusion, names),
         "confusion_matrix": confusion.tolist(),
     }
+
+
+def _checked_shape(probabilities: np.ndarray) -> tuple[int, int]:
+    if probabilities.ndim != 2 or not len(probabilities):
+        raise UserError(
+            "Expected probabilities of shape (n, classes) with n of 1 or more. "
+            f"Received: probabilities of shape {probabilities.shape}"
+        )
+    if not np.allclose(probabilities.sum(-1), 1, atol=1e-2):
+        raise UserError(
+            "Expected rows of probabilities that sum to 1. Received rows that sum to "
+            f"{probabilities.sum(-1).min():.3g} to {probabilities.sum(-1).max():.3g}. "
+            "A model that gives logits needs a softmax."
+        )
+    n, classes = probabilities.shape
+    return n, classes
+
+
+def _check_labels(
+    labels: np.ndarray, names: list[str], probabilities: np.ndarray
+) -> None:
+    n, classes = probabilities.shape
+    if labels.shape != (n,) or len(names) != classes:
+        raise UserError(
+            f"Expected labels of shape ({n},) and {classes} class names for "
+            f"probabilities of shape {probabilities.shape}. Received: labels of shape "
+            f"{labels.shape}, {len(names)} class names"
+        )
+    if labels.dtype.kind not in "iu":
+        raise UserError(
+            "Expected labels to be integers, the class numbers. Received: labels of "
+            f"dtype {labels.dtype}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"Expected labels from 0 to {classes - 1}. Received: {labels.min()} to "
+            f"{labels.max()}"
+        )
 
 
 def measure_reconstructions(

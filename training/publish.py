@@ -26,6 +26,7 @@ user of HF_TOKEN or `hf auth login`; with RUN and `--data`, it publishes them fi
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import datetime
 import hashlib
@@ -72,12 +73,7 @@ RUN_FILES = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command.
-
-    Args:
-        argv: Arguments; default those of the process.
-    """
+def _options() -> argparse.ArgumentParser:
     options = parser("training.publish", __doc__)
     options.add_argument("run", nargs="?", help="folder of the run")
     options.add_argument(
@@ -115,6 +111,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--pretrained", type=pathlib.Path, default=ROOT / "pretrained")
     options.add_argument("--results", type=pathlib.Path, default=ROOT / "docs/results")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; default those of the process.
+    """
+    options = _options()
     arguments = vars(parse(options, argv))
     another_seed, repository = arguments.pop("another_seed"), arguments.pop("to_hub")
     about_weights = {
