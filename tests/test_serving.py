@@ -230,7 +230,7 @@ def assert_holds_under_load(server, process, url, folder, model):
         server,
         folder / "1",
         lambda: elu_zoo.export_saved_model(model, folder, names, top=3),
-        seconds=10,
+        seconds=6,
         clients=8,
     )
     assert report["wrong"] == [] and report["answered"] > 0 and report["refused"] > 0

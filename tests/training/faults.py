@@ -47,7 +47,7 @@ recipe = Recipe(
 """
 
 
-def run_faults(folder, workers, kills, epochs, seed=0, say=print):
+def run_faults(folder, workers, kills, epochs, seed=0, say=print, delay=2.0):
     """Raises `AssertionError` unless the killed job ends with the same bits."""
     write_cifar100(folder / "data")
     (folder / "recipe.py").write_text(RECIPE.format(epochs=epochs))
@@ -72,7 +72,7 @@ def run_faults(folder, workers, kills, epochs, seed=0, say=print):
             _wait(lambda before=before: _newest(logs / "run") != before, supervisors)
             if all(process.poll() is not None for process in supervisors):
                 raise AssertionError(f"the job ended after {number} of {kills} kills")
-            time.sleep(rng.uniform(0, 2))
+            time.sleep(rng.uniform(0, delay))
             victims = rng.choice([[0], [rng.randrange(workers)], range(workers)])
             step = _newest(logs / "run")
             killed = [w for w in victims if _kill_child(supervisors[w])]

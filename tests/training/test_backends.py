@@ -47,44 +47,8 @@ recipe = Recipe(
 """
 
 
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("tensorflow", "jax")),
-    reason="needs tensorflow and jax",
-)
-def test_tensorflow_and_jax_agree(data_dir, tmp_path):
-    (tmp_path / "tiny.py").write_text(RECIPE)
-    logs = {}
-    for backend in ("tensorflow", "jax"):
-        out = tmp_path / backend
-        result = subprocess.run(
-            [
-                *(sys.executable, "-m", "training.train", tmp_path / "tiny.py"),
-                *("--data", data_dir, "--out", out, "--quiet"),
-                *("--precision", "float32"),
-                *("--log-every", "1", "--checkpoint-every", "8"),
-            ],
-            cwd=ROOT,
-            env=on_backend(backend),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert result.returncode == 0, result.stderr
-        with (out / "log.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        logs[backend] = {
-            column: np.array([float(row[column] or "nan") for row in rows])
-            for column in ("train_loss", "learning_rate", "eval_loss")
-        }
-    assert len(logs["jax"]["train_loss"]) == 16
-    assert np.isfinite(logs["jax"]["eval_loss"]).sum() == 2
-    for column, values in logs["jax"].items():
-        np.testing.assert_allclose(
-            values, logs["tensorflow"][column], rtol=1e-4, err_msg=column
-        )
-
-
-STOPPED = """
+# Three steps per call and a stop, beside a run with neither.
+ON_JAX = """
 import pathlib, sys
 from training.engine.loop import train
 from training.engine.recipe import load_recipe
@@ -102,26 +66,71 @@ run("whole", 16)
 assert run("stopped", 3, steps=3) is None
 assert run("stopped", 16)
 """
+COLUMNS = ("step", "train_loss", "learning_rate", "eval_loss")
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax")
-def test_steps_a_call_and_a_stop_change_no_bit_on_jax(data_dir, tmp_path):
-    (tmp_path / "tiny.py").write_text(RECIPE)
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.py"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def on_jax(recipe, data_dir, tmp_path_factory):
+    """The folder of the runs of `ON_JAX`."""
+    folder = tmp_path_factory.mktemp("jax")
+    run([sys.executable, "-c", ON_JAX, recipe, data_dir, folder], "jax")
+    return folder
+
+
+def run(command, backend):
     result = subprocess.run(
-        [sys.executable, "-c", STOPPED, tmp_path / "tiny.py", data_dir, tmp_path],
+        command,
         cwd=ROOT,
-        env=on_backend("jax") | {"PYTHONPATH": str(ROOT)},
+        env=on_backend(backend) | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "stopped/stopped.weights.h5").is_file()
-    expected, found = (launch.arrays(tmp_path / x) for x in ("whole", "stopped"))
+
+
+def logged(out):
+    with (out / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS
+    }
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("tensorflow", "jax")),
+    reason="needs tensorflow and jax",
+)
+def test_tensorflow_and_jax_agree(recipe, data_dir, on_jax, tmp_path):
+    run(
+        [
+            *(sys.executable, "-m", "training.train", recipe, "--data", data_dir),
+            *("--out", tmp_path / "run", "--quiet", "--precision", "float32"),
+            *("--log-every", "5", "--checkpoint-every", "8"),
+        ],
+        "tensorflow",
+    )
+    expected, found = logged(tmp_path / "run"), logged(on_jax / "whole")
+    # The rows of the log are means over all 16 steps; two of them are evaluations.
+    assert np.isfinite(found["train_loss"]).sum() == 4 and found["step"][-1] == 16
+    assert np.isfinite(found["eval_loss"]).sum() == 2
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax")
+def test_steps_a_call_and_a_stop_change_no_bit_on_jax(on_jax):
+    assert (on_jax / "stopped/stopped.weights.h5").is_file()
+    expected, found = (launch.arrays(on_jax / name) for name in ("whole", "stopped"))
     for key, array in expected.items():
         np.testing.assert_array_equal(array, found[key], err_msg=key)
-    logs = []
-    for name in ("whole", "stopped"):
-        with (tmp_path / name / "log.csv").open(newline="") as file:
-            logs.append([(r["step"], r["train_loss"]) for r in csv.DictReader(file)])
-    assert logs[0] == logs[1]
+    whole, stopped = (logged(on_jax / name) for name in ("whole", "stopped"))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, stopped[name], err_msg=name)

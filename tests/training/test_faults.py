@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_a_job_whose_workers_are_killed_ends_with_the_same_bits(tmp_path):
-    run_faults(tmp_path, workers=2, kills=1, epochs=12)
+    run_faults(tmp_path, workers=2, kills=1, epochs=4, delay=0.2)
 
 
 @pytest.mark.slow

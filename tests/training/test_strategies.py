@@ -118,7 +118,8 @@ def test_a_batch_that_cannot_be_shared(data_dir, tmp_path):
 
 
 def test_workers_whose_weights_differ_are_noticed(data_dir, tmp_path):
-    text = RECIPE.replace("OPTIMIZER", "ConvMuon") + (
+    # Muon takes long to compile.
+    text = RECIPE.replace("OPTIMIZER", "keras.optimizers.SGD") + (
         "import dataclasses, json, os\n"
         "def differ(model, images):\n"
         "    index = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
