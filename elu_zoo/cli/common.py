@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from elu_zoo._environment import set_defaults
 from elu_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def start_backend(whole: bool = False) -> None:
     Raises:
         UserError: If the backend cannot be imported.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    set_defaults()
     try:
         with held_stderr(), _quick_imports(() if whole else OPTIONAL):
             import keras

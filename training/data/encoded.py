@@ -4,9 +4,11 @@ A batch is a pure function of seed and step: a shuffle that needs no memory give
 numbers of the records, and `training.data.decoding` the crops of their files.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,8 +16,10 @@ from elu_zoo.errors import UserError
 from training.data.batch import Batch, evaluation_batch, made_ahead, worker_rows
 from training.data.crops import Crop, ResizedRandomCrop, evaluation_crop
 from training.data.decoding import decode, decode_ops
-from training.data.records import RecordDataset
 from training.data.stream import Stream
+
+if TYPE_CHECKING:
+    from training.data.records import RecordDataset
 
 Item = TypeVar("Item")
 

@@ -6,10 +6,9 @@ import platform
 import re
 from typing import Any
 
-# TensorFlow leaves oneDNN off on processors without AVX-512; the networks train faster
-# with it there too. training/benchmarks/training_step.py measures by how much.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from elu_zoo._environment import set_defaults
+
+set_defaults()
 
 
 def split_cpu(count: int) -> None:
