@@ -143,6 +143,7 @@ class Entry:
         terms: Terms of use, as sentences of a model card.
         url: URL of the terms.
         tfds: Whether TensorFlow Datasets prepares it under the same name.
+        hub: Name of the data set on the Hugging Face Hub, if it has one.
         archives: File names of the official archives by split, for data sets that
             `training.prepare` reads itself.
         examples: Number of images in these archives by split.
@@ -157,6 +158,7 @@ class Entry:
     terms: str
     url: str
     tfds: bool = False
+    hub: str | None = None
     archives: Mapping[str, str] = dataclasses.field(default_factory=dict)
     examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -427,6 +429,7 @@ CATALOGUE: dict[str, Entry] = {
         "come from the web and belong to their owners.",
         url="https://www.cs.toronto.edu/~kriz/cifar.html",
         tfds=True,
+        hub="uoft-cs/cifar100",
     ),
     "mnist": Entry(
         load=_mnist,
@@ -434,6 +437,7 @@ CATALOGUE: dict[str, Entry] = {
         "1 and 3; Creative Commons Attribution-Share Alike 3.0.",
         url="http://yann.lecun.com/exdb/mnist/",
         tfds=True,
+        hub="ylecun/mnist",
     ),
     "tiny_imagenet": Entry(
         load=_tiny_imagenet,
@@ -442,6 +446,7 @@ CATALOGUE: dict[str, Entry] = {
         "test split. ImageNet's terms allow non-commercial research and educational "
         "use.",
         url="https://www.image-net.org/download.php",
+        hub="zh-plus/tiny-imagenet",
     ),
     "image_folder": Entry(
         load=_image_folder,

@@ -11,13 +11,8 @@ from typing import Any
 from elu_zoo import _hub
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
+from training.data.sources import CATALOGUE
 
-# Data sets of the Hub.
-DATASETS = {
-    "cifar100": "uoft-cs/cifar100",
-    "mnist": "ylecun/mnist",
-    "tiny_imagenet": "zh-plus/tiny-imagenet",
-}
 _LINK = re.compile(r"(!?)\[([^][]+)\]\(\.\./\.\./([^()\s]+)\)")
 
 
@@ -123,6 +118,7 @@ def header(name: str, record: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     dataset, metrics = record["dataset"]["name"], record["metrics"]
+    on_hub = CATALOGUE[dataset].hub
     decodes = reconstructs(record["model"])
     task = "image-feature-extraction" if decodes else "image-classification"
     scores = (
@@ -135,13 +131,13 @@ def header(name: str, record: Mapping[str, Any]) -> str:
         library_name="elu_zoo",
         pipeline_tag=task,
         tags=["keras", "elu", "arxiv:1511.07289"],
-        datasets=[DATASETS[dataset]] if dataset in DATASETS else None,
+        datasets=[on_hub] if on_hub else None,
         metrics=list(scores),
         model_name=name,
         eval_results=[
             EvalResult(
                 task_type=task,
-                dataset_type=DATASETS.get(dataset, dataset),
+                dataset_type=on_hub or dataset,
                 dataset_name=dataset,
                 dataset_split="test",
                 metric_type=metric,

@@ -121,22 +121,20 @@ def compute(variant: str, case: Mapping[str, Any]) -> Callable[[], Any]:
     import keras
     import numpy as np
 
-    import elu_zoo
+    from elu_zoo.models import build_model
 
     precision = "mixed_bfloat16" if case["dtype"] == "bfloat16" else "float32"
     keras.config.set_dtype_policy(precision)
     images, labels = workers.examples(case)
-    network = getattr(elu_zoo, case["model"])
-    settings = {"activation": variant}
-    if variant == "keras":
-        network, settings = stock_network, {"model": case["model"]}
     predicts = case["kind"] == "predict"
-    model = network(
-        input_shape=images.shape[1:],
-        classifier_activation="softmax" if predicts else None,
-        **settings,
-        **case["arguments"],
-    )
+    settings = case["arguments"] | {
+        "input_shape": images.shape[1:],
+        "classifier_activation": "softmax" if predicts else None,
+    }
+    if variant == "keras":
+        model = stock_network(case["model"], **settings)
+    else:
+        model = build_model(case["model"], settings, activation=variant)
     if predicts:
         return lambda: model.predict_on_batch(images)
     step = _training_step(model, case, images, labels)
