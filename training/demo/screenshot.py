@@ -1,7 +1,7 @@
 """Photographs the demo of the built site for README.
 
     pip install playwright
-    python docs/site/screenshot.py
+    python training/demo/screenshot.py
 
 Run it after `make site`. It needs Chromium and writes `docs/results/demo.png`.
 """

@@ -1,6 +1,6 @@
 """Writes what the demo of the site needs: onnxruntime-web, the networks, sample images.
 
-    python docs/site/demo_files.py build/assets/demo
+    python training/demo/site_files.py build/assets/demo
 
 The runtime comes from the npm registry, the networks from the published weights.
 """
@@ -23,7 +23,7 @@ FILES = (
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
-SAMPLES = pathlib.Path(__file__).parents[2] / "training/demo/images/cifar100"
+SAMPLES = pathlib.Path(__file__).parent / "images/cifar100"
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def write_runtime(out: pathlib.Path) -> None:
         with tarfile.open(archive) as package:
             for name in FILES:
                 file = package.extractfile(f"package/dist/{name}")
+                assert file, name
                 (out / name).write_bytes(file.read())
 
 
@@ -72,7 +73,7 @@ def write_model(name: str, out: pathlib.Path) -> dict | None:
         A dict; `None` for a network that gives no classes.
     """
     record = elu_zoo.get_record(name)
-    if not record.class_names:
+    if not record.class_names or not record.preprocessing:
         return None
     path = out / f"{record.file.split('.weights')[0]}.onnx"
     if not path.exists():
