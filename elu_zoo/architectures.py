@@ -126,6 +126,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         reconstructs=True,
     ),
 }
+"""The networks of the paper by name."""
 
 
 def find_architecture(model: str) -> tuple[str, Architecture] | None:

@@ -31,7 +31,7 @@ _AHEAD = 4
 """Number of batches that are being read or computed while the caller has one."""
 
 _READ_AT_ONCE = 8
-"""Images that a thread reads before it returns, since a task takes time of its own."""
+"""Images that a thread reads per task, because each task has an overhead."""
 
 _Source = str | os.PathLike[str] | bytes
 """An image: the path of a file, or its encoded bytes."""

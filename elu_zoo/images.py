@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Pillow's names of the formats to read; only the first frame of an animation is."""
+"""Pillow's names of the accepted formats; of animations the first frame is read."""
 
 MAX_PIXELS = 89_478_485
 """Largest number of pixels, because a few kilobytes can decode to gigabytes.

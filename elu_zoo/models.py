@@ -371,6 +371,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "mnist_classifier": MNISTClassifier,
     "mnist_autoencoder": MNISTAutoencoder,
 }
+"""The model functions by the names of their architectures."""
 
 
 def list_models() -> list[str]:

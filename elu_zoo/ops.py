@@ -12,13 +12,16 @@ import keras
 
 from elu_zoo._typing import Tensor
 
-# From this many elements on, XLA takes half the time of separate kernels and makes up
-# for compiling for each new shape: training/benchmarks/elu_op.py.
 XLA_MIN_SIZE = 1 << 18
+"""Smallest number of elements of an eager tensor that XLA computes.
+
+From there on it takes half the time of separate kernels, which makes up for compiling
+for each new shape: training/benchmarks/elu_op.py.
+"""
 
 # The coefficients of (exp(r) - 1 - r) / r^2, close to 1/720, 1/120, 1/24, 1/6 and 1/2.
 # They minimize the relative error of exp(r) - 1 for |r| <= ln(2) / 2, which is 1.3e-8.
-SERIES = (0.00138825, 0.00836652, 0.0416672, 0.16666544, 0.49999998)
+_SERIES = (0.00138825, 0.00836652, 0.0416672, 0.16666544, 0.49999998)
 
 _differentiable = contextvars.ContextVar("differentiable", default=True)
 
@@ -252,7 +255,7 @@ def _polynomial_elu(x: Tensor, alpha: float) -> Tensor:
     power = tf.bitcast((bits + 127) * 2**23, tf.float32)
     r = z - n * math.log(2)
     series = 0.0
-    for coefficient in SERIES:
+    for coefficient in _SERIES:
         series = series * r + coefficient
     y = alpha * (power * (r + r * r * series) + (power - 1))
     return tf.where(x > 0, x, tf.cast(y, x.dtype))

@@ -9,19 +9,20 @@ metrics go to `docs/results/NAME`. Weights of the same name are replaced.
     python -m training.publish RUN --name elunet15.imagenet --data DIR \
         --holdout-run RUN2
 
-calibrates the probabilities: the temperature is fitted on the images that RUN2, a run
-of the same recipe with `--holdout`, left out of its training. If RUN itself left images
-out, it is fitted on them.
+With `--holdout-run`, the command calibrates the probabilities: it fits the temperature
+on the images that RUN2, a run of the same recipe with `--holdout`, held out of its
+training. If RUN itself held images out, it fits the temperature on these.
 
     python -m training.publish RUN --name elunet15.imagenet --data DIR --another-seed
 
-adds the metrics of a run that differs only in its seed, so that the card states mean
-and standard deviation; its weights are not kept.
+With `--another-seed`, it adds the metrics of a run that differs only in its seed, so
+that the card states mean and standard deviation; the weights of that run are not kept.
 
     python -m training.publish --name elunet15.imagenet --to-hub OWNER/NAME
 
-uploads published weights with record, card and results to the Hugging Face Hub, as the
-user of HF_TOKEN or `hf auth login`; with RUN and `--data`, it publishes them first.
+With `--to-hub`, it uploads published weights with record, card and results to the
+Hugging Face Hub, as the user of HF_TOKEN or `hf auth login`; given RUN and `--data`, it
+publishes them first.
 """
 
 from __future__ import annotations

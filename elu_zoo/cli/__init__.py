@@ -35,6 +35,7 @@ COMMANDS = {
     "fetch": fetch,
     "doctor": doctor,
 }
+"""The modules of the subcommands by name, in the order of `--help`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         metavar="P",
-        help='answer "none of these" where no class is as probable (from 0 to 1)',
+        help='answer "none of these" if no class has this probability (0 to 1)',
     )
     parser.add_argument(
         "--embeddings",

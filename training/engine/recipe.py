@@ -88,7 +88,7 @@ class Recipe:
             `training.engine.initialization`. The statistics of the preprocessing are
             computed from the same images.
         initial_weights: Path of a weights file to start from, relative to the
-            checkout, with all layers of the model; see `elu_zoo.load_weights`.
+            checkout. It holds the weights of all layers of the model.
         augmentation: Augmentations of `training.data.augmentation`, in order.
         image_sizes: Side of the training images in pixels, by the first epoch that has
             it, such as `{0: 24, 14: 32}`; negative epochs count from the end. A run

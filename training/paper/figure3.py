@@ -103,7 +103,7 @@ def run(
 
 
 def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Draws the figure: a panel for each learning rate.
+    """Draws the figure: one panel per learning rate.
 
     Args:
         rows: Rows of the CSV.
