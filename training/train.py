@@ -36,7 +36,8 @@ from training.commands import (
     positive,
 )
 from training.engine import device  # sets the environment before Keras
-from training.engine.strategy import NAMES, several_workers
+from training.engine.cluster import several_workers
+from training.engine.strategy import NAMES
 
 if TYPE_CHECKING:
     from training.engine.recipe import Recipe

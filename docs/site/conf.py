@@ -114,7 +114,11 @@ LINK = re.compile(r"(?<!!)\[([^][]+)\]\(([^()#:\s]+)\)")
 
 
 def public_names() -> set[str]:
-    """Names that the API reference has to have: documented and without underscore."""
+    """Names that the API reference has to have: documented and without underscore.
+
+    What a package such as `elu_zoo.layers` exports is described there, not in the
+    modules that it consists of.
+    """
     names = set()
     for info in pkgutil.walk_packages(elu_zoo.__path__, "elu_zoo."):
         if "._" in info.name or info.name.startswith(
@@ -122,8 +126,11 @@ def public_names() -> set[str]:
         ):
             continue
         module = importlib.import_module(info.name)
+        package = info.name.rpartition(".")[0]
+        is_root = package == "elu_zoo"
+        exported = () if is_root else getattr(sys.modules[package], "__all__", ())
         names |= {
-            f"{value.__module__}.{name}"
+            f"{package if name in exported else info.name}.{name}"
             for name, value in vars(module).items()
             if not name.startswith("_")
             and (inspect.isfunction(value) or inspect.isclass(value))

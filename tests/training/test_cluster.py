@@ -11,8 +11,9 @@ import pytest
 from launch import command, free_ports
 
 from elu_zoo.errors import UserError
+from training.engine.cluster import find_cluster
 from training.engine.rendezvous import wait_for_all
-from training.engine.strategy import find_cluster, make_placement
+from training.engine.strategy import make_placement
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = {

@@ -20,6 +20,7 @@ BYSTANDERS = (
     "elu_zoo.files",
     "elu_zoo.predictions",
     "training.engine.dependencies",
+    "training.engine.descriptions",
     "training.engine.provenance",
     "training.engine.rendezvous",
     "training.engine.runlog",

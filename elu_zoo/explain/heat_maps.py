@@ -1,8 +1,8 @@
-"""What a network sees: heat maps over images, filters, images that excite a unit."""
+"""Heat maps: which parts of an image are evidence for a class."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,13 +10,7 @@ import numpy.typing as npt
 
 from elu_zoo._inspection import logits_of, pullback, tapped, to_numpy
 from elu_zoo.errors import UserError
-from elu_zoo.feature_extraction import features, stack_layers
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-COLORS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-"""RGB anchors of Matplotlib's inferno, which color-blind readers can follow."""
+from elu_zoo.feature_extraction import stack_layers
 
 GRAY = 127.5
 """Value, from 0 to 255, of pixels that show nothing."""
@@ -292,153 +286,6 @@ def deletion_curve(
         covered = np.where(rank[..., None] < pixels * step / steps, fill, images)
         curve.append(_scores(model, covered.astype(images.dtype), classes))
     return np.stack(curve, axis=1)
-
-
-def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """Draws a heat map over its image.
-
-    Args:
-        image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
-        heat: Array of shape `(height, width)`, values from 0 to 1.
-        opacity: Opacity of the map, from 0 to 1.
-
-    Returns:
-        A uint8 array of shape `(height, width, 3)`: the map over the image in gray.
-
-    Example:
-
-    >>> overlay(np.zeros((1, 1, 3)), np.ones((1, 1)), opacity=1.0)
-    array([[[252, 255, 164]]], dtype=uint8)
-    """
-    anchors = np.linspace(0, 1, len(COLORS))
-    colors = [
-        np.interp(heat, anchors, channel) for channel in zip(*COLORS, strict=True)
-    ]
-    gray = np.asarray(image, "float64").mean(-1, keepdims=True)
-    mixed = opacity * np.stack(colors, -1) + (1 - opacity) * gray
-    return np.rint(np.clip(mixed, 0, 255)).astype("uint8")
-
-
-def picture(
-    image: np.ndarray,
-    heat: np.ndarray,
-    answers: Sequence[tuple[str, float]],
-    title: str = "",
-    side: int = 256,
-) -> "Image.Image":
-    """Draws an image, its heat map and the model's answers side by side.
-
-    Args:
-        image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
-        heat: Array of shape `(height, width)`, values from 0 to 1.
-        answers: Pairs of a class name and its probability.
-        title: Line above the answers.
-        side: Height of the picture in pixels.
-
-    Returns:
-        A PIL image, `3 * side` pixels wide.
-
-    Example:
-
-    >>> picture(np.zeros((8, 8, 3)), np.ones((8, 8)), [("cat", 0.9)], side=64).size
-    (192, 64)
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    page = Image.new("RGB", (3 * side, side), "white")
-    color = np.broadcast_to(np.rint(image).astype("uint8"), (*heat.shape, 3))
-    for left, pixels, how in (
-        (0, color, Image.Resampling.NEAREST),
-        (side, overlay(image, heat), Image.Resampling.BILINEAR),
-    ):
-        page.paste(Image.fromarray(pixels).resize((side, side), how), (left, 0))
-    draw = ImageDraw.Draw(page)
-    line = side // 10
-    font = ImageFont.load_default(size=0.6 * line)
-    texts = [title, *(f"{share:6.1%}  {name}" for name, share in answers)]
-    for number, text in enumerate(texts):
-        place = (2 * side + line // 2, line // 2 + number * line)
-        draw.text(place, text, fill="black", font=font)
-    return page
-
-
-def first_layer_filters(model: keras.Model) -> np.ndarray:
-    """Turns the kernels of the first layer into images.
-
-    Args:
-        model: A model of this package.
-
-    Returns:
-        A float32 array of shape `(units, height, width, channels)`. Each filter is
-        scaled so that weight 0 becomes 0.5, and its largest weight in magnitude 0 or 1.
-        Those of a fully-connected layer are as large as the model's images.
-
-    Raises:
-        UserError: If the model has no Conv2D or Dense layer.
-
-    Example:
-
-    >>> import elu_zoo
-    >>> first_layer_filters(elu_zoo.ELUNet11(width=0.05)).shape
-    (10, 5, 5, 3)
-    """
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            kernels = np.moveaxis(to_numpy(layer.kernel, "float32"), -1, 0)
-            if kernels.ndim == 2:
-                kernels = kernels.reshape(-1, *model.input_shape[1:])
-            largest = np.abs(kernels).max((1, 2, 3), keepdims=True)
-            return 0.5 + kernels / np.where(largest > 0, 2 * largest, 1)
-    raise UserError(
-        f"Expected a model with a Conv2D or Dense layer. Received: {model!r}"
-    )
-
-
-def exciting_images(
-    model: keras.Model,
-    images: np.ndarray,
-    stack: str,
-    count: int = 8,
-    batch_size: int = 250,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the images that excite each unit of a stack most.
-
-    Args:
-        model: A model of this package.
-        images: Array of shape `(n, height, width, channels)`, as the model takes it.
-        stack: Name of the stack, such as `"stack3"`.
-        count: Number of images per unit.
-        batch_size: Images per batch.
-
-    Returns:
-        `(numbers, activations)`, both of shape `(units, count)`, the strongest first:
-        the images' indices, and the unit's largest activation in each image.
-
-    Raises:
-        UserError: If there are fewer images than `count`, or the model has no such
-            stack.
-
-    Example:
-
-    >>> import elu_zoo
-    >>> model = elu_zoo.ELUNet11(width=0.05)
-    >>> numbers, _ = exciting_images(model, np.zeros((9, 32, 32, 3)), "stack1")
-    >>> numbers.shape
-    (10, 8)
-    """
-    if not 0 < count <= len(images):
-        raise UserError(
-            f"Expected count to be from 1 to the number of images, {len(images)}. "
-            f"Received: count={count}"
-        )
-    outputs = features(model, [stack])
-    strongest = []
-    for start in range(0, len(images), batch_size):
-        x = outputs.predict_on_batch(images[start : start + batch_size])[stack]
-        strongest.append(x.reshape(len(x), -1, x.shape[-1]).max(1))
-    activations = np.concatenate(strongest).T.astype("float32")
-    numbers = np.argsort(-activations, axis=1, kind="stable")[:, :count]
-    return numbers, np.take_along_axis(activations, numbers, 1)
 
 
 def _checked(
