@@ -7,7 +7,7 @@ demo: .venv-demo/installed
 
 # Warnings fail it: a link that leads nowhere, a public name without a page.
 site: .venv-docs/installed
-	.venv-docs/bin/python training/demo/site_files.py build/assets/demo
+	.venv-docs/bin/python -m training.demo.site_files build/assets/demo
 	.venv-docs/bin/python -m sphinx --fail-on-warning --keep-going --quiet \
 		-b html -d build/doctrees -c docs/site . build/site
 	@echo build/site/index.html

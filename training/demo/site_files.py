@@ -1,8 +1,9 @@
 """Writes what the demo of the site needs: onnxruntime-web, the networks, sample images.
 
-    python training/demo/site_files.py build/assets/demo
+    python -m training.demo.site_files build/assets/demo
 
-The runtime comes from the npm registry, the networks from the published weights.
+The runtime comes from the npm registry, the networks from the published weights:
+exactly, and in 8 bits where `training.demo.int8` found that this loses nothing.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import tempfile
 
 import elu_zoo
 from elu_zoo.images import MAX_PIXELS, MAX_RATIO
+from elu_zoo.records import Record
+from training.demo import int8
 
 RUNTIME = "onnxruntime-web@1.30.0"
 FILES = (
@@ -36,11 +39,15 @@ def main() -> None:
     samples = sorted(SAMPLES.glob("*.png"))
     for path in samples:
         shutil.copy(path, out)
-    models = [write_model(name, out) for name in elu_zoo.list_weights()]
+    models = [
+        model
+        for record in map(elu_zoo.get_record, elu_zoo.list_weights())
+        for model in write_models(record, out)
+    ]
     index = {
         "max_pixels": MAX_PIXELS,
         "max_ratio": MAX_RATIO,
-        "models": [model for model in models if model],
+        "models": models,
         "samples": [path.name for path in samples],
     }
     # Last, since its presence means that all is there.
@@ -57,36 +64,47 @@ def write_runtime(out: pathlib.Path) -> None:
         archive = pathlib.Path(folder) / name
         with tarfile.open(archive) as package:
             for name in FILES:
-                file = package.extractfile(f"package/dist/{name}")
-                assert file, name
-                (out / name).write_bytes(file.read())
+                package.extract(f"package/dist/{name}", folder, filter="data")
+                shutil.move(f"{folder}/package/dist/{name}", out)
 
 
-def write_model(name: str, out: pathlib.Path) -> dict | None:
-    """Exports published weights; returns what the page knows of them.
+def write_models(record: Record, out: pathlib.Path) -> list[dict]:
+    """Exports published weights; returns what the page knows of the files.
 
     Args:
-        name: Name of the weights.
-        out: Folder for the file.
+        record: Record of the weights.
+        out: Folder for the files.
 
     Returns:
-        A dict; `None` for a network that gives no classes.
+        A dict for each file; none for a network that gives no classes.
     """
-    record = elu_zoo.get_record(name)
     if not record.class_names or not record.preprocessing:
-        return None
-    path = out / f"{record.file.split('.weights')[0]}.onnx"
-    if not path.exists():
-        # bfloat16 has 8 significant bits, float16 11; all weights are in its range.
-        elu_zoo.export(elu_zoo.load(name), path, "onnx", dtype="float16")
-    return {
-        "name": name,
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "channels": record.input_shape[-1],
-        "preprocessing": dataclasses.asdict(record.preprocessing),
-        "classes": list(record.class_names),
-    }
+        return []
+    # bfloat16 has 8 significant bits, float16 11; all weights are in its range.
+    writers = {"float16": write_exact}
+    if int8.loses_nothing(record.file):
+        writers["int8"] = int8.write
+    models = []
+    for dtype, write in writers.items():
+        path = out / f"{record.file.split('.weights')[0]}-{dtype}.onnx"
+        if not path.exists():
+            write(record.name, path)
+        models.append(
+            {
+                "name": f"{record.name}, int8" if dtype == "int8" else record.name,
+                "file": path.name,
+                "bytes": path.stat().st_size,
+                "channels": record.input_shape[-1],
+                "preprocessing": dataclasses.asdict(record.preprocessing),
+                "classes": list(record.class_names),
+            }
+        )
+    return models
+
+
+def write_exact(name: str, path: pathlib.Path) -> None:
+    """Exports published weights in float16."""
+    elu_zoo.export(elu_zoo.load(name), path, "onnx", dtype="float16")
 
 
 if __name__ == "__main__":
