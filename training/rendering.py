@@ -371,5 +371,6 @@ def draw_curves(results: pathlib.Path) -> None:
             runlog.read(path.with_name("log.csv")),
             path,
             settings,
+            facts["input_shape"][0],
             objective_of(settings["model"]).curves,
         )

@@ -396,7 +396,8 @@ class _Run:
 
     def _draw(self) -> None:
         path, quantities = self.out / "curve.svg", self.objective.curves
-        runlog.plot(self.log.rows, path, self.settings, quantities)
+        side = self.image_shape[0]
+        runlog.plot(self.log.rows, path, self.settings, side, quantities)
         runlog.write_events(self.log.rows, self.out)
 
 

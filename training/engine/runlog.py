@@ -110,6 +110,7 @@ def plot(
     rows: Sequence[Row],
     path: str | pathlib.Path,
     settings: Mapping[str, Any],
+    side: int,
     quantities: Sequence[str] = ("loss", "error"),
 ) -> None:
     """Draws the learning curve of a run, with its learning rate and image sizes.
@@ -118,12 +119,13 @@ def plot(
         rows: Rows of a log.
         path: Path of the SVG file.
         settings: Settings of the run, see `training.engine.provenance.settings_of`.
+        side: Side in pixels of the images for evaluation.
         quantities: Quantities of the rows, one panel each.
     """
     from training import figures
 
     panels = len(quantities) + 1
-    title, sizes = _title(settings), _image_sizes(settings, rows[-1]["epoch"])
+    title, sizes = _title(settings, side), _image_sizes(settings, rows[-1]["epoch"])
     with figures.drawing(path, panels, title, columns=1, height=2.6) as axes:
         for axis, quantity in zip(axes, quantities, strict=False):
             _draw(axis, rows, quantity, figures)
@@ -142,9 +144,10 @@ def plot(
             _name_sizes(axes[-1], sizes, epochs[-1])
 
 
-def _title(settings: Mapping[str, Any]) -> str:
-    split = "held-out images" if settings["holdout"] else "test set"
-    return f"{settings['model']} on {settings['dataset']}, evaluated on the {split}"
+def _title(settings: Mapping[str, Any], side: int) -> str:
+    split = "held-out" if settings["holdout"] else "test"
+    what = f"{settings['model']} on {settings['dataset']}"
+    return f"{what}, {split} images of {side}×{side}"
 
 
 def _image_sizes(settings: Mapping[str, Any], last: float) -> dict[int, int]:
