@@ -18,7 +18,7 @@ from PIL import Image
 
 import elu_zoo
 from elu_zoo.errors import UserError
-from training import publish
+from training import finished_runs
 from training.data.memory import MemoryDataset
 from training.engine.run import Run
 
@@ -298,10 +298,10 @@ def kept_run(folder, recipe=RECIPE, **settings):
 def test_held_out_images_have_to_be_of_the_same_recipe(tmp_path, differing):
     run = kept_run(tmp_path / "run")
     good = kept_run(tmp_path / "good", "# A comment.\n" + RECIPE, holdout=9, seed=1)
-    assert publish._same_recipe(run, good) is good
+    assert finished_runs.same_recipe(run, good) is good
     other = kept_run(tmp_path / "other", **{"holdout": 9} | differing)
     with pytest.raises(UserError, match="only in --holdout and --seed"):
-        publish._same_recipe(run, other)
+        finished_runs.same_recipe(run, other)
 
 
 def test_the_temperature_makes_up_for_too_much_confidence(monkeypatch):
@@ -317,13 +317,14 @@ def test_the_temperature_makes_up_for_too_much_confidence(monkeypatch):
         load_data=lambda split, folder: {"holdout": held_out}[split],
         build_model=lambda weights, shape: None,
     )
-    temperature, count = publish._temperature(run, None, "last", "DIR", (32, 32, 3))
+    arguments = (None, "last", "DIR", (32, 32, 3))
+    temperature, count = finished_runs.find_temperature(run, *arguments)
     assert temperature == pytest.approx(2.5, rel=0.05) and count == 5000
     model = elu_zoo.ELUNet11(classes=4, width=0.05)
-    found = publish._metrics(model, held_out, temperature)
+    found = finished_runs.metrics_at(model, held_out, temperature)
     assert (
         found["calibration_error"] < 0.02 < found["uncalibrated"]["calibration_error"]
     )
     assert elu_zoo.get_record(model).temperature == temperature
     run.settings["holdout"] = 0
-    assert publish._temperature(run, None, "last", "DIR", (32, 32, 3)) == (1.0, 0)
+    assert finished_runs.find_temperature(run, *arguments) == (1.0, 0)
