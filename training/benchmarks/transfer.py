@@ -30,7 +30,7 @@ import functools
 import itertools
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from training.benchmarks.measuring import machine, write_csv
 if TYPE_CHECKING:
     import keras
 
+    from elu_zoo._stages import History
     from elu_zoo.datasets import Dataset
 
 # Images and labels.
@@ -158,11 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     keras.config.set_dtype_policy(default_precision())
     facts["precision"] = default_precision()
-    rows = []
-    if arguments.csv.is_file():
-        with arguments.csv.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    rows = [row for row in rows if row["weights"] in files.values()]
+    rows = _kept_rows(arguments.csv, files.values())
     for (trunk, data, images), seed in itertools.product(study, methods):
         part = None
         for name, chosen in methods[seed].items():
@@ -177,13 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if any(key.items() <= row.items() for row in rows):
                 continue
             part = part or choose(trunk, data, images, seed, arguments.data)
-            epochs = measure(
-                trunk,
-                part,
-                chosen,
-                seed,
-                augment=data != "mnist",  # A mirrored digit is none.
-            )
+            augment = data != "mnist"  # A mirrored digit is none.
+            epochs = measure(trunk, part, chosen, seed, augment)
             new = [facts | key | epoch for epoch in epochs]
             rows += new
             write_csv(arguments.csv, rows)
@@ -191,6 +183,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     report(rows)
     if not arguments.candidates:
         plot(rows, arguments.csv.with_suffix(".svg"))
+
+
+def _kept_rows(path: pathlib.Path, files: Collection[str]) -> list[dict[str, Any]]:
+    """The rows that a CSV file has already, of weights that are still published."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["weights"] in files]
 
 
 def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
@@ -304,30 +304,14 @@ def measure(
 
     import elu_zoo
     from elu_zoo.labels import split_by_class
-    from elu_zoo.models import adapt_preprocessing, build_model
 
     pretrained, stages, arguments = chosen
     (images, labels), held_out, names = part
-    record, classes = get_record(trunk), int(labels.max()) + 1
     keras.utils.set_random_seed(seed)
-    changes = {"classes": classes, "input_shape": images.shape[1:]}
-    if pretrained:
-        model = elu_zoo.load(trunk, **changes)
-    else:
-        model = build_model(record.model, record.arguments, **changes)
-        adapt_preprocessing(model, images)
+    model = _starting_model(trunk, images, int(labels.max()) + 1, pretrained)
     train, chosen_by = split_by_class(labels, 0.2, seed)
     validation = images[chosen_by], labels[chosen_by]
-    images, labels = images[train], labels[train]
-    # Small sets are repeated within an epoch, so that all epochs are about as long.
-    times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
-    if not isinstance(stages, tuple):
-        images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
-    per_epoch = -(-len(labels) // BATCH)
-    if not isinstance(stages, tuple):
-        epochs = round(STEPS / per_epoch)
-        first = round(stages * epochs)
-        stages = (first, epochs - first)
+    images, labels, epochs = _schedule(images[train], labels[train], stages)
     curve: list[float] = []
 
     def measure_start(logs: dict[str, Any]) -> None:
@@ -344,7 +328,7 @@ def measure(
         labels,
         validation,
         class_names=names,
-        epochs=stages,
+        epochs=epochs,
         batch_size=BATCH,
         augment=augment,
         seed=seed,
@@ -352,6 +336,46 @@ def measure(
         verbose=0,
         **arguments,
     )
+    return _rows(history, curve, _steps_per_epoch(labels))
+
+
+def _starting_model(
+    trunk: str, images: np.ndarray, classes: int, pretrained: bool
+) -> keras.Model:
+    """The published network with a new output layer, or with random weights."""
+    import elu_zoo
+    from elu_zoo.models import adapt_preprocessing, build_model
+
+    changes = {"classes": classes, "input_shape": images.shape[1:]}
+    if pretrained:
+        return elu_zoo.load(trunk, **changes)
+    record = get_record(trunk)
+    model = build_model(record.model, record.arguments, **changes)
+    adapt_preprocessing(model, images)
+    return model
+
+
+def _steps_per_epoch(labels: np.ndarray) -> int:
+    return -(-len(labels) // BATCH)
+
+
+def _schedule(
+    images: np.ndarray, labels: np.ndarray, stages: Stages
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """The images of an epoch, their labels, and the epochs of both stages."""
+    if isinstance(stages, tuple):
+        return images, labels, stages
+    # Small sets are repeated within an epoch, so that all epochs are about as long.
+    times = max(1, round(STEPS_PER_EPOCH * BATCH / len(labels)))
+    images, labels = np.tile(images, (times, 1, 1, 1)), np.tile(labels, times)
+    epochs = round(STEPS / _steps_per_epoch(labels))
+    first = round(stages * epochs)
+    return images, labels, (first, epochs - first)
+
+
+def _rows(
+    history: History, curve: Sequence[float], per_epoch: int
+) -> list[dict[str, str]]:
     before = {"stage": 0, "kept": not any(history["kept"])} | history.start
     return [
         {
