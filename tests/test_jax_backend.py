@@ -22,9 +22,9 @@ CHOSEN = {
         ],
     ),
     "parts": (
-        "pooling_first or without_top or softmax or numpy or classes or round "
-        "or two_colors or own_rate or rest_of_the_network or against_loops "
-        "or (quadrant and cam)",
+        "pooling_first or without_top or dropout_of_the_paper or numpy or softmax "
+        "or other_classes or round or two_colors or own_rate or rest_of_the_network "
+        "or against_loops or (quadrant and cam)",
         [
             *("test_models.py", "diagnostics", "test_pretrained.py"),
             *("test_weight_files.py", "test_finetuning.py", "test_layerwise_adam.py"),
