@@ -22,17 +22,15 @@ ROOT = pathlib.Path(__file__).parents[2]
 DECODERS = ["simplejpeg", "tensorflow"]
 
 # A tf.data service of one role in a process of its own, until its input ends.
-SERVER = """
+# A process per server would spend most of its time on importing TensorFlow.
+SERVERS = """
 import sys
 import tensorflow as tf
 service = tf.data.experimental.service
-if sys.argv[1] == "dispatcher":
-    server = service.DispatchServer()
-    print(server.target, flush=True)
-else:
-    config = service.WorkerConfig(dispatcher_address=sys.argv[2])
-    server = service.WorkerServer(config)
-    print("ready", flush=True)
+dispatcher = service.DispatchServer()
+config = service.WorkerConfig(dispatcher_address=dispatcher.target.split("://")[1])
+workers = [service.WorkerServer(config) for _ in range(2)]
+print(dispatcher.target, flush=True)
 sys.stdin.read()
 """
 
@@ -457,31 +455,19 @@ def test_batches_that_arrive_early_wait_and_lost_ones_are_an_error():
 @pytest.fixture
 def service():
     """Address of a tf.data service with two workers."""
-    processes = []
-
-    def start(*arguments):
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", SERVER, *arguments],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-        )
-        return processes[-1]
-
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVERS],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
-        target = start("dispatcher").stdout.readline().strip()
-        address = target.split("://")[1]
-        for worker in [start("worker", address) for _ in range(2)]:
-            assert worker.stdout.readline().strip() == "ready"
-        yield target
+        yield process.stdout.readline().strip()
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.communicate()
 
 
 def test_a_service_of_two_workers_gives_the_same_batches(service, dataset):
