@@ -47,10 +47,12 @@ recipe = Recipe(
 """
 
 
-def run_faults(folder, workers, kills, epochs, seed=0, say=print, delay=2.0):
+def run_faults(
+    folder, workers, kills, epochs, seed=0, say=print, delay=2.0, recipe=RECIPE
+):
     """Raises `AssertionError` unless the killed job ends with the same bits."""
     write_cifar100(folder / "data")
-    (folder / "recipe.py").write_text(RECIPE.format(epochs=epochs))
+    (folder / "recipe.py").write_text(recipe.format(epochs=epochs))
 
     def start(name, supervised):
         logs = folder / name

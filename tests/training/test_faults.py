@@ -17,21 +17,29 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def changed(recipe, *changes):
+    for old, new in changes:
+        assert old in recipe
+        recipe = recipe.replace(old, new)
+    return "import keras\n" + recipe
+
+
 def test_a_job_whose_workers_are_killed_ends_with_the_same_bits(tmp_path):
-    run_faults(tmp_path, workers=2, kills=1, epochs=4, delay=0.2)
+    # Muon takes long to compile, six times here.
+    sgd = ("ConvMuon(schedule, ", "keras.optimizers.SGD(schedule, momentum=0.9, ")
+    recipe = changed(RECIPE, sgd)
+    run_faults(tmp_path, workers=2, kills=1, epochs=4, delay=0.2, recipe=recipe)
 
 
 @pytest.mark.slow
 def test_another_number_of_workers_after_a_restart(data_dir, tmp_path):
     # Without dropout, whose masks depend on the number of devices, and with an
     # optimizer that does not blow up rounding errors.
-    recipe = "import keras\n" + RECIPE.format(epochs=1)
-    for old, new in (
+    recipe = changed(
+        RECIPE.format(epochs=1),
         ('"dropout": 0.1', '"dropout": 0'),
         ("ConvMuon(schedule, ", "keras.optimizers.SGD(schedule, "),
-    ):
-        assert old in recipe
-        recipe = recipe.replace(old, new)
+    )
     (tmp_path / "recipe.py").write_text(recipe)
 
     def start(name, workers):
