@@ -22,6 +22,7 @@ from training.data.augmentation import (
     random_flip,
 )
 from training.data.stream import Stream
+from training.engine.descriptions import describe
 
 ALL = {
     "mixup": mixup(1.0, probability=0.8),
@@ -87,6 +88,19 @@ def test_a_keras_layer_gets_seeds_of_its_own_for_each_of_its_calls():
         np.testing.assert_array_equal(after[start : start + 8], np.asarray(expected))
     np.testing.assert_array_equal(targets, np.eye(16))
     assert not np.array_equal(after[:8] == 0, after[8:] == 0)
+
+
+def test_the_description_of_a_keras_layer_has_its_arguments_and_not_what_it_made():
+    def erase(factor):
+        return keras_layer(keras.layers.RandomErasing, factor=factor)
+
+    before = describe([erase((1.0, 1.0))])
+    assert before != describe([erase((0.5, 1.0))]) and "RandomErasing" in str(before)
+    used = erase((1.0, 1.0))
+    augmented(used, made_up(8))
+    assert describe([used]) == before
+    for depth in range(10):
+        describe([used], depth)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])

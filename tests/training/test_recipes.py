@@ -14,6 +14,7 @@ import pytest
 
 import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES, FC
+from training.engine.descriptions import describe
 from training.engine.recipe import dropout_steps, load_recipe, smoke
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -180,6 +181,13 @@ def test_the_docstring_tells_command_cost_and_result(path):
         (size,) = set(sizes_of_epochs(recipe))
         expected = recipe.batch_size * image_flop(recipe, size)
         assert flop == pytest.approx(expected, rel=0.006)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=NAMES)
+def test_its_description_does_not_depend_on_the_process(path):
+    recipes = [load_recipe(path) for _ in range(2)]
+    one, other = (json.dumps(describe(list(r.augmentation))) for r in recipes)
+    assert one == other and " at 0x" not in one
 
 
 @pytest.mark.parametrize(

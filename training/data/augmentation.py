@@ -453,16 +453,7 @@ def keras_layer(
         An augmentation. It raises a `UserError` if a worker's share of the batch is not
         a multiple of `rows`.
     """
-    # Filled once, by the first of the threads that make batches.
-    prepared: list[tuple[Callable[..., Any], int]] = []
-    lock = threading.Lock()
-
-    def prepare(shape: tuple[int, ...]) -> tuple[Callable[..., Any], int]:
-        with lock:
-            if not prepared:
-                made = layer(dtype="float32", **arguments)
-                prepared.append(_stateless(made, shape))
-        return prepared[0]
+    prepare = _Prepared(layer, arguments)
 
     def draw(
         rng: np.random.Generator, count: int, context: Context
@@ -484,6 +475,28 @@ def keras_layer(
         return images, labels
 
     return Augmentation(draw, apply, on_host=True)
+
+
+class _Prepared:
+    """A layer that is made once, by the first of the threads that make batches.
+
+    What it has made is private, so that it is no part of a recipe's description.
+    """
+
+    def __init__(
+        self, layer: Callable[..., keras.Layer], arguments: Mapping[str, Any]
+    ) -> None:
+        self.layer, self.arguments = layer, arguments
+        self._made: tuple[Callable[..., Any], int] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, shape: tuple[int, ...]) -> tuple[Callable[..., Any], int]:
+        """The compiled function and the number of its seeds, see `_stateless`."""
+        with self._lock:
+            if self._made is None:
+                made = self.layer(dtype="float32", **self.arguments)
+                self._made = _stateless(made, shape)
+            return self._made
 
 
 def _stateless(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # Depth to which `describe` looks into objects within objects.
-DEPTH = 8
+DEPTH = 10
 
 
 def describe(value: Any, depth: int = DEPTH) -> Any:
@@ -47,14 +47,16 @@ def describe(value: Any, depth: int = DEPTH) -> Any:
         return {str(key): inner(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [inner(item) for item in value]
-    if isinstance(value, functools.partial):
-        values = {"args": value.args, **value.keywords}
-        return {"function": _name(value.func), **inner(values)}
-    if inspect.isfunction(value):
-        return {"function": _name(value), **inner(_values_of_function(value))}
     if inspect.isclass(value) or inspect.isbuiltin(value):
         return _name(value)
-    return {"class": _name(type(value)), **inner(_values_of_object(value))}
+    if isinstance(value, functools.partial):
+        described = {"function": _name(value.func)}
+        values = {"args": value.args, **value.keywords}
+    elif inspect.isfunction(value):
+        described, values = {"function": _name(value)}, _values_of_function(value)
+    else:
+        described, values = {"class": _name(type(value))}, _values_of_object(value)
+    return described | (inner(values) if depth > 1 else {})
 
 
 def _name(value: Any) -> str:
