@@ -1,4 +1,4 @@
-"""The demo of the site in a real browser: run by `pytest -m slow` after `make site`.
+"""The site in a real browser: run by `pytest -m slow` after `make site`.
 
 Needs Playwright's Python package, Chromium, and npm, which has axe-core.
 """
@@ -23,15 +23,11 @@ from training.benchmarks.exported_files import loaded
 ROOT = pathlib.Path(__file__).parents[1]
 SITE = ROOT / "build/site"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-PAGES = [
-    "index.html",
-    "docs/notebooks/finetuning.html",
-    "docs/site/api/explain.html",
-    "docs/site/demo.html",
-    "docs/site/gallery.html",
-    "docs/site/results.html",
-    "pretrained/cards/elunet11.cifar100.html",
-]
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if path.name != "README.html" or path.parent != SITE  # The same as index.html.
+)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not SITE.is_dir(), reason="`make site` was not run"),
@@ -199,6 +195,26 @@ def test_the_keyboard_alone_suffices(page):
     page.wait_for_selector("#map", state="hidden")
 
 
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_picture_is_dropped_or_pasted(page, event):
+    page.evaluate(
+        """async (event) => {
+            const {src} = document.querySelector('#samples img[alt$=rocket]');
+            const blob = await (await fetch(src)).blob();
+            const data = new DataTransfer();
+            data.items.add(new File([blob], 'mine.png', {type: 'image/png'}));
+            const happened = event === 'drop'
+                ? new DragEvent('drop', {dataTransfer: data, cancelable: true})
+                : new ClipboardEvent('paste', {clipboardData: data});
+            document.dispatchEvent(happened);
+        }""",
+        event,
+    )
+    page.wait_for_selector("#answers li")
+    assert "rocket" in page.inner_text("#answers li:first-child")
+    assert page.get_attribute("#picture", "alt") == "mine.png"
+
+
 def test_the_camera(page):
     page.click("#open")
     page.wait_for_function("document.querySelector('#video').videoWidth > 0")
@@ -220,6 +236,12 @@ def test_axe_finds_no_violation(browser, address, axe, name, width, scheme):
         page.wait_for_selector("#answers li")
         page.click("#explain")
         page.wait_for_selector("#map:visible")
+    # Nothing is wider than a phone, and every picture is there.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    broken = (
+        "[...document.images].filter(i => !i.hidden && i.complete && !i.naturalWidth)"
+    )
+    assert not page.evaluate(f"{broken}.map(i => i.src)")
     page.evaluate(axe)
     found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
     page.close()
@@ -237,3 +259,26 @@ def test_a_file_that_is_no_picture_gets_a_message(page, tmp_path):
     )
     assert "no.jpg" in page.inner_text("#status")
     assert page.locator("#answers li").count() == 0
+
+
+def test_results_are_sorted_by_a_column(page, address):
+    page.goto(address.replace("demo", "results"))
+    heading = page.locator(".sortable th button", has_text="parameters")
+    column = 1 + page.locator(".sortable th button").all_inner_texts().index(
+        heading.inner_text()
+    )
+    for direction in (1, -1):
+        heading.click()
+        cells = page.locator(f".sortable td:nth-child({column})").all_inner_texts()
+        values = [float(text) for text in cells]
+        assert len(values) > 2 and values == sorted(values)[::direction]
+
+
+def test_the_search_needs_no_server(browser):
+    page = browser.new_page()
+    page.goto(f"{(SITE / 'search.html').as_uri()}?q=occlusion")
+    page.wait_for_selector("#search-results li a")
+    links = page.locator("#search-results li a")
+    targets = [links.nth(i).get_attribute("href") for i in range(links.count())]
+    assert any("explaining.html" in target for target in targets)
+    page.close()
