@@ -248,6 +248,12 @@ def predict_on_ray(
 
     Raises:
         UserError: If Ray Data is not installed.
+
+    Example:
+
+    >>> predict = Predictor("elunet11.cifar100")
+    >>> for rows in predict_on_ray(["a.jpg", "b.jpg"], predict):  # doctest: +SKIP
+    ...     print(rows["path"], rows["classes"][:, 0])
     """
     try:
         import ray.data

@@ -189,6 +189,18 @@ def load(
     Raises:
         UserError: If there is no such data set or split.
         FileNotFoundError: If the files do not exist.
+
+    Example:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (folder / "train" / name).mkdir(parents=True)
+    ...     Image.new("RGB", (8, 8)).save(folder / "train" / name / "1.jpg")
+    >>> data = load("image_folder", "train", folder)
+    >>> len(data), data.class_names
+    (2, ('cat', 'dog'))
     """
     catalogue = CATALOGUE if catalogue is None else catalogue
     if name not in catalogue:
@@ -280,7 +292,7 @@ def _tiny_imagenet(data_dir: pathlib.Path, split: str) -> Dataset:
 def tiny_imagenet_files(
     data_dir: pathlib.Path, split: str
 ) -> tuple[list[pathlib.Path], np.ndarray, tuple[str, ...]]:
-    """Lists the files of Tiny ImageNet.
+    r"""Lists the files of Tiny ImageNet.
 
     Args:
         data_dir: Folder that holds `tiny-imagenet-200/`.
@@ -291,6 +303,19 @@ def tiny_imagenet_files(
 
     Raises:
         FileNotFoundError: If the files do not exist.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp()) / "tiny-imagenet-200"
+    >>> (folder / "val").mkdir(parents=True)
+    >>> _ = (folder / "wnids.txt").write_text("n01443537")
+    >>> _ = (folder / "words.txt").write_text("n01443537\tgoldfish, Carassius")
+    >>> row = "val_0.JPEG\tn01443537\t0\t32\t44\t62"
+    >>> _ = (folder / "val/val_annotations.txt").write_text(row)
+    >>> files, labels, names = tiny_imagenet_files(folder.parent, "test")
+    >>> files[0].name, labels.tolist(), names
+    ('val_0.JPEG', [0], ('goldfish',))
     """
     folder = _folder(data_dir, "tiny-imagenet-200", "wnids.txt")
     if not (folder / "wnids.txt").is_file():
@@ -336,6 +361,15 @@ def read_images(
     Raises:
         ImageError: If a file is not an image.
         UserError: If the size of an image differs from that of the first.
+
+    Example:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "1.png"
+    >>> Image.new("RGB", (8, 4)).save(file)
+    >>> read_images([file, file]).shape
+    (2, 4, 8, 3)
     """
     images = np.empty((len(files), *np.shape(read(files[0]))), "uint8")
 
@@ -369,6 +403,15 @@ def read_tiny(file: pathlib.Path) -> Any:
 
     Raises:
         ImageError: If the file is not an image.
+
+    Example:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "1.jpg"
+    >>> Image.new("RGB", (8, 4)).save(file)
+    >>> np.asarray(read_tiny(file)).shape
+    (4, 8, 3)
     """
     try:
         import simplejpeg

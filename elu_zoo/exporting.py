@@ -40,6 +40,12 @@ class Exported(NamedTuple):
         path: The file, or the folder of a SavedModel.
         difference: Largest absolute difference of the probabilities on eight images:
             of `elu_zoo.reference.reference_images`, or the first of `calibration`.
+
+    Example:
+
+    >>> exported = Exported(pathlib.Path("served/1"), difference=1e-7)
+    >>> exported.path.name
+    '1'
     """
 
     path: pathlib.Path

@@ -54,6 +54,10 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: If no file can be created in it.
+
+    Example:
+
+    >>> check_writable(tempfile.gettempdir())
     """
     with tempfile.TemporaryFile(dir=folder):
         pass

@@ -157,6 +157,18 @@ def open_image_folder(
     Raises:
         UserError: If there are no images, if a folder is not in `class_names`, or if
             there are fewer than two classes and no `class_names`.
+
+    Example:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (folder / name).mkdir()
+    ...     Image.new("RGB", (40, 50)).save(folder / name / "1.png")
+    >>> images, labels, class_names = open_image_folder(folder)
+    >>> images[:2].shape, labels.tolist(), class_names
+    ((2, 32, 32, 3), [0, 1], ['cat', 'dog'])
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -202,6 +214,13 @@ class Batches(keras.utils.PyDataset):
 
     Raises:
         UserError: If images are to be augmented without a seed.
+
+    Example:
+
+    >>> images, labels = np.zeros((5, 8, 8, 3), "uint8"), np.arange(5)
+    >>> batches = Batches(images, labels, batch_size=2)
+    >>> [batches[i][1].tolist() for i in range(len(batches))]
+    [[0, 1], [2, 3], [4]]
     """
 
     def __init__(

@@ -55,6 +55,18 @@ def load_image_folder(
         UserError: If the name of a folder is not in `class_names` or not one line of
             text, if there are no images, or if there are fewer than two classes and no
             `class_names`.
+
+    Example:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (folder / name).mkdir()
+    ...     Image.new("RGB", (40, 50)).save(folder / name / "1.png")
+    >>> images, labels, class_names = load_image_folder(folder)
+    >>> images.shape, labels.tolist(), class_names
+    ((2, 32, 32, 3), [0, 1], ['cat', 'dog'])
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -100,6 +112,15 @@ def class_folders(
 
     Raises:
         UserError: If a name is not in `class_names`, or not one line of text.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> (folder / "cat").mkdir()
+    >>> (folder / "cat/1.png").touch()
+    >>> [(path.name, [f.name for f in files]) for path, files in class_folders(folder)]
+    [('cat', ['1.png'])]
     """
     classes: list[tuple[pathlib.Path, list[pathlib.Path]]] = []
     others: list[pathlib.Path] = []
@@ -150,6 +171,13 @@ def warn_left_out(what: str, paths: Sequence[pathlib.Path]) -> None:
     Args:
         what: What the paths are, such as `"Folders without an image"`.
         paths: The paths.
+
+    Example:
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warn_left_out("Folders without an image", [pathlib.Path("empty")])
+    >>> "1 left out" in str(caught[0].message)
+    True
     """
     if paths:
         warnings.warn(

@@ -210,6 +210,15 @@ def load_image(source: Any, channels: int = 3, **preprocessing: Any) -> np.ndarr
 
     Raises:
         ImageError: If it cannot be read.
+
+    Example:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (40, 60)).save(file, "PNG")
+    >>> load_image(file, resize=32, crop=28).shape
+    (28, 28, 3)
     """
     return resize(read_image(source, channels), **preprocessing)
 
@@ -244,6 +253,15 @@ def is_upright(file: bytes) -> bool:
 
     Raises:
         ImageError: If the bytes are not an accepted image.
+
+    Example:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (4, 2)).save(file, "JPEG")
+    >>> is_upright(file.getvalue())
+    True
     """
     from PIL import Image
 
@@ -301,6 +319,12 @@ def image_side(model: Any, resize: int | None = None) -> int:
     Raises:
         UserError: If the model does not take square images of that side, or takes any
             size and neither `resize` nor its record names one.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> image_side(elu_zoo.MNISTClassifier())
+    28
     """
     height, width = model.input_shape[1:3]
     record = record_of(model)
@@ -328,6 +352,13 @@ def preprocessing_of(model: Any, resize: int | None = None) -> dict[str, Any]:
 
     Raises:
         UserError: As in `image_side`.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> how = preprocessing_of(elu_zoo.MNISTClassifier())
+    >>> how["resize"], how["crop"]
+    (28, 28)
     """
     side, record = image_side(model, resize), record_of(model)
     if record and record.preprocessing and not resize:

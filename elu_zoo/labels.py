@@ -33,6 +33,12 @@ def class_names_for(
 
     Raises:
         UserError: If the names are not one per output, or not all different.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> class_names_for(elu_zoo.MNISTClassifier(classes=2), ["even", "odd"])
+    ['even', 'odd']
     """
     classes = model.output_shape[-1]
     if class_names is None:
@@ -69,6 +75,13 @@ def checked_data(
 
     Raises:
         UserError: If they do not fit each other or the model.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model, images = elu_zoo.MNISTClassifier(classes=2), np.zeros((3, 28, 28, 1))
+    >>> checked_data(model, images, ["odd", "odd", "even"], ["even", "odd"])[1]
+    array([1, 1, 0])
     """
     images = images if hasattr(images, "shape") else np.asarray(images)
     labels, classes = np.asarray(labels), model.output_shape[-1]
@@ -156,6 +169,11 @@ def class_weights(
 
     Raises:
         UserError: If a key is not a class, or a factor is negative.
+
+    Example:
+
+    >>> class_weights({"dog": 3.0}, np.array([0, 1]), ["cat", "dog"], classes=2)
+    {0: 1.0, 1: 3.0}
     """
     if class_weight is None:
         return None

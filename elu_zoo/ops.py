@@ -32,6 +32,13 @@ def forward_only() -> Iterator[None]:
 
     A SavedModel would keep them as functions of its own, and a process without this
     package would warn about each when it loads the file.
+
+    Example:
+
+    >>> with forward_only():
+    ...     y = elu(keras.ops.convert_to_tensor([-1.0, 2.0]))
+    >>> y.shape[0]
+    2
     """
     token = _differentiable.set(False)
     try:
@@ -131,7 +138,13 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="elu_zoo")
 class EluOperation(keras.Operation):
-    """The node that `elu` adds to a functional model."""
+    """The node that `elu` adds to a functional model.
+
+    Example:
+
+    >>> EluOperation(alpha=1.0)(keras.KerasTensor((None, 8))).shape
+    (None, 8)
+    """
 
     def __init__(self, alpha: float, name: str | None = None) -> None:
         super().__init__(name=name)

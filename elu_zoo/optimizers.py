@@ -97,6 +97,13 @@ def stack_factors(model: keras.Model, decay: float) -> dict[str, float]:
 
     Raises:
         UserError: If the model has no stacks, or `decay` is out of range.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> factors = stack_factors(elu_zoo.ELUNet11(width=0.05), decay=0.5)
+    >>> factors["^stack6_"], factors["^stack5_"]
+    (0.5, 0.25)
     """
     if not 0 < decay <= 1:
         raise UserError(f"Expected decay in (0, 1]. Received: decay={decay!r}")

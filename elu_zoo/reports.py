@@ -73,6 +73,15 @@ def write_report(
     Raises:
         UserError: If the shapes do not fit each other.
         OSError: If the folder cannot be written to.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder, images = tempfile.mkdtemp(), np.zeros((3, 8, 8, 3))
+    >>> answers = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    >>> report = write_report(folder, answers, np.array([0, 1, 1]), ["a", "b"], images)
+    >>> round(report["error"], 3), sorted(os.listdir(folder))[0]
+    (0.333, 'classes.csv')
     """
     folder = pathlib.Path(folder)
     metrics = measure(probabilities, labels, class_names)
@@ -120,6 +129,14 @@ def measure_held_out(
     Raises:
         UserError: If the shapes do not fit each other.
         OSError: If the folder cannot be written to.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> model, images = elu_zoo.MNISTClassifier(classes=2), np.zeros((4, 28, 28, 1))
+    >>> metrics = measure_held_out(None, model, images, np.zeros(4, int), ["a", "b"])
+    >>> metrics["n"]
+    4
     """
     probabilities = model.predict(Batches(images, labels, 64), verbose=0)
     if gives_logits(model):
@@ -197,6 +214,16 @@ def draw_learning_curve(
     Args:
         history: As `elu_zoo.finetune` returns it.
         path: Path of the PNG file to write.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/curve.png"
+    >>> history = {"loss": [2, 1], "accuracy": [0.4, 0.6]}
+    >>> history |= {"stage": [1, 2], "kept": [False, True]}
+    >>> draw_learning_curve(history, path)
+    >>> os.path.getsize(path) > 0
+    True
     """
     epochs = np.arange(1, len(history["loss"]) + 1)
     with _figure(path, 1, 2, figsize=(8, 3.2)) as axes:
@@ -245,6 +272,14 @@ def draw_confusion_matrix(
         matrix: Counts of shape `(classes, classes)`, true class by predicted class.
         class_names: One name per class.
         path: Path of the PNG file to write.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = f"{tempfile.mkdtemp()}/matrix.png"
+    >>> draw_confusion_matrix(np.array([[9, 1], [0, 5]]), ["cat", "dog"], path)
+    >>> os.path.getsize(path) > 0
+    True
     """
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(3.5 + 0.22 * len(matrix), 11)
@@ -283,6 +318,15 @@ def draw_errors(
         images: Array of shape `(n, height, width, channels)`, or `ImageFiles`, values
             from 0 to 255.
         path: Path of the PNG file to write.
+
+    Example:
+
+    >>> import tempfile
+    >>> path, images = f"{tempfile.mkdtemp()}/errors.png", np.zeros((2, 8, 8, 3))
+    >>> answers, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0])
+    >>> draw_errors(np.array([1]), answers, labels, ["cat", "dog"], images, path)
+    >>> os.path.getsize(path) > 0
+    True
     """
     columns = min(6, max(len(errors), 1))
     rows = max(1, -(-len(errors) // columns))
@@ -332,6 +376,14 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -
     Args:
         path: Path of the file.
         rows: Dicts with the same keys. Without any, the file has no columns.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> write_csv(path, [{"name": "cat", "count": 2}])
+    >>> path.read_text().splitlines()
+    ['name,count', 'cat,2']
     """
     rows = list(rows)
     with (

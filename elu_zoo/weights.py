@@ -156,6 +156,11 @@ def manifest() -> dict[str, Any]:
     Raises:
         OSError: If the file does not exist.
         UserError: If the file is not a manifest.
+
+    Example:
+
+    >>> "elunet11.cifar100" in manifest()["weights"]
+    True
     """
     override = os.environ.get("ELU_ZOO_MANIFEST")
     places = [pathlib.Path(override)] if override else _manifests()
@@ -182,6 +187,11 @@ def folders() -> list[pathlib.Path]:
 
     Returns:
         One or two paths.
+
+    Example:
+
+    >>> all(folder.name == "pretrained" for folder in folders())
+    True
     """
     checkout = _PACKAGE.parent
     # A different package installed next to this one may have a folder of this name.

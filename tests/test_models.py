@@ -320,5 +320,5 @@ def test_public_functions_are_documented():
     for name in elu_zoo.__all__:
         doc = getattr(elu_zoo, name).__doc__
         assert doc and "{arguments}" not in doc, name
-        without = ("layers", "load_image_folder", "ops")  # Modules, and a folder's.
+        without = ("layers", "ops")  # Modules.
         assert "Example:" in doc and ">>>" in doc or name in without, name

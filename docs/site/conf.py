@@ -113,13 +113,13 @@ docs/changelog
 LINK = re.compile(r"(?<!!)\[([^][]+)\]\(([^()#:\s]+)\)")
 
 
-def public_names() -> set[str]:
-    """Names that the API reference has to have: documented and without underscore.
+def public_names() -> dict[str, str]:
+    """Docstrings of the names without underscore, which the API reference has to have.
 
     What a package such as `elu_zoo.layers` exports is described there, not in the
     modules that it consists of.
     """
-    names = set()
+    names = {}
     for info in pkgutil.walk_packages(elu_zoo.__path__, "elu_zoo."):
         if "._" in info.name or info.name.startswith(
             ("elu_zoo.cli", "elu_zoo.serving")
@@ -130,7 +130,7 @@ def public_names() -> set[str]:
         is_root = package == "elu_zoo"
         exported = () if is_root else getattr(sys.modules[package], "__all__", ())
         names |= {
-            f"{package if name in exported else info.name}.{name}"
+            f"{package if name in exported else info.name}.{name}": value.__doc__ or ""
             for name, value in vars(module).items()
             if not name.startswith("_")
             and (inspect.isfunction(value) or inspect.isclass(value))
@@ -224,10 +224,13 @@ def skip_fields(
 
 
 def check_names(app: Sphinx, env: BuildEnvironment) -> None:
-    """A public name that no page describes fails the build."""
-    described = set(env.domaindata["py"]["objects"])
-    for name in sorted(public_names() - described):
-        logging.getLogger(__name__).warning("%s is on no page of docs/site/api", name)
+    """A public name that no page describes, or without an example, fails the build."""
+    described, logger = env.domaindata["py"]["objects"], logging.getLogger(__name__)
+    for name, text in public_names().items():
+        if name not in described:
+            logger.warning("%s is on no page of docs/site/api", name)
+        if ">>>" not in text:
+            logger.warning("%s has no example in its docstring", name)
 
 
 def resolve_exported(

@@ -39,6 +39,14 @@ class UnitNaturalGradient:
             a gradient.
         mean_input: E_q[a] = b / c, the units' mean incoming activations weighted by
             their squared errors, of the kernel's shape: what the correction removes.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    >>> x, y = np.eye(4), np.array([0, 1, 2, 0])
+    >>> result = unit_natural_gradient(model, model.layers[-1], x, y)
+    >>> type(result).__name__, result.gradient.shape, result.angle.shape
+    ('UnitNaturalGradient', (4, 3), (3,))
     """
 
     gradient: np.ndarray

@@ -234,6 +234,10 @@ def check_method(method: str) -> None:
 
     Raises:
         UserError: If there is no such method.
+
+    Example:
+
+    >>> check_method("occlusion")
     """
     if method not in METHODS:
         raise UserError(
