@@ -10,8 +10,9 @@ import pytest
 from environment import on_backend
 
 TESTS = pathlib.Path(__file__).parent
-# Enough to call every layer and optimizer, and to build every model; each row is a
-# process. JAX compiles for long, so the tests that train are few.
+# Enough to call every layer and optimizer; test_reference.py builds and calls every
+# published network. Each row is a process. JAX compiles for long, so the tests that
+# train are few.
 CHOSEN = {
     "ops": ("", ["test_ops.py"]),
     "whole files": (
@@ -22,9 +23,9 @@ CHOSEN = {
         ],
     ),
     "parts": (
-        "pooling_first or without_top or dropout_of_the_paper or numpy or softmax "
-        "or other_classes or round or two_colors or own_rate or rest_of_the_network "
-        "or against_loops or (quadrant and cam)",
+        "pooling_first or without_top or numpy or softmax or other_classes or round "
+        "or two_colors or own_rate or rest_of_the_network or against_loops "
+        "or (quadrant and cam)",
         [
             *("test_models.py", "diagnostics", "test_pretrained.py"),
             *("test_weight_files.py", "test_finetuning.py", "test_layerwise_adam.py"),
