@@ -18,6 +18,7 @@ from PIL import Image
 
 import elu_zoo
 from elu_zoo import explain, predictions
+from elu_zoo.explain import heat_maps
 from training.benchmarks.exported_files import loaded
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -159,7 +160,7 @@ def test_probabilities_and_maps_are_those_of_keras(page, pictures, name, monkeyp
         outputs = predictions.probabilities(model.predict(images, verbose=0), model)
         return np.log(outputs)[:, classes[0]]
 
-    monkeypatch.setattr(explain, "_scores", logarithms)
+    monkeypatch.setattr(heat_maps, "_scores", logarithms)
     expected = explain.occlusion(model, x, [int(got.argmax())])
     np.testing.assert_allclose(heat.reshape(1, side, side), expected, atol=0.02)
 

@@ -73,6 +73,8 @@ def drawing(
             layout="constrained",
             squeeze=False,
         )
+        for unused in axes.flat[panels:]:
+            unused.remove()
         try:
             yield list(axes.flat)[:panels]
             if title:

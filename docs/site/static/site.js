@@ -38,6 +38,17 @@ for (const [name, label] of [["sidebar", "Pages"], ["toc", "On this page"]]) {
   const drawer = document.querySelector(`.${name}-drawer`);
   if (drawer) drawer.ariaLabel = label;
 }
+for (const heading of document.querySelectorAll("thead th")) {
+  if (heading.textContent.trim()) continue;
+  const cell = document.createElement("td");
+  cell.className = heading.className;
+  heading.replaceWith(cell);
+}
+if (!document.querySelector("h1")) {
+  const heading = document.createElement("h1");
+  heading.textContent = document.title.split(" - ")[0];
+  document.querySelector("article").prepend(heading);
+}
 for (const code of document.querySelectorAll("pre, .table-wrapper")) {
   code.tabIndex = 0;
 }
