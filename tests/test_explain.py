@@ -59,6 +59,22 @@ def test_grad_cam_is_the_class_activation_map_before_a_global_average():
         assert error <= 0.02 * np.abs(map_ * weights).sum(-1).max()
 
 
+@pytest.mark.parametrize("stack", [None, "maps"])
+def test_grad_cam_of_any_model_is_its_class_activation_map(stack):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Conv2D(5, 3, padding="same", activation="elu", name="maps"),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(4, "softmax"),
+    ]
+    model, x = keras.Sequential([keras.Input((8, 8, 3)), *layers]), images()
+    maps = array(layers[0](x))
+    for i, heat in enumerate(explain.grad_cam(model, x, [1, 3], stack)):
+        kernel = array(layers[-1].kernel)[:, [1, 3][i]]
+        expected = np.maximum(maps[i] @ kernel / 64, 0)
+        np.testing.assert_allclose(heat, expected, rtol=1e-3, atol=1e-3)
+
+
 def derivative(function, maps, unit, step=0.02):
     change = np.zeros_like(maps)
     change[..., unit] = step
@@ -206,6 +222,7 @@ def test_filters_of_a_fully_connected_layer_are_images():
     ("call", "message"),
     [
         (lambda m, x: explain.heat_map(m, x, method="lime"), "'lime'"),
+        (lambda m, x: explain.grad_cam(m, x, stack="stack9"), "stack='stack9'"),
         (lambda m, x: explain.occlusion(m, x[0]), r"shape \(32, 32, 3\)"),
         (lambda m, x: explain.occlusion(m, x, [4, 0]), "numbers from 0 to 3"),
         (lambda m, x: explain.occlusion(m, x, [0]), "2 class numbers"),

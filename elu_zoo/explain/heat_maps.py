@@ -1,7 +1,8 @@
 """Heat maps: which parts of an image are evidence for a class."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -33,11 +34,13 @@ def grad_cam(
     small that `occlusion` locates objects more reliably.
 
     Args:
-        model: A model of this package, with an output layer.
+        model: Any Keras image model with feature maps, whose last layer has an
+            activation or gives logits.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         classes: One class number per image; default the most probable one.
-        stack: Name of the stack, such as `"stack3"`. Default: the deepest one whose map
-            is at least 4×4, or, if there is none, the one with the largest map.
+        stack: Name of the stack, such as `"stack3"`, or of a layer if the model is not
+            of this package. Default: the deepest one whose map is at least 4×4, or, if
+            there is none, the one with the largest map.
 
     Returns:
         A float32 array of shape `(n, height, width)`, values of 0 or more.
@@ -53,7 +56,12 @@ def grad_cam(
     (2, 32, 32)
     """
     images, classes = _checked(model, images, classes)
-    layer = stack_layers(model)[stack or _deepest_map(model, images)][-1]
+    places = _places(model)
+    if stack is not None and stack not in places:
+        raise UserError(
+            f"Expected stack to be one of {list(places)}. Received: stack={stack!r}"
+        )
+    layer = places[stack or _deepest_map(model, places, images)]
     seen: dict[str, Any] = {}
 
     def logits(shift: Any) -> Any:
@@ -197,7 +205,7 @@ def heat_map(
     """Maps the evidence for a class in an image, by one of this module's methods.
 
     Args:
-        model: A model of this package.
+        model: Any Keras image model that the method can take.
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         classes: One class number per image; default the most probable one.
         method: One of `METHODS`.
@@ -338,21 +346,29 @@ def _gradient(logits: Callable[[Any], Any], x: Any, classes: np.ndarray) -> np.n
     return to_numpy(back(keras.ops.convert_to_tensor(own, z.dtype)))
 
 
-def _deepest_map(model: keras.Model, images: np.ndarray) -> str:
-    """The name of the stack whose output `grad_cam` takes by default."""
-    stacks = stack_layers(model)
+def _places(model: keras.Model) -> dict[str, keras.Layer]:
+    """The last layer of each stack; if the model has no stacks, each layer."""
+    with contextlib.suppress(UserError):
+        return {stack: layers[-1] for stack, layers in stack_layers(model).items()}
+    return {layer.name: layer for layer in model.layers}
+
+
+def _deepest_map(
+    model: keras.Model, places: Mapping[str, keras.Layer], images: np.ndarray
+) -> str:
+    """The name of the place whose output `grad_cam` takes by default."""
     sides = {
-        stack: min(shape[1:3])
-        for stack in stacks
-        if len(shape := _output_shape(model, stacks[stack][-1], images)) == 4
+        name: min(shape[1:3])
+        for name, layer in places.items()
+        if len(shape := _output_shape(model, layer, images)) == 4
     }
     if not sides:
         raise UserError(
             f"Expected a model with feature maps. Received: {model!r}. Use a different "
             "method than Grad-CAM."
         )
-    large = [stack for stack, side in sides.items() if side >= MIN_SIDE]
-    return large[-1] if large else max(sides, key=lambda stack: sides[stack])
+    large = [name for name, side in sides.items() if side >= MIN_SIDE]
+    return large[-1] if large else max(sides, key=lambda name: sides[name])
 
 
 def _output_shape(
