@@ -14,7 +14,9 @@ import pkgutil
 import re
 import shutil
 import sys
+import typing
 
+import numpy.typing
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
 from sphinx.application import Sphinx
@@ -25,6 +27,10 @@ from sphinx.util.nodes import make_refnode
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+# Else the reference spells out the union of private classes that it stands for.
+numpy.typing.ArrayLike = typing.NewType("ArrayLike", object)
+numpy.typing.ArrayLike.__module__ = "numpy.typing"
 
 import elu_zoo  # noqa: E402
 from elu_zoo.cli import make_parser  # noqa: E402
@@ -57,6 +63,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autosummary_generate = False
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 add_module_names = False
 default_role = "code_or_name"
 
