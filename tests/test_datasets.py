@@ -145,5 +145,5 @@ def test_real_tiny_imagenet():
 
 
 def test_a_model_with_two_classes_of_one_name_has_no_numbers():
-    with pytest.raises(UserError, match="2 names, 1 of them different"):
+    with pytest.raises(UserError, match="2 names, 1 of them distinct"):
         datasets.class_numbers(["a"], ["a", "a"])

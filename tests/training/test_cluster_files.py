@@ -69,7 +69,10 @@ def test_the_supervisor_passes_signals_on(number):
         "time.sleep(60)"
     )
     process = subprocess.Popen(
-        ["bash", SUPERVISE, sys.executable, "-c", code], stdout=subprocess.PIPE
+        ["bash", SUPERVISE, sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        # Background jobs of a shell ignore SIGINT, and so would bash.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)

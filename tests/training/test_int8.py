@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.demo import int8
+from training.demo import eight_bits
 
 onnx = pytest.importorskip("onnx")
 
@@ -44,7 +44,7 @@ def test_each_output_channel_is_rounded_by_its_own_scale(tmp_path):
     bias = rng.normal(size=50).astype("float32")
     model = network(kernel, matrix, bias)
     plain = len(model.SerializeToString())
-    int8.round_weights(model.graph)
+    eight_bits.round_weights(model.graph)
     onnx.save(model, tmp_path / "small.onnx")
     assert (tmp_path / "small.onnx").stat().st_size < 0.4 * plain
 
@@ -63,8 +63,8 @@ def test_each_output_channel_is_rounded_by_its_own_scale(tmp_path):
 
 def test_only_measured_weights_lose_nothing(tmp_path, monkeypatch):
     path = tmp_path / "int8.csv"
-    monkeypatch.setattr(int8, "rows", lambda read=int8.rows: read(path))
-    assert not int8.loses_nothing("a.weights.h5")
+    monkeypatch.setattr(eight_bits, "rows", lambda read=eight_bits.rows: read(path))
+    assert not eight_bits.loses_nothing("a.weights.h5")
     path.write_text("weights,above_published\na.weights.h5,0.1\nb.weights.h5,0.2\n")
     names = ("a.weights.h5", "b.weights.h5", "c.weights.h5")
-    assert [int8.loses_nothing(name) for name in names] == [True, False, False]
+    assert [eight_bits.loses_nothing(name) for name in names] == [True, False, False]

@@ -11,16 +11,14 @@ the Keras model's the error is. Files in int8 that need calibration are calibrat
 import argparse
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from training.benchmarks.exports import load_model, loaded, write_files
+from training.benchmarks.exports import error, load_model, loaded, write_files
 from training.benchmarks.measuring import machine, write_csv
 
 CALIBRATION_IMAGES = 512
-BATCH = 100
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,15 +63,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     if arguments.csv:
         write_csv(arguments.csv, rows)
-
-
-def error(
-    run: Callable[[np.ndarray], Any], images: np.ndarray, labels: np.ndarray
-) -> float:
-    """Returns the percentage of images that a function classifies wrongly."""
-    batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-    answers = [np.asarray(run(x.astype("float32"))).argmax(1) for x in batches]
-    return 100 * float(np.mean(np.concatenate(answers) != labels))
 
 
 def size(path: pathlib.Path) -> int:

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+# Images per call.
+BATCH = 100
+
 # Exported files by format and precision.
 Paths = Mapping[tuple[str, str], pathlib.Path]
 
@@ -87,3 +90,12 @@ def loaded(
 
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
     return lambda images: signature(image=tf.constant(images))["probabilities"].numpy()
+
+
+def error(
+    run: Callable[[np.ndarray], Any], images: np.ndarray, labels: np.ndarray
+) -> float:
+    """Returns the percentage of images that a function classifies wrongly."""
+    batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    answers = [np.asarray(run(x.astype("float32"))).argmax(1) for x in batches]
+    return 100 * float(np.mean(np.concatenate(answers) != labels))

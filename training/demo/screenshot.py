@@ -12,8 +12,6 @@ import pathlib
 import shutil
 import threading
 
-from playwright.sync_api import sync_playwright
-
 ROOT = pathlib.Path(__file__).parents[2]
 OUT = ROOT / "docs/results/demo.png"
 SAMPLE = "motorcycle"
@@ -21,6 +19,8 @@ SAMPLE = "motorcycle"
 
 def main() -> None:
     """Runs the command."""
+    from playwright.sync_api import sync_playwright
+
     handler = functools.partial(
         http.server.SimpleHTTPRequestHandler, directory=str(ROOT / "build/site")
     )
