@@ -39,6 +39,7 @@ pytestmark = pytest.mark.skipif(
         ("elu_op", [], "elu_to_relu", 2),
         ("input_pipeline", ["--images", "8"], "run_to_better", 4),
         ("step_overhead", STEP, "whole_seconds", 1),
+        ("step_profile", STEP, "step_milliseconds", 11),
         ("exported_files", ["--width", "0.03"], "ratio", 6),
         ("networks", ["--cases", "0"], "elu_to_it", 2),
         ("startup", [], "to_import_keras", 2),

@@ -28,6 +28,8 @@ FILES = (
     "exported_files",
     "exported_errors",
     "startup",
+    "step_profile",
+    "step_overhead",
 )
 VERSIONS = ("tensorflow", "pytorch", "onnxruntime", "openvino", "ai-edge-litert")
 
@@ -238,6 +240,34 @@ def networks() -> Iterator[str]:
     )
 
 
+def profile() -> Iterator[str]:
+    """Yields the table of where a training step's time goes."""
+    shares: dict[str, dict[str, str]] = {}
+    for row in rows_of("step_profile"):
+        case = f"{row['recipe']}, {row['image_size']} px"
+        share = f"{100 * float(row['share']):.1f} %"
+        shares.setdefault(row["kind"], {})[case] = share
+    cases = list(next(iter(shares.values()), {}))
+    rows = [[kind, *by_case.values()] for kind, by_case in shares.items()]
+    return table(["", *cases], rows)
+
+
+def overhead() -> Iterator[str]:
+    """Yields the table of the share of a training step that is not arithmetic."""
+    header = ["recipe", "image size", "batch", "not arithmetic"]
+    names = ("recipe", "image_size", "batch_size")
+    return table(
+        header,
+        [
+            [
+                *(row[name] for name in names),
+                f"{100 * float(row['not_arithmetic']):.1f} %",
+            ]
+            for row in rows_of("step_overhead")
+        ],
+    )
+
+
 def memory() -> Iterator[str]:
     """Yields the table of the memory of training steps and inference."""
     return table(
@@ -278,6 +308,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "one thread": functools.partial(files, "1"),
     "two threads": functools.partial(files, "2"),
     "networks": networks,
+    "profile": profile,
+    "overhead": overhead,
     "memory": memory,
     "start": start,
     "machine": machine,
