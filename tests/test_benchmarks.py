@@ -33,12 +33,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def called(function, *arguments):
+    return function(*arguments)
+
+
 @pytest.mark.parametrize(
     "name, arguments, ratio, count",
     [
         ("elu_op", [], "elu_to_relu", 2),
         ("input_pipeline", ["--images", "8"], "run_to_better", 4),
         ("step_overhead", STEP, "whole_seconds", 1),
+        ("scaling", ["--width", "0.03"], "images_per_second", 3),
         ("step_profile", STEP, "step_milliseconds", 11),
         ("exported_files", ["--width", "0.03"], "ratio", 6),
         ("networks", ["--cases", "0"], "elu_to_it", 2),
@@ -52,11 +57,15 @@ def test_a_short_run(name, arguments, ratio, count, tmp_path, monkeypatch, capsy
         "SHAPES": [(2, 4, 4, 8)],
         "CASES": networks.CASES if name == "networks" else CASES,
         "THREADS": [1],
+        "NETWORKS": {"ELUNet11": [{"size": 16, "batch": n} for n in (2, 4)]},
+        "PROCESSES": [1],
         "VARIANTS": dict.fromkeys(("elu", "relu"), [sys.executable, "-c", WORKER]),
         "PROGRAMS": {name: "pass" for name in list(startup.PROGRAMS)[:2]},
     }
     monkeypatch.setattr(exports, "FILES", files)
     monkeypatch.setattr(startup, "in_a_process", lambda *_: None)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setattr("training.benchmarks.scaling.in_a_process", called)
     for constant, value in small.items():
         monkeypatch.setattr(benchmark, constant, value, raising=False)
     file = tmp_path / "rows.csv"

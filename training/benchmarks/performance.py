@@ -30,6 +30,7 @@ FILES = (
     "startup",
     "step_profile",
     "step_overhead",
+    "scaling",
 )
 VERSIONS = ("tensorflow", "pytorch", "onnxruntime", "openvino", "ai-edge-litert")
 
@@ -268,6 +269,17 @@ def overhead() -> Iterator[str]:
     )
 
 
+def scaling() -> Iterator[str]:
+    """Yields the table of inference over sizes, threads and processes."""
+    header = ["network", "image size", "batch", "threads", "processes", "images/s"]
+    names = (
+        *("model", "image_size", "batch_size", "threads", "processes"),
+        *("images_per_second", "to_prediction"),
+    )
+    rows = [[row[name] for name in names] for row in rows_of("scaling")]
+    return table([*header, "time to the predicted one"], rows)
+
+
 def memory() -> Iterator[str]:
     """Yields the table of the memory of training steps and inference."""
     return table(
@@ -310,6 +322,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "networks": networks,
     "profile": profile,
     "overhead": overhead,
+    "scaling": scaling,
     "memory": memory,
     "start": start,
     "machine": machine,

@@ -84,10 +84,10 @@ def measure(run: Callable[[], Any], count: int) -> Iterator[dict[str, Any]]:
     start = time.perf_counter()
     events = profiled(run, count)
     passed = (time.perf_counter() - start) / count
-    milliseconds: collections.Counter[str] = collections.Counter()
+    milliseconds: dict[str, float] = collections.defaultdict(float)
     for name, duration in events:
         milliseconds[kind_of(name)] += duration / count
-    total = milliseconds.total()
+    total = sum(milliseconds.values())
     for kind in KINDS:
         yield {
             "kind": kind,
