@@ -1,6 +1,7 @@
 """Builds the paper's networks from the tables of `architectures.py`."""
 
 import dataclasses
+import functools
 import logging
 import numbers
 import os
@@ -42,6 +43,11 @@ ACTIVATIONS: dict[str, Callable[..., keras.Layer]] = {
     "relu": keras.layers.ReLU,
     "leaky_relu": lambda **kwargs: keras.layers.LeakyReLU(0.1, **kwargs),
     "shifted_relu": ShiftedReLU,
+    # Units that the paper does not have, for comparison.
+    **{
+        name: functools.partial(keras.layers.Activation, name)
+        for name in ("gelu", "mish", "selu", "silu")
+    },
 }
 
 # Arguments that must be those that the weights were made with.
@@ -391,8 +397,8 @@ def _stack(
         if batch_normalization:
             x = keras.layers.BatchNormalization(name=f"{name}_norm{number}")(x)
         if number == len(layers) and pool and x.shape[1:3] != (1, 1):
-            # Increasing activations commute with the maximum: pooling first gives the
-            # same output and needs only a quarter of the activations.
+            # Increasing activations, all that the paper has, commute with the maximum:
+            # pooling first gives the same output with a quarter of the activations.
             x = keras.layers.MaxPooling2D(
                 2, padding="same", data_format=NHWC, name=f"{name}_pool"
             )(x)

@@ -62,8 +62,9 @@ def ELUNet11(
             With a file, it must be the number of classes in the file.
         classifier_activation: Activation of the output layer; `None` for logits.
         name: Name of the model.
-        activation: `"elu"` (default), `"relu"`, `"leaky_relu"` (slope 0.1) or
-            `"shifted_relu"`.
+        activation: `"elu"` (default), one of the units that the paper compares it with,
+            `"relu"`, `"leaky_relu"` (slope 0.1) and `"shifted_relu"`, or one of later
+            units, `"gelu"`, `"mish"`, `"selu"` and `"silu"`.
         batch_normalization: Whether to batch-normalize each hidden layer before its
             activation. The default is no: the networks are meant to be trained without.
         dropout: `None` for no dropout, one rate for all hidden stacks, or a sequence

@@ -131,6 +131,25 @@ def test_pooling_first_gives_what_the_papers_order_gives(activation, reference):
     )
 
 
+@pytest.mark.parametrize(
+    "activation, reference",
+    [
+        ("gelu", lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+        ("mish", lambda x: x * math.tanh(math.log1p(math.exp(x)))),
+        (
+            "selu",
+            lambda x: 1.0507009873 * (x if x > 0 else 1.6732632423 * math.expm1(x)),
+        ),
+        ("silu", lambda x: x / (1 + math.exp(-x))),
+    ],
+)
+def test_later_units_follow_their_formulas(activation, reference):
+    layer = small("ELUNet11", activation=activation).get_layer("stack2_activation1")
+    x = np.linspace(-4, 4, 33, dtype="float32")
+    expected = [reference(float(value)) for value in x]
+    np.testing.assert_allclose(np.asarray(layer(x)), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_loss_starts_near_log_classes_without_normalization(name):
     size = 64 if name == "ELUNet15" else 32

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from environment import on_backend
+from made_up import write_cifar100
 
 from training.paper.__main__ import FIGURES, main
 
@@ -128,6 +129,39 @@ def test_angles_are_drawn_by_epoch_and_by_layer(tmp_path):
     main(["angles", "--draw", "--out", str(tmp_path)])
     text = (tmp_path / "angles.svg").read_text()
     assert text.count(">ELU<") == 1 and "dashed: batch normalization" in text
+
+
+def test_recipes_as_parts_of_an_experiment(tmp_path):
+    write_cifar100(tmp_path / "data", train=40, test=10)
+    options = ["--quick", "--seeds", "1", "--variant", "gelu"]
+    for name in ("data", "runs", "out"):
+        options += [f"--{name}", str(tmp_path / name)]
+    main(["activations", *options])
+    with (tmp_path / "out/activations_quick.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["variant"] for row in rows} == {"gelu"}
+    assert float(rows[-1]["train_loss"]) > 0 and 0 <= float(rows[-1]["error"]) <= 1
+    assert ">GELU<" in (tmp_path / "out/activations_quick.svg").read_text()
+
+
+def test_units_are_compared_by_seed(tmp_path):
+    pytest.importorskip("scipy", reason="needs SciPy")
+    fields = ["variant", "seed", "step", "epoch", "train_loss", "error"]
+    rows = [
+        (variant, seed, 10 * epoch, epoch, 1 / epoch, error + 0.01 * seed / epoch)
+        for variant, error in (("elu", 0.2), ("relu with batch normalization", 0.3))
+        for seed in range(6)
+        for epoch in (1, 2)
+    ]
+    with (tmp_path / "figure4.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([fields, *rows])
+    main(["figure4", "--draw", "--out", str(tmp_path)])
+    text = (tmp_path / "figure4.svg").read_text()
+    assert text.count(">ELU<") == 1 and "dashed: batch normalization" in text
+    with (tmp_path / "figure4_tests.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    # Six pairs with the same sign: p = 2 / 2**6.
+    assert (row["pairs"], row["difference"], row["p"]) == ("6", "0.1", "0.03125")
 
 
 @pytest.mark.slow

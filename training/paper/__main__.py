@@ -20,7 +20,14 @@ from training.paper.experiment import Experiment
 
 # The experiments, and the backend that each needs, if any. It has to be chosen before
 # Keras is imported.
-FIGURES = {"figure2": "jax", "figure3": "jax", "angles": None}
+FIGURES = {
+    "figure2": "jax",
+    "figure3": "jax",
+    "figure4": None,
+    "figure6": None,
+    "angles": None,
+    "activations": None,
+}
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
 
 

@@ -1,0 +1,35 @@
+"""Beyond the paper: ELU and the units of today, under the recipe of the zoo.
+
+The 11-layer network on CIFAR-100 with each unit, by the recipe of the published
+weights, shortened. SELU and ELU start from LeCun's initialization, the others from
+He's; Muon, which orthogonalizes each update, makes the scale matter less than SGD does.
+As everywhere in the zoo, pooling comes before the unit, which for units that are not
+increasing (GELU, SiLU, Mish) is not the same as pooling after it.
+"""
+
+from training.paper.runs import Variant, compare
+from training.paper.units import UNITS, Unit
+
+TODAY = (
+    *(UNITS[name] for name in ("elu", "leaky_relu", "relu")),
+    Unit("gelu", "GELU", "#CC79A7", "D"),
+    Unit("silu", "SiLU", "#56B4E9", "P"),
+    Unit("mish", "Mish", "#8C6D31", "X"),
+    Unit("selu", "SELU", "#7F7F7F", "*"),
+)
+LECUN = ("elu", "selu")
+
+VARIANTS = {
+    unit.activation: Variant(
+        unit,
+        {"activation": unit.activation}
+        | ({} if unit.activation in LECUN else {"kernel_initializer": "he_normal"}),
+    )
+    for unit in TODAY
+}
+
+experiment = compare(
+    *("activations", "elunet11_cifar100", VARIANTS),
+    epochs=6,
+    image_sizes={0: 16, 4: 24, 5: 32},
+)

@@ -1,0 +1,143 @@
+"""Experiments whose runs are recipes of `training/recipes`, shortened."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from training.benchmarks.measuring import ROOT, in_a_process
+from training.figures import drawing
+from training.paper import plots
+from training.paper.experiment import Experiment
+from training.paper.units import Unit
+
+HELD_OUT = 5000
+"""Training images to measure the error on. The test set is for published weights."""
+
+NORMALIZED = " with batch normalization"
+
+
+class Variant(NamedTuple):
+    """One of the networks that an experiment compares.
+
+    Attributes:
+        unit: Its unit, for label and color.
+        arguments: Arguments of the model function that replace the recipe's.
+        style: Style of its curves.
+    """
+
+    unit: Unit
+    arguments: Mapping[str, Any]
+    style: str = "-"
+
+
+def compare(
+    name: str, recipe: str, variants: Mapping[str, Variant], **changes: Any
+) -> Experiment:
+    """Makes an experiment that trains variants of a recipe's network.
+
+    All variants with the same seed see the same batches.
+
+    Args:
+        name: Name of the experiment.
+        recipe: Name of a file of `training/recipes`, without its ending.
+        variants: The variants by name.
+        **changes: Fields of the recipe to replace.
+
+    Returns:
+        The experiment. Its rows have `seed`, `step`, `epoch`, `train_loss` and, where
+        it was measured, `error` on `HELD_OUT` training images.
+    """
+
+    def run(
+        data_dir: pathlib.Path,
+        folder: pathlib.Path,
+        variant: str,
+        seeds: list[int],
+        quick: bool,
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for seed in seeds:
+            out = folder / f"{variant.replace(' ', '_')}-{seed}{'-quick' * quick}"
+            settings = {**changes, "seed": seed, "holdout": HELD_OUT}
+            arguments = dict(variants[variant].arguments)
+            rows += in_a_process(
+                train_recipe, recipe, data_dir, out, settings, arguments, quick
+            )
+        return rows
+
+    return Experiment(
+        name, tuple(variants), run, functools.partial(draw_curves, variants)
+    )
+
+
+def train_recipe(
+    name: str,
+    data_dir: pathlib.Path,
+    out: pathlib.Path,
+    settings: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    quick: bool = False,
+) -> list[dict[str, Any]]:
+    """Trains a recipe, or resumes its run.
+
+    Args:
+        name: Name of a file of `training/recipes`, without its ending.
+        data_dir: Folder of the data sets.
+        out: Folder of the run.
+        settings: Fields of the recipe to replace, with `seed`.
+        arguments: Arguments of the model function to replace.
+        quick: Whether to train a narrow network on a few images of one size.
+
+    Returns:
+        The rows that `compare` describes.
+    """
+    import dataclasses
+
+    from training.engine import device  # Sets the environment before Keras is loaded.
+
+    del device
+    from training.engine import runlog
+    from training.engine.loop import train
+    from training.engine.recipe import load_recipe, smoke
+
+    path = ROOT / "training/recipes" / f"{name}.py"
+    recipe = load_recipe(path, **settings)
+    arguments = {**recipe.model_arguments, **arguments}
+    recipe = dataclasses.replace(recipe, model_arguments=arguments)
+    if quick:
+        first = dict(list(recipe.image_sizes.items())[:1])
+        recipe = smoke(dataclasses.replace(recipe, image_sizes=first))
+    train(path, recipe, data_dir, out, progress=False)
+    return [
+        {
+            "seed": recipe.seed,
+            "step": row["step"],
+            "epoch": row["epoch"],
+            "train_loss": row["train_loss"],
+            "error": row["eval_error"],
+        }
+        for row in runlog.read(out / "log.csv")
+    ]
+
+
+def draw_curves(
+    variants: Mapping[str, Variant], rows: list[dict[str, Any]], path: pathlib.Path
+) -> None:
+    """Draws the training loss by step and the held-out error by epoch.
+
+    Args:
+        variants: The variants by name.
+        rows: Rows of the CSV.
+        path: SVG file to write.
+    """
+    with drawing(path, 2) as (loss, error):
+        for name, (unit, _, style) in variants.items():
+            plots.band(loss, rows, name, unit, "step", "train_loss", style)
+            plots.band(error, rows, name, unit, "epoch", "error", style)
+        loss.set_xlabel("step")
+        loss.set_ylabel("training loss")
+        error.set_xlabel("epoch")
+        error.set_ylabel("error on held-out images")
+        dashed = any(variant.style != "-" for variant in variants.values())
+        loss.legend(title="dashed: batch normalization" if dashed else None)
