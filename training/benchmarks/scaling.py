@@ -16,13 +16,13 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from training.benchmarks import networks
 from training.benchmarks.measuring import in_a_process, machine, timings, write_csv
+from training.benchmarks.workers import ARGUMENTS, examples
 
 BATCHES = (1, 4, 16, 64, 256, 1024)
 SIZES = (32, 64, 96, 128, 160, 224)
@@ -87,10 +87,26 @@ def measure(rounds: int, width: float | None = None) -> Iterator[dict[str, Any]]
 
 
 def complete(name: str, case: Mapping[str, Any], width: float | None) -> dict[str, Any]:
-    """Adds to a case what `networks.compute` needs."""
-    settings = networks.ARGUMENTS.get(name, {}) | ({"width": width} if width else {})
-    case = {"kind": "predict", "model": name, "dtype": "float32"} | dict(case)
-    return case | {"arguments": settings}
+    """Adds the network to a case."""
+    settings = ARGUMENTS.get(name, {}) | ({"width": width} if width else {})
+    return {"model": name, "arguments": settings, **case}
+
+
+def network(case: Mapping[str, Any]) -> tuple[Any, Callable[[], Any]]:
+    """Builds the network of a case.
+
+    Args:
+        case: The case.
+
+    Returns:
+        The model, and a function that answers a batch.
+    """
+    from elu_zoo.models import build_model
+
+    images, _ = examples(case)
+    shape = images.shape[1:]
+    model = build_model(case["model"], case["arguments"], input_shape=shape)
+    return model, lambda: model.predict_on_batch(images)
 
 
 def row(
@@ -135,14 +151,14 @@ def timed(
     Returns:
         For each case, the multiply-adds and the median seconds of a batch.
     """
-    import elu_zoo
+    from training.engine import device  # Sets the environment before Keras is loaded.
+
+    del device
     from training.engine.cost import multiply_adds
 
     work, calls = [], {}
     for number, case in enumerate(cases):
-        calls[number] = networks.compute("elu", case)
-        shape = (case["size"], case["size"], 3)
-        model = getattr(elu_zoo, case["model"])(input_shape=shape, **case["arguments"])
+        model, calls[number] = network(case)
         work.append(case["batch"] * multiply_adds(model))
     seconds = timings(calls, rounds, time.perf_counter)
     return work, [statistics.median(values) for values in seconds.values()]
@@ -202,7 +218,10 @@ def _share(barrier: Any) -> None:
 
 
 def _answer(case: Mapping[str, Any], rounds: int) -> list[float]:
-    compute = networks.compute("elu", case)
+    from training.engine import device  # Sets the environment before Keras is loaded.
+
+    del device
+    _, compute = network(case)
     compute()
     seconds = []
     for _ in range(rounds):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from training.benchmarks.measuring import machine, write_csv
-from training.benchmarks.step_overhead import steps
+from training.benchmarks.recipe_steps import steps
 
 # Recipe, side of the data set's images, sizes to train at.
 CASES = [
