@@ -4,14 +4,19 @@ r"""ELUNet15 at a quarter of its width on Tiny ImageNet: more epochs at 48 pixel
         --out RUN
 
 `elunet15_tiny_imagenet.py` ends with two epochs at 48 pixels, and its network is used
-at 56. This recipe starts from the published weights of that run and trains them at 48
-pixels for one more triangle of the learning rate, with everything else unchanged. The
-peak is low, since the epochs are few: with 0.006, at 40 pixels, the loss of the
-training batches rose from 2.36 to 2.85 within the first epoch, after which the run was
-stopped: docs/results/elunet15.tiny_imagenet/peak_0.006.csv.
+at 56. This recipe starts from the weights of that run, which were published before, and
+trains them at 48 pixels for one more triangle of the learning rate, with everything
+else unchanged. `git show 0cad308:FILE > FILE`, with the file that `initial_weights`
+names, brings them back. The peak is low, since the epochs are few: with 0.006, at 40
+pixels, the loss of the training batches rose from 2.36 to 2.85 within the first epoch,
+after which the run was stopped:
+docs/results/elunet15.tiny_imagenet/initial/peak_0.006.csv.
 
 Cost: 2.88 GFLOP per image and training step at 48 pixels, 1.15 PFLOP in total, without
-Muon and the 3.26 PFLOP of the initial weights. Result: not run to its end yet.
+Muon and the 3.26 PFLOP of the initial weights; 74 minutes on two cores of an AMD EPYC
+with AVX-512 BF16, beside other work. Result: 56.4 % top-1 accuracy on the 10,000 val
+images at 56 pixels, where the initial weights have 54.3 %; 52.8 instead of 47.4 % on
+the images as they are, at 64 pixels.
 """
 
 from training.data.augmentation import random_flip
