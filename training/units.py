@@ -83,13 +83,15 @@ def draw(model: keras.Model, images: np.ndarray, count: int) -> str:
     from training.figures import MODES
 
     filters = 255 * first_layer_filters(model)
-    filters = filters[np.linspace(0, len(filters) - 1, FILTERS).astype(int)]
-    parts = [_text(0, 0, f"{FILTERS} filters of the first layer")]
-    for start in range(0, FILTERS, COLUMNS):
-        parts += _row(
-            filters[start:][:COLUMNS], 0, LINE + TILE * start // COLUMNS, TILE
-        )
-    top = LINE + TILE * FILTERS // COLUMNS + GAP
+    some = min(FILTERS, len(filters))
+    which = f"{some} of {len(filters)}" if some < len(filters) else str(some)
+    parts = [_text(0, 0, f"{which} filters of the first layer")]
+    filters = filters[np.linspace(0, len(filters) - 1, some).astype(int)]
+    top = LINE
+    for start in range(0, some, COLUMNS):
+        parts += _row(filters[start:][:COLUMNS], 0, top, TILE)
+        top += TILE
+    top += GAP
     cell = WIDTH // CELLS
     for i, stack in enumerate(stack_layers(model)):
         numbers, _ = exciting_images(model, images, stack, count)
