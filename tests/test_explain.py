@@ -203,7 +203,7 @@ def test_the_drawing_of_units():
     model = elu_zoo.ELUNet11(width=0.05)
     drawing = ElementTree.fromstring(draw(model, images(6, 32), count=2))
     drawn = [i.get("href") for i in drawing.iter("{http://www.w3.org/2000/svg}image")]
-    assert len(drawn) == 64 + 6 * 2
+    assert len(drawn) == 10 + 6 * 2  # Ten filters, two images of each of six stacks.
     first = Image.open(io.BytesIO(base64.b64decode(drawn[0].split(",")[1])))
     filters = np.rint(255 * explain.first_layer_filters(model)).astype("uint8")
     np.testing.assert_array_equal(np.asarray(first), filters[0])

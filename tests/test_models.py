@@ -308,7 +308,7 @@ def test_batch_normalization_has_no_bias_beside_it():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"activation": "gelu"}, "activation='gelu'"),
+        ({"activation": "tanh"}, "activation='tanh'"),
         ({"pooling": "sum"}, "pooling='sum'"),
         ({"preprocessing": "caffe"}, "preprocessing='caffe'"),
         ({"classes": 0}, "classes=0"),
