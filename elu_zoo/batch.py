@@ -291,7 +291,7 @@ def _start_ray() -> None:
     """Starts Ray, or connects to its cluster, without its messages of progress."""
     import ray
 
-    from elu_zoo.cli.common import held_stderr
+    from elu_zoo._stderr import held_stderr
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for handler in logging.getLogger("ray.data").handlers:
@@ -379,10 +379,11 @@ def _batches_at_once() -> int:
 def _load(
     source: str, resize: int | None
 ) -> tuple[keras.Model, list[str], dict[str, Any]]:
-    from elu_zoo.cli.common import load_model
+    from elu_zoo.models import load
+    from elu_zoo.records import class_names_of
 
-    model, class_names = load_model(source)
-    return model, class_names, preprocessing_of(model, resize)
+    model = load(source)
+    return model, list(class_names_of(model)), preprocessing_of(model, resize)
 
 
 def _vectors(model: keras.Model, stack: str) -> keras.Model:

@@ -32,7 +32,7 @@ def test_success_is_silent_and_no_encoding_ends_it(zoo, tmp_path):
 @pytest.mark.parametrize("code, shown", [("pass", b""), ("1 / 0", b"of the library")])
 def test_what_libraries_say_is_shown_if_they_fail(code, shown):
     program = (
-        "import os\nfrom elu_zoo.cli.common import held_stderr\n"
+        "import os\nfrom elu_zoo._stderr import held_stderr\n"
         f"with held_stderr():\n os.write(2, b'of the library')\n {code}"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True)
