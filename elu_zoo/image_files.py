@@ -171,10 +171,6 @@ def open_image_folder(
     ((2, 32, 32, 3), [0, 1], ['cat', 'dog'])
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise UserError(
-            f"Expected a folder of class folders. Received: {printable(folder)}"
-        )
     found = class_folders(folder, class_names)
     paths = [file for _, files in found for file in files]
     names = [path.name for path, files in found for _ in files]

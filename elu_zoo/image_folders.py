@@ -69,10 +69,6 @@ def load_image_folder(
     ((2, 32, 32, 3), [0, 1], ['cat', 'dog'])
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise UserError(
-            f"Expected a folder of class folders. Received: {printable(folder)}"
-        )
     classes = class_folders(folder, class_names)
     images, good = _load_files(
         [file for _, files in classes for file in files], size, channels
@@ -111,7 +107,8 @@ def class_folders(
         A list of `(path, files)`, sorted by name.
 
     Raises:
-        UserError: If a name is not in `class_names`, or not one line of text.
+        UserError: If there is no such folder, or a name is not in `class_names` or not
+            one line of text.
 
     Example:
 
@@ -122,6 +119,10 @@ def class_folders(
     >>> [(path.name, [f.name for f in files]) for path, files in class_folders(folder)]
     [('cat', ['1.png'])]
     """
+    if not folder.is_dir():
+        raise UserError(
+            f"Expected a folder of class folders. Received: {printable(folder)}"
+        )
     classes: list[tuple[pathlib.Path, list[pathlib.Path]]] = []
     others: list[pathlib.Path] = []
     for path in _entries(folder):

@@ -78,6 +78,11 @@ def test_brightness_and_contrast_follow_the_formulas(images):
     np.testing.assert_allclose(result, expected, atol=1)
 
 
+def test_images_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="32 or 64 pixels.*Received: 28"):
+        corrupted(np.zeros((1, 28, 28, 3), "uint8"), "contrast", 1)
+
+
 def test_blurs_follow_the_definition(images):
     ndimage = pytest.importorskip("scipy.ndimage", reason="needs SciPy")
     image = images[0] / 255
@@ -92,6 +97,7 @@ def test_blurs_follow_the_definition(images):
         trim = (len(large) - side) // 2
         total += large[trim : trim + side, trim : trim + side]
     result = corrupted(images[:1], "zoom_blur", 5)[0]
+    # OpenCV interpolates at multiples of 1/32 pixel, of neighbors that differ by 140.
     np.testing.assert_allclose(result, total / (len(factors) + 1) * 255, atol=3)
     radius, sigma = level("defocus_blur", images, 5)
     y, x = np.mgrid[-8:9, -8:9]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.demo import eight_bits
+from training.demo import quantized
 
 onnx = pytest.importorskip("onnx")
 
@@ -44,7 +44,7 @@ def test_each_output_channel_is_rounded_by_its_own_scale(tmp_path):
     bias = rng.normal(size=50).astype("float32")
     model = network(kernel, matrix, bias)
     plain = len(model.SerializeToString())
-    eight_bits.round_weights(model.graph)
+    quantized.round_weights(model.graph)
     onnx.save(model, tmp_path / "small.onnx")
     assert (tmp_path / "small.onnx").stat().st_size < 0.4 * plain
 
@@ -63,8 +63,8 @@ def test_each_output_channel_is_rounded_by_its_own_scale(tmp_path):
 
 def test_only_measured_weights_lose_nothing(tmp_path, monkeypatch):
     path = tmp_path / "int8.csv"
-    monkeypatch.setattr(eight_bits, "rows", lambda read=eight_bits.rows: read(path))
-    assert not eight_bits.loses_nothing("a.weights.h5")
+    monkeypatch.setattr(quantized, "rows", lambda read=quantized.rows: read(path))
+    assert not quantized.loses_nothing("a.weights.h5")
     path.write_text("weights,above_published\na.weights.h5,0.1\nb.weights.h5,0.2\n")
     names = ("a.weights.h5", "b.weights.h5", "c.weights.h5")
-    assert [eight_bits.loses_nothing(name) for name in names] == [True, False, False]
+    assert [quantized.loses_nothing(name) for name in names] == [True, False, False]

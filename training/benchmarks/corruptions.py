@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from elu_zoo.errors import UserError
 from training.benchmarks.measuring import ROOT, machine, write_csv
 from training.commands import parse, parser, positive
 
@@ -171,6 +172,9 @@ def corrupted(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     Returns:
         An array of the same shape and dtype.
 
+    Raises:
+        UserError: If the images have a different size.
+
     Example:
 
     >>> gray = np.full((1, 32, 32, 3), 100, "uint8")
@@ -178,7 +182,12 @@ def corrupted(images: np.ndarray, name: str, severity: int) -> np.ndarray:
     [125, 125, 125]
     """
     corrupt, levels = CORRUPTIONS[name]
-    level = levels[images.shape[1]][severity - 1]
+    if (side := images.shape[1]) not in levels:
+        raise UserError(
+            f"Expected images of {' or '.join(map(str, levels))} pixels, for which the "
+            f"corruptions are defined. Received: {side} pixels"
+        )
+    level = levels[side][severity - 1]
     changed = corrupt(images / 255, level, np.random.default_rng(severity))
     # Cut off, as in the published sets.
     return (np.clip(changed, 0, 1) * 255).astype("uint8")

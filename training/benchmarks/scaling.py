@@ -36,6 +36,7 @@ NETWORKS: dict[str, list[dict[str, Any]]] = {
 }
 # What each of several processes answers.
 SHARED = {"size": 32, "batch": 64}
+BATCHES_PER_ROUND = 8
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -192,7 +193,7 @@ def side_by_side(case: Mapping[str, Any], processes: int, rounds: int) -> float:
     Args:
         case: The case of each process.
         processes: Number of processes.
-        rounds: Number of rounds; each process answers eight batches in one.
+        rounds: Number of rounds; each process answers `BATCHES_PER_ROUND` in one.
 
     Returns:
         The median seconds until each process has answered one batch.
@@ -205,10 +206,9 @@ def side_by_side(case: Mapping[str, Any], processes: int, rounds: int) -> float:
         futures = [pool.submit(_answer, case, rounds) for _ in range(processes)]
         spans = [future.result() for future in futures]
     ends = [max(ends) for ends in zip(*spans, strict=True)]
-    return statistics.median(ends) / _BATCHES_PER_ROUND
+    return statistics.median(ends) / BATCHES_PER_ROUND
 
 
-_BATCHES_PER_ROUND = 8
 _barrier: Any = None
 
 
@@ -227,7 +227,7 @@ def _answer(case: Mapping[str, Any], rounds: int) -> list[float]:
     for _ in range(rounds):
         _barrier.wait(timeout=600)
         start = time.perf_counter()
-        for _ in range(_BATCHES_PER_ROUND):
+        for _ in range(BATCHES_PER_ROUND):
             compute()
         seconds.append(time.perf_counter() - start)
     return seconds

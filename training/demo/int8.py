@@ -1,4 +1,4 @@
-"""Measures the errors of the demo's networks with weights of 8 bits.
+"""Measures the errors of the demo's networks with int8 weights.
 
     python -m training.demo.int8 --data DIR [NAME ...]
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.commands import parse, parser
-from training.demo.eight_bits import OUT, rows, write
+from training.demo.quantized import OUT, rows, write
 
 # Weights files of fewer bytes are small enough.
 LARGE = 1 << 20

@@ -18,7 +18,7 @@ import tempfile
 import elu_zoo
 from elu_zoo.images import MAX_PIXELS, MAX_RATIO
 from elu_zoo.records import Record
-from training.demo import eight_bits
+from training.demo import quantized
 
 RUNTIME = "onnxruntime-web@1.30.0"
 FILES = (
@@ -82,8 +82,8 @@ def write_models(record: Record, out: pathlib.Path) -> list[dict]:
         return []
     # bfloat16 has 8 significant bits, float16 11; all weights are in its range.
     writers = {"float16": write_exact}
-    if eight_bits.loses_nothing(record.file):
-        writers["int8"] = eight_bits.write
+    if quantized.loses_nothing(record.file):
+        writers["int8"] = quantized.write
     models = []
     for dtype, write in writers.items():
         path = out / f"{record.file.split('.weights')[0]}-{dtype}.onnx"

@@ -1,4 +1,4 @@
-"""Networks of the demo with weights of 8 bits, and which of them lose nothing by it."""
+"""Networks of the demo with int8 weights, and which of them lose nothing by it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,14 @@ def rows(path: pathlib.Path = OUT) -> list[dict[str, Any]]:
 
 
 def loses_nothing(file: str) -> bool:
-    """Says whether weights in 8 bits were measured to answer as well.
+    """Tells whether int8 weights were measured to answer as well.
 
     Args:
         file: Name of the published weights file.
+
+    Returns:
+        Whether the error is at most `NOTHING` above the published one; `False` if it
+        was not measured.
     """
     return any(
         row["weights"] == file and float(row["above_published"]) <= NOTHING
@@ -42,7 +46,7 @@ def loses_nothing(file: str) -> bool:
 
 
 def write(name: str, path: pathlib.Path) -> None:
-    """Exports published weights in 8 bits.
+    """Exports published weights, rounded to int8.
 
     Args:
         name: Name of the weights.
@@ -59,7 +63,7 @@ def write(name: str, path: pathlib.Path) -> None:
 
 
 def round_weights(graph: Any) -> None:
-    """Stores weights in 8 bits, which the runtime widens when it loads them.
+    """Stores weights as int8, which the runtime widens when it loads them.
 
     Args:
         graph: ONNX graph with weights in float32.
