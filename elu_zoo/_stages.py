@@ -14,9 +14,7 @@ import numpy as np
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from elu_zoo.image_files import Batches
-
-TOLERANCE = 0.005
-"""Smallest difference between accuracies that can decide which stage is better."""
+from elu_zoo.predictions import fit_temperature, probabilities, with_temperature
 
 
 @dataclasses.dataclass
@@ -73,13 +71,56 @@ class History(dict[str, list[Any]]):
         ]
 
 
+def measure(model: keras.Model, held_out: Batches) -> dict[str, float]:
+    """Measures a model on held-out images.
+
+    Args:
+        model: Keras model that gives probabilities or logits.
+        held_out: The images and labels.
+
+    Returns:
+        Its accuracy, its cross-entropy, and its cross-entropy after temperature
+        scaling on the same images, by the names that Keras would give them.
+    """
+    shares = probabilities(model.predict(held_out, verbose=0), model)
+    labels = held_out.labels
+    calibrated = with_temperature(shares, fit_temperature(shares, labels))
+    return {
+        "val_accuracy": float((shares.argmax(-1) == labels).mean()),
+        "val_loss": _cross_entropy(shares, labels),
+        "val_calibrated_loss": _cross_entropy(calibrated, labels),
+    }
+
+
+def _cross_entropy(shares: np.ndarray, labels: np.ndarray) -> float:
+    own = shares[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(own, np.finfo(own.dtype).tiny)).mean())
+
+
+class Measurement(keras.callbacks.Callback):
+    """Adds the held-out metrics to an epoch's, for the callbacks that come after it.
+
+    Args:
+        held_out: The images and labels.
+    """
+
+    def __init__(self, held_out: Batches) -> None:
+        super().__init__()
+        self.held_out = held_out
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures the model."""
+        if logs is not None:
+            logs.update(measure(self.model, self.held_out))
+
+
 class Recorder(keras.callbacks.Callback):
     """Keeps the best weights of a stage, stops it, and writes the checkpoint.
 
     Args:
         state: `State`, changed after each epoch.
         batches: `elu_zoo.image_files.Batches`, whose `epoch` is kept up to date.
-        patience: Number of epochs without a lower held-out loss to stop after, or
+        patience: Number of epochs without a lower calibrated loss to stop after, or
             `None`.
         path: Path of the checkpoint, or `None`.
     """
@@ -104,9 +145,8 @@ class Recorder(keras.callbacks.Callback):
         state = self.state
         row = {name: float(value) for name, value in (logs or {}).items()}
         state.rows.append({"stage": state.stage + 1} | row)
-        loss = row.get("val_loss", math.nan)
         # A loss that is NaN, or missing, is never an improvement.
-        if loss < state.best.get("val_loss", math.inf):
+        if is_better(row, state.best):
             state.best = row | {"epoch": epoch + 1}
             state.weights["best"] = copies(self.model.variables)
         since = epoch + 1 - state.best.get("epoch", state.first)
@@ -120,8 +160,7 @@ class Recorder(keras.callbacks.Callback):
 def end_stage(state: State, model: keras.Model) -> None:
     """Gives the model the stage's best weights, or those it started from if better."""
     if "best" in state.weights:
-        held_out, _ = state.settings["held_out"]
-        if is_better(state.best, state.kept, held_out):
+        if is_better(state.best, state.kept):
             state.kept = state.best
             state.weights["kept"] = state.weights["best"]
         assign(model.variables, state.weights["kept"])
@@ -130,25 +169,22 @@ def end_stage(state: State, model: keras.Model) -> None:
     state.first, state.stage = len(state.rows), state.stage + 1
 
 
-def is_better(new: dict[str, float], old: dict[str, float], held_out: int) -> bool:
-    """Tells whether a stage's held-out metrics are better than those it started from.
+def is_better(new: dict[str, float], old: dict[str, float]) -> bool:
+    """Tells whether held-out metrics are better than others.
 
-    The accuracy decides if it changes by more than its standard error, the loss
-    otherwise: with few images, one more correct answer says little.
+    The calibrated loss decides. Unlike the accuracy, it changes with every answer, so
+    that few images suffice; unlike the loss, it does not rise when a network only
+    becomes too sure of itself.
 
     Args:
-        new: Metrics of the stage's best epoch.
-        old: Metrics of the weights that it started from.
-        held_out: Number of the held-out images.
+        new: Result of `measure`; empty, or with NaN, it is never better.
+        old: Result of `measure`, or an empty dict.
 
     Returns:
         Whether `new` is better.
     """
-    accuracy, before = (m.get("val_accuracy", 0.0) for m in (new, old))
-    error = math.sqrt(before * (1 - before) / held_out)
-    if abs(accuracy - before) > max(TOLERANCE, error):
-        return accuracy > before
-    return new["val_loss"] < old["val_loss"]
+    loss = new.get("val_calibrated_loss", math.nan)
+    return loss < old.get("val_calibrated_loss", math.inf)
 
 
 def copies(variables: Iterable[keras.Variable]) -> list[np.ndarray]:

@@ -95,12 +95,11 @@ def finetune(
     and epochs did best on average over the two tasks of
     docs/results/transfer_candidates.csv.
 
-    With `validation_data`, the model ends with its best weights. Each stage keeps the
-    epoch with the lowest held-out loss, and the second stage starts from the one that
-    the first kept. A stage replaces what it started from if its held-out loss is lower;
-    but if the held-out accuracies differ by more than their standard error, and more
-    than half a point, the accuracy decides. Without `validation_data`, the model ends
-    with the weights of the last epoch.
+    With `validation_data`, the model ends with its best weights: those of the epoch
+    with the lowest held-out cross-entropy after temperature scaling (Guo et al., 2017),
+    before the training, in the first stage or in the second, which starts from the best
+    of the first. Without `validation_data`, the model ends with the weights of the last
+    epoch.
 
     Args:
         model: Keras model that gives probabilities or logits, such as
@@ -123,10 +122,11 @@ def finetune(
             their sides.
         class_weight: Optional loss factors per class: a dict from class numbers or
             names, or `"balanced"` to give all classes the same total weight.
-        patience: Number of epochs without a lower held-out loss after which a stage
-            ends early.
+        patience: Number of epochs without a lower `val_calibrated_loss` after which a
+            stage ends early.
         callbacks: Keras callbacks for both stages. The second stage continues the
-            epoch count of the first.
+            epoch count of the first. With `validation_data`, the metrics of an epoch
+            include `val_accuracy`, `val_loss` and `val_calibrated_loss`.
         checkpoint: Path of a file for the state after each epoch. If the file exists,
             the run resumes from it and ends with the same weights as a run without an
             interruption. The file is kept; delete it to start over.
@@ -184,15 +184,15 @@ def finetune(
             steps = count * len(batches)
             _compile(model, state.stage, rates[state.stage], rate_decay, steps)
             _begin(model, state, live, held_out)
+            measured = [_stages.Measurement(held_out)] if held_out else []
             recorder = _stages.Recorder(state, batches, patience, checkpoint)
             _fit(
                 model,
                 state,
                 count,
                 batches,
-                validation_data=held_out,
                 class_weight=weights,
-                callbacks=[*callbacks, recorder],
+                callbacks=[*measured, *callbacks, recorder],
                 verbose=verbose,
             )
         _stages.end_stage(state, model)
@@ -255,8 +255,7 @@ def _begin(
         _stages.assign(model.variables, live["model"])
         _stages.assign(model.optimizer.variables, live["optimizer"])
     elif held_out and not state.kept:
-        found = model.evaluate(held_out, verbose=0, return_dict=True)
-        state.start = {f"val_{name}": float(x) for name, x in found.items()}
+        state.start = _stages.measure(model, held_out)
         state.kept = state.start | {"epoch": 0}
         state.weights["kept"] = _stages.copies(model.variables)
 

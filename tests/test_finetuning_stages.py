@@ -5,6 +5,8 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 from test_finetuning import two_colors
 
 import elu_zoo
@@ -22,12 +24,6 @@ def arrays(model):
     return [np.array(v) for v in model.variables]
 
 
-def held_out_loss(model, images, labels):
-    """In float64, from the model's probabilities."""
-    own = model.predict(images, verbose=0).astype("float64")[range(len(labels)), labels]
-    return -np.log(own).mean(), (own > 0.5).mean()
-
-
 def test_the_best_epoch_is_kept():
     model = new_model()
     images, labels = two_colors()
@@ -41,38 +37,53 @@ def test_the_best_epoch_is_kept():
         learning_rate=(1e-2, 1e-3),
         verbose=0,
     )
-    start = new_model()
-    loss, accuracy = held_out_loss(model, images, 1 - labels)
-    candidates = [held_out_loss(start, images, 1 - labels)]
-    for stage in (1, 2):
-        rows = [i for i, s in enumerate(history["stage"]) if s == stage]
-        best = min(rows, key=lambda i: history["val_loss"][i])
-        candidates.append((history["val_loss"][best], history["val_accuracy"][best]))
-    assert accuracy >= max(a for _, a in candidates) - 0.005
-    assert any(np.isclose(loss, other, rtol=1e-3) for other, _ in candidates)
-    assert loss < history["val_loss"][-1] and not history["kept"][-1]
+    losses = history["val_calibrated_loss"]
+    best = min([history.start["val_calibrated_loss"], *losses])
+    found = _stages.measure(model, Batches(images, 1 - labels, 7))
+    assert found["val_calibrated_loss"] == pytest.approx(best, rel=1e-3)
+    assert best < losses[-1] and not history["kept"][-1]
 
 
-@pytest.mark.parametrize(
-    "new, old, held_out, better",
-    [
-        ((1.0, 0.80), (2.0, 0.80), 10_000, True),
-        ((2.0, 0.80), (1.0, 0.80), 10_000, False),
-        ((1.0, 0.79), (2.0, 0.80), 10_000, False),
-        ((2.0, 0.81), (1.0, 0.80), 10_000, True),
-        ((1.0, 0.796), (2.0, 0.80), 10_000, True),
-        # One image of forty, and four of them.
-        ((2.0, 0.825), (1.0, 0.80), 40, False),
-        ((2.0, 0.90), (1.0, 0.80), 40, True),
-    ],
-)
-def test_accuracy_decides_where_it_differs_by_more_than_chance(
-    new, old, held_out, better
-):
-    metrics = [
-        dict(zip(("val_loss", "val_accuracy"), x, strict=True)) for x in (new, old)
-    ]
-    assert _stages.is_better(*metrics, held_out) == better
+def test_held_out_metrics_are_those_of_keras_and_scipy():
+    model = new_model(classifier_activation=None)
+    images, labels = two_colors()
+    labels = np.where(np.arange(len(labels)) % 4, labels, 1 - labels)
+    found = _stages.measure(model, Batches(images, labels, 7))
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    expected = model.evaluate(images, labels, verbose=0, return_dict=True)
+    logits = model.predict(images, verbose=0).astype("float64")
+
+    def loss(log_temperature):
+        logs = scipy.special.log_softmax(logits / np.exp(log_temperature), -1)
+        return -logs[range(len(labels)), labels].mean()
+
+    limits = np.log([0.1, 10])
+    calibrated = scipy.optimize.minimize_scalar(loss, bounds=limits, method="bounded")
+    assert found == {
+        "val_accuracy": expected["accuracy"],
+        "val_loss": pytest.approx(expected["loss"], rel=1e-5),
+        "val_calibrated_loss": pytest.approx(calibrated.fun, rel=1e-5),
+    }
+
+
+def test_a_network_too_sure_of_itself_may_be_the_better_one():
+    rng, labels = np.random.default_rng(0), np.arange(1000) % 2
+    softmax = keras.Sequential([keras.layers.Activation("softmax")])
+
+    def measured(mean, scale):
+        logits = scale * (rng.normal(size=(1000, 2)) + mean * np.eye(2)[labels])
+        return _stages.measure(softmax, Batches(logits, labels, 100))
+
+    modest, sure = measured(1.0, 1.0), measured(1.5, 10.0)
+    assert sure["val_accuracy"] > modest["val_accuracy"]
+    assert sure["val_loss"] > modest["val_loss"]
+    assert _stages.is_better(sure, modest) and not _stages.is_better(modest, sure)
+    # Neither what was not measured nor what diverged is better.
+    diverged = measured(np.nan, 1.0)
+    assert not _stages.is_better({}, {}) and not _stages.is_better(diverged, {})
 
 
 def test_patience_ends_a_stage():
@@ -88,7 +99,9 @@ def test_patience_ends_a_stage():
         verbose=0,
     )
     for stage in (1, 2):
-        losses = np.array(history["val_loss"])[np.array(history["stage"]) == stage]
+        losses = np.array(history["val_calibrated_loss"])[
+            np.array(history["stage"]) == stage
+        ]
         assert len(losses) == min(9, losses.argmin() + 1 + 2)
     with pytest.raises(UserError, match="validation_data"):
         elu_zoo.finetune(new_model(), images, labels, patience=2)

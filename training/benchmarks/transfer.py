@@ -383,6 +383,7 @@ def _rows(
             "step": str(number * per_epoch),
             "accuracy": f"{share:.4f}",
             "validation_loss": f"{epoch['val_loss']:.4f}",
+            "calibrated_validation_loss": f"{epoch['val_calibrated_loss']:.4f}",
             "validation_accuracy": f"{epoch['val_accuracy']:.4f}",
             "kept": "yes" if epoch["kept"] else "",
         }
