@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=_count,
         metavar="N",
-        help="end a stage after N epochs without a lower held-out loss",
+        help="end a stage after N epochs without a lower calibrated held-out loss",
     )
     parser.add_argument(
         "--no-augment", action="store_true", help="do not flip or shift images"
