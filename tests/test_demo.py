@@ -192,8 +192,10 @@ def test_the_keyboard_alone_suffices(page):
     page.wait_for_selector("#map:visible")
     frame, drawn = (page.locator(s).bounding_box() for s in ("#picture", "#map"))
     assert drawn == pytest.approx(frame, abs=1)
+    assert " ms. Bright:" in page.inner_text("#status")
     page.keyboard.press("Enter")
     page.wait_for_selector("#map", state="hidden")
+    assert page.inner_text("#status").endswith(" ms")
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])

@@ -226,8 +226,16 @@ function showMap(visible) {
   byId("picture").classList.toggle("gray", visible);
 }
 
+function timing({ model, time }) {
+  return `${model.name}: ${time.toFixed(0)} ms`;
+}
+
 async function explain() {
-  if (byId("explain").ariaPressed === "true") return showMap(false);
+  const took = timing(shown);
+  if (byId("explain").ariaPressed === "true") {
+    byId("status").textContent = took;
+    return showMap(false);
+  }
   const { file, model, square, probabilities, image } = shown;
   byId("status").textContent = "Covering the picture piece by piece …";
   const best = probabilities.indexOf(Math.max(...probabilities));
@@ -237,7 +245,7 @@ async function explain() {
   showMap(true);
   const name = model.classes[best].replaceAll("_", " ");
   byId("status").textContent =
-    `Bright: where covering the picture lowers the probability of ${name} most.`;
+    `${took}. Bright: where covering the picture lowers the probability of ${name} most.`;
 }
 
 let stream = null;
@@ -289,7 +297,7 @@ async function answer(file, model) {
     const { width, height } = answers.image;
     picture.style.width = `${(SIDE * width) / Math.max(width, height)}px`;
     picture.hidden = false;
-    byId("status").textContent = `${model.name}: ${answers.time.toFixed(0)} ms`;
+    byId("status").textContent = timing(shown);
   } catch (error) {
     if (mine !== turn) return;
     byId("answers").replaceChildren();
