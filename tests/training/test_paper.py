@@ -6,13 +6,19 @@ import os
 import pathlib
 import subprocess
 import sys
+import unittest.mock
 
 import numpy as np
 import pytest
 from environment import on_backend
 from made_up import write_cifar100
 
+from elu_zoo.architectures import ARCHITECTURES, find_architecture
+from training.engine import cost
+from training.paper import depth, plots
 from training.paper.__main__ import FIGURES, main
+from training.paper.runs import replace_stacks
+from training.paper.units import UNITS
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytest.importorskip("jax", reason="needs jax")
@@ -131,17 +137,51 @@ def test_angles_are_drawn_by_epoch_and_by_layer(tmp_path):
     assert text.count(">ELU<") == 1 and "dashed: batch normalization" in text
 
 
-def test_recipes_as_parts_of_an_experiment(tmp_path):
+@pytest.mark.parametrize(
+    "figure, variant, label",
+    [("depth", "elu 5", "ELU"), ("initialization", "he 11", "He")],
+)
+def test_recipes_as_parts_of_an_experiment(figure, variant, label, tmp_path):
     write_cifar100(tmp_path / "data", train=40, test=10)
-    options = ["--quick", "--seeds", "1", "--variant", "gelu"]
+    options = ["--quick", "--seeds", "1", "--variant", variant]
     for name in ("data", "runs", "out"):
         options += [f"--{name}", str(tmp_path / name)]
-    main(["activations", *options])
-    with (tmp_path / "out/activations_quick.csv").open(newline="") as file:
+    main([figure, *options])
+    with (tmp_path / f"out/{figure}_quick.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["variant"] for row in rows} == {"gelu"}
+    assert {row["variant"] for row in rows} == {variant}
     assert float(rows[-1]["train_loss"]) > 0 and 0 <= float(rows[-1]["error"]) <= 1
-    assert ">GELU<" in (tmp_path / "out/activations_quick.svg").read_text()
+    assert f">{label}<" in (tmp_path / f"out/{figure}_quick.svg").read_text()
+
+
+def test_a_run_that_diverges_ends_with_a_cross():
+    fields = ("variant", "seed", "step", "train_loss")
+    rows = [
+        dict(zip(fields, row, strict=True))
+        for row in [
+            *[("elu 5", "0", "10", "5.5"), ("elu 5", "0", "20", "4.5")],
+            *[("elu 5", "1", "10", "9.5"), ("elu 5", "1", "20", "nan")],
+            *[("elu 11", "0", "10", "inf")],
+        ]
+    ]
+    axis = unittest.mock.Mock()
+    plots.crosses(axis, rows, "elu 5", UNITS["elu"], "step", "train_loss")
+    ((place, _),) = axis.plot.call_args_list
+    assert place == (10.0, 9.5)
+
+
+@pytest.mark.parametrize("layers", depth.NETWORKS)
+def test_networks_of_all_depths_cost_the_same(layers, monkeypatch):
+    model, width, stacks = depth.NETWORKS[layers]
+    if stacks:
+        name, architecture = find_architecture(model)
+        monkeypatch.setitem(ARCHITECTURES, name, architecture)  # Restored afterwards.
+        replace_stacks(model, stacks)
+        hidden = ARCHITECTURES[name].stacks[:-1]
+        assert sum(count for stack in hidden for count, _, _ in stack) == layers
+    settings = depth.SETTINGS | {"model": model, "model_arguments": {"width": width}}
+    flop = cost.training_flop(settings | {"train_examples": 45_000}, (32, 32, 3), 100)
+    assert flop / 1e12 == pytest.approx(depth.TFLOP, rel=0.02)
 
 
 def test_units_are_compared_by_seed(tmp_path):

@@ -27,6 +27,8 @@ FIGURES = {
     "figure6": None,
     "angles": None,
     "activations": None,
+    "depth": None,
+    "initialization": None,
 }
 RESULTS = pathlib.Path(__file__).parents[2] / "docs/results/paper"
 

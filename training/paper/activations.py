@@ -7,7 +7,7 @@ As everywhere in the zoo, pooling comes before the unit, which for units that ar
 increasing (GELU, SiLU, Mish) is not the same as pooling after it.
 """
 
-from training.paper.runs import Variant, compare
+from training.paper.runs import compare, suited
 from training.paper.units import UNITS, Unit
 
 TODAY = (
@@ -17,16 +17,8 @@ TODAY = (
     Unit("mish", "Mish", "#8C6D31", "X"),
     Unit("selu", "SELU", "#7F7F7F", "*"),
 )
-LECUN = ("elu", "selu")
 
-VARIANTS = {
-    unit.activation: Variant(
-        unit,
-        {"activation": unit.activation}
-        | ({} if unit.activation in LECUN else {"kernel_initializer": "he_normal"}),
-    )
-    for unit in TODAY
-}
+VARIANTS = {unit.activation: suited(unit) for unit in TODAY}
 
 experiment = compare(
     *("activations", "elunet11_cifar100", VARIANTS),

@@ -5,15 +5,10 @@ the width, by the recipe of the published weights, shortened. ReLU starts from H
 initialization.
 """
 
-from training.paper.runs import Variant, compare
+from training.paper.runs import compare, suited
 from training.paper.units import UNITS
 
-VARIANTS = {
-    "elu": Variant(UNITS["elu"], {}),
-    "relu": Variant(
-        UNITS["relu"], {"activation": "relu", "kernel_initializer": "he_normal"}
-    ),
-}
+VARIANTS = {name: suited(UNITS[name]) for name in ("elu", "relu")}
 
 experiment = compare(
     "figure6", "elunet15_tiny_imagenet", VARIANTS, epochs=3, image_sizes={0: 32}

@@ -30,12 +30,12 @@ def band(
         variant: Variant whose rows to draw.
         unit: Unit of the variant, for label and color.
         x: Field of the horizontal axis.
-        y: Field of the vertical axis; rows without a value are left out.
+        y: Field of the vertical axis; rows without a finite value are left out.
         style: Style of the line; only solid lines are in the legend.
     """
     values: dict[float, list[float]] = {}
     for row in rows:
-        if row["variant"] == variant and row[y] != "":
+        if row["variant"] == variant and row[y] != "" and np.isfinite(float(row[y])):
             values.setdefault(float(row[x]), []).append(float(row[y]))
     if not values:
         return
@@ -59,3 +59,35 @@ def band(
         markevery=max(1, len(places) // 6),
         markersize=5,
     )
+
+
+def crosses(
+    axis: Axes,
+    rows: Sequence[dict[str, Any]],
+    variant: str,
+    unit: Unit,
+    x: str,
+    y: str,
+) -> None:
+    """Marks where values stop being finite, for each seed.
+
+    Args:
+        axis: Matplotlib axes to draw on.
+        rows: Rows in the order of `x`, otherwise as for `band`.
+        variant: Variant whose rows to look at.
+        unit: Unit of the variant, for the color.
+        x: Field of the horizontal axis.
+        y: Field of the vertical axis.
+    """
+    style: dict[str, Any] = {"color": unit.color, "marker": "x", "markersize": 12}
+    finite: dict[str, tuple[float, float]] = {}
+    diverged = set()
+    for row in rows:
+        if row["variant"] == variant and row[y] != "":
+            if np.isfinite(float(row[y])):
+                finite[row["seed"]] = float(row[x]), float(row[y])
+            else:
+                diverged.add(row["seed"])
+    for seed in diverged & finite.keys():
+        # Above the lines of other variants.
+        axis.plot(*finite[seed], markeredgewidth=3, zorder=3, **style)

@@ -1,10 +1,12 @@
 """Experiments whose runs are recipes of `training/recipes`, shortened."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from elu_zoo.architectures import ARCHITECTURES, Stack, find_architecture
 from training.benchmarks.measuring import ROOT, in_a_process
 from training.figures import drawing
 from training.paper import plots
@@ -16,6 +18,9 @@ HELD_OUT = 5000
 
 NORMALIZED = " with batch normalization"
 
+LECUN = ("elu", "selu")
+"""Units that the zoo's initialization suits, which is LeCun's."""
+
 
 class Variant(NamedTuple):
     """One of the networks that an experiment compares.
@@ -24,15 +29,38 @@ class Variant(NamedTuple):
         unit: Its unit, for label and color.
         arguments: Arguments of the model function that replace the recipe's.
         style: Style of its curves.
+        model: Model function that replaces the recipe's.
+        stacks: Stacks that replace the model's in `elu_zoo.architectures`.
     """
 
     unit: Unit
     arguments: Mapping[str, Any]
     style: str = "-"
+    model: str | None = None
+    stacks: tuple[Stack, ...] | None = None
+
+
+def suited(unit: Unit) -> Variant:
+    """Makes a variant whose initialization suits its unit.
+
+    Args:
+        unit: The unit.
+
+    Returns:
+        The variant. Units of `LECUN` keep the recipe's initialization, the others start
+        from He's.
+    """
+    start = {} if unit.activation in LECUN else {"kernel_initializer": "he_normal"}
+    return Variant(unit, {"activation": unit.activation, **start})
 
 
 def compare(
-    name: str, recipe: str, variants: Mapping[str, Variant], **changes: Any
+    name: str,
+    recipe: str,
+    variants: Mapping[str, Variant],
+    *,
+    log_every: int = 50,
+    **changes: Any,
 ) -> Experiment:
     """Makes an experiment that trains variants of a recipe's network.
 
@@ -42,6 +70,7 @@ def compare(
         name: Name of the experiment.
         recipe: Name of a file of `training/recipes`, without its ending.
         variants: The variants by name.
+        log_every: Number of steps between rows.
         **changes: Fields of the recipe to replace.
 
     Returns:
@@ -60,9 +89,9 @@ def compare(
         for seed in seeds:
             out = folder / f"{variant.replace(' ', '_')}-{seed}{'-quick' * quick}"
             settings = {**changes, "seed": seed, "holdout": HELD_OUT}
-            arguments = dict(variants[variant].arguments)
             rows += in_a_process(
-                train_recipe, recipe, data_dir, out, settings, arguments, quick
+                *(train_recipe, recipe, data_dir, out, settings, variants[variant]),
+                *(log_every, quick),
             )
         return rows
 
@@ -76,24 +105,24 @@ def train_recipe(
     data_dir: pathlib.Path,
     out: pathlib.Path,
     settings: Mapping[str, Any],
-    arguments: Mapping[str, Any],
-    quick: bool = False,
+    variant: Variant,
+    log_every: int,
+    quick: bool,
 ) -> list[dict[str, Any]]:
-    """Trains a recipe, or resumes its run.
+    """Trains a recipe, or resumes its run, in a process of its own.
 
     Args:
         name: Name of a file of `training/recipes`, without its ending.
         data_dir: Folder of the data sets.
         out: Folder of the run.
         settings: Fields of the recipe to replace, with `seed`.
-        arguments: Arguments of the model function to replace.
+        variant: The variant of the recipe's network.
+        log_every: Number of steps between rows.
         quick: Whether to train a narrow network on a few images of one size.
 
     Returns:
         The rows that `compare` describes.
     """
-    import dataclasses
-
     from training.engine import device  # Sets the environment before Keras is loaded.
 
     del device
@@ -103,12 +132,17 @@ def train_recipe(
 
     path = ROOT / "training/recipes" / f"{name}.py"
     recipe = load_recipe(path, **settings)
-    arguments = {**recipe.model_arguments, **arguments}
-    recipe = dataclasses.replace(recipe, model_arguments=arguments)
+    recipe = dataclasses.replace(
+        recipe,
+        model=variant.model or recipe.model,
+        model_arguments={**recipe.model_arguments, **variant.arguments},
+    )
+    if variant.stacks:
+        replace_stacks(recipe.model, variant.stacks)
     if quick:
         first = dict(list(recipe.image_sizes.items())[:1])
         recipe = smoke(dataclasses.replace(recipe, image_sizes=first))
-    train(path, recipe, data_dir, out, progress=False)
+    train(path, recipe, data_dir, out, log_every=log_every, progress=False)
     return [
         {
             "seed": recipe.seed,
@@ -119,6 +153,19 @@ def train_recipe(
         }
         for row in runlog.read(out / "log.csv")
     ]
+
+
+def replace_stacks(model: str, stacks: tuple[Stack, ...]) -> None:
+    """Replaces the stacks of a network for the rest of the process.
+
+    Args:
+        model: Name of the model function.
+        stacks: The new stacks.
+    """
+    found = find_architecture(model)
+    assert found, model  # A recipe has a model function.
+    name, architecture = found
+    ARCHITECTURES[name] = dataclasses.replace(architecture, stacks=stacks)
 
 
 def draw_curves(
@@ -132,7 +179,7 @@ def draw_curves(
         path: SVG file to write.
     """
     with drawing(path, 2) as (loss, error):
-        for name, (unit, _, style) in variants.items():
+        for name, (unit, _, style, *_) in variants.items():
             plots.band(loss, rows, name, unit, "step", "train_loss", style)
             plots.band(error, rows, name, unit, "epoch", "error", style)
         loss.set_xlabel("step")
