@@ -1,13 +1,55 @@
 """Muon for convolutions."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from elu_zoo.errors import UserError
 
-class ConvMuon(keras.optimizers.Muon):
+
+class _Muon312(keras.optimizers.Muon):
+    """The class of Keras 3.12, made to do what later ones do without `rms_rate`."""
+
+    def __init__(
+        self,
+        *args: Any,
+        rms_rate: None = None,
+        adam_weight_decay: None = None,
+        weight_decay: float | None = 0.004,
+        ns_steps: int = 5,
+        **kwargs: Any,
+    ) -> None:
+        if rms_rate is not None or adam_weight_decay is not None:
+            raise UserError(
+                "Expected rms_rate=None and adam_weight_decay=None with Keras 3.12. "
+                f"Received: {rms_rate=}, {adam_weight_decay=}"
+            )
+        super().__init__(*args, weight_decay=weight_decay, ns_steps=ns_steps, **kwargs)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # It looks for the path of the variable, which TensorFlow's do not have.
+        variable = self._trainable_variables[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate)
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any) -> None:
+        # It multiplies the rate by this.
+        rows, columns = variable.shape[:2]
+        lr = lr / max(1, rows / columns) ** 0.5
+        super()._muon_update_step(gradient, variable, lr)
+
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        kernels = [v for v in variables if not self._should_use_adamw(v)]
+        super()._apply_weight_decay(kernels)
+
+
+NEW = hasattr(keras.optimizers.Muon, "lr_adjust")
+Muon: Any = keras.optimizers.Muon if NEW else _Muon312
+
+
+class ConvMuon(Muon):
     """`keras.optimizers.Muon` that orthogonalizes updates of convolution kernels too.
 
     Keras's class treats matrices only. Here a kernel of shape
