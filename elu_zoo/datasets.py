@@ -8,7 +8,7 @@ import gzip
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from elu_zoo._names import printable
 from elu_zoo.errors import UserError
 from elu_zoo.image_folders import class_folders
 from elu_zoo.images import read_image, resize
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
@@ -81,7 +81,7 @@ class RowFile:
         self.done = ROWS * len(found)
         self.failed = sum(map(_errors, found))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> RowFile:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from environment import on_backend
@@ -17,7 +18,7 @@ from elu_zoo.reference import reference_images
 from elu_zoo.weights import list_weights
 
 ROOT = pathlib.Path(__file__).parents[1]
-OLDEST_KERAS = "3.13.2"
+OLDEST_KERAS = "3.12.4"
 
 PREDICT = """
 import json, sys
@@ -40,6 +41,8 @@ print(json.dumps(answers))
 @pytest.fixture(scope="module")
 def oldest_keras(tmp_path_factory):
     """Folder with the oldest supported Keras, to go before the installed one."""
+    if keras.__version__ == OLDEST_KERAS:
+        pytest.skip(f"Keras {OLDEST_KERAS} is the one installed")
     folder = tmp_path_factory.mktemp("keras")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     result = subprocess.run(
@@ -51,7 +54,7 @@ def oldest_keras(tmp_path_factory):
 
 
 def test_the_oldest_keras_is_the_one_that_pyproject_names():
-    assert f'"keras>={OLDEST_KERAS}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'"keras>={OLDEST_KERAS},' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_logits(request, backend, age):
     assert result.returncode == 0, result.stderr
     answers = json.loads(result.stdout.splitlines()[-1])
     assert answers["backend"] == backend
-    assert (answers["keras"] == OLDEST_KERAS) == (age == "oldest")
+    assert answers["keras"] == (OLDEST_KERAS if age == "oldest" else keras.__version__)
     for name in list_weights():
         stored = json.loads((ROOT / f"pretrained/reference/{name}.json").read_text())
         np.testing.assert_allclose(answers[name], stored, atol=2e-3, err_msg=name)

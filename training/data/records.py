@@ -11,7 +11,7 @@ import copy
 import pathlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from elu_zoo.files import replacing
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+    from typing_extensions import Self
 
     from training.data.batch import Batch
     from training.data.encoded import EncodedStream

@@ -200,6 +200,7 @@ def placement_facts(run: Any) -> dict[str, Any]:
         A JSON-plain dict.
     """
     placement, recipe = run.placement, run.recipe
+    now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "from_step": run.state["step"],
         "strategy": placement.name,
@@ -208,7 +209,7 @@ def placement_facts(run: Any) -> dict[str, Any]:
         "batch_size": recipe.batch_size,
         "batch_size_per_replica": recipe.batch_size // placement.replicas,
         "learning_rate_factor": run.settings["rate_factor"],
-        "started": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+        "started": now.isoformat("T", "seconds"),
         **_version(),
         "changed_code": run.changed_code,
         "machine": device.description(),

@@ -5,7 +5,6 @@ import signal
 import socket
 import threading
 from types import FrameType
-from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds for a process to leave a call that waits for other workers.
@@ -65,7 +64,7 @@ class Stopping:
         if self.requested is not None:
             raise Stopped(self.requested)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stopping":
         self._active = threading.current_thread() is threading.main_thread()
         if self._active:
             self._reader, self._writer = socket.socketpair()
