@@ -10,3 +10,12 @@ def on_backend(name):
         # Else most of the time of a short run goes into optimizing machine code.
         environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     return environ
+
+
+def float64_on_jax():
+    """Context in which JAX computes in float64, by its new name or its old one."""
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()

@@ -10,6 +10,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+from environment import float64_on_jax
 
 from elu_zoo import ops
 
@@ -157,7 +158,7 @@ def test_float64(wrap, mode, alpha):
 def test_float64_on_jax():
     import jax
 
-    with jax.enable_x64(True):
+    with float64_on_jax():
         x = jax.numpy.asarray(-np.logspace(-300, 3, 10_001))
         y = np.asarray(ops.elu(x, 2.5))
         first, second = derivatives(lambda x: ops.elu(x, 2.5), x)

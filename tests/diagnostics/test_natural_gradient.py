@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from environment import float64_on_jax
 
 import elu_zoo
 from elu_zoo.diagnostics import unit_natural_gradient
@@ -22,9 +23,7 @@ def float64():
     if BACKEND != "jax":
         yield
         return
-    import jax
-
-    with jax.enable_x64(True):
+    with float64_on_jax():
         yield
 
 
