@@ -51,7 +51,7 @@ def _defocus_blur(images: Images, disk: tuple[float, float], rng: Any) -> Images
 
 
 def _zoom_blur(images: Images, most: float, rng: Any) -> Images:
-    factors = np.arange(1, most, 0.01)
+    factors = np.arange(1, most, 0.01).tolist()
     return np.stack(
         [(image + sum(_zoomed(image, f) for f in factors)) for image in images]
     ) / (len(factors) + 1)

@@ -211,7 +211,7 @@ def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
     known_data = name == record.dataset["name"]
     data = load(name, "test" if known_data else "train", folder)
     rng = np.random.default_rng([seed, images])
-    classes = np.arange(len(data.class_names))
+    classes: np.ndarray = np.arange(len(data.class_names))
     if known_data:
         classes = rng.choice(classes, 20, replace=False)
     elif name == "tiny_imagenet":

@@ -52,9 +52,8 @@ def whitening_stem(
 def _whitening_filters(
     images: np.ndarray, window: tuple[int, int], epsilon: float
 ) -> np.ndarray:
-    windows = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
-    windows = np.moveaxis(windows, 3, -1)
-    shape = windows.shape[3:]
+    shape = (*window, images.shape[-1])
+    windows = np.lib.stride_tricks.sliding_window_view(images, (1, *shape))
     covariance, count = 0.0, 0
     for patches in np.array_split(windows, max(1, len(windows) // 250)):
         patches = patches.reshape(-1, np.prod(shape)).astype("float64")
