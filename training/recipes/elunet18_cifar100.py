@@ -24,7 +24,7 @@ recipe = Recipe(
     dataset="cifar100",
     batch_size=1024,
     epochs=11,
-    image_sizes={0: 16, 8: 24, 10: 32},
+    image_sizes={0: 16, 9: 24, 10: 32},
     initialize=whitening_stem(image_size=16),
     augmentation=[random_crop(4, "reflect"), alternating_flip()],
     label_smoothing=0.1,
