@@ -7,9 +7,12 @@ of Tiny ImageNet that CIFAR-100 does not have, `elunet15.tiny_imagenet` on CIFAR
 and both on MNIST. After the same number of steps, and with several seeds, each with its
 own images, the study compares `elu_zoo.finetune` with its default rates, the output
 layer alone on the frozen trunk (a linear probe), and the same network from scratch. The
-accuracies are of images held out of the training splits, all at 32×32 pixels. One more
-task is twenty of the classes that `elunet15.tiny_imagenet` knows, by name, at the
-weights' own size and on half of the test images.
+accuracies are of images held out of the training splits, all at 32×32 pixels. Two more
+tasks are at the weights' own size: twenty of the classes that `elunet15.tiny_imagenet`
+knows, by name, on half of the test images; and photographs, of 374 pixels in the
+median, which DIR holds as `imagenet-sample-images`
+(https://github.com/EliSchwartz/imagenet-sample-images, one for each class of ImageNet).
+They are sorted into six kinds; classes of Tiny ImageNet are left out.
 
 A row is an epoch; `kept` marks the one whose weights the model ends with, step 0 being
 before the training. The command prints how `finetune` ends compared with the best epoch
@@ -66,6 +69,8 @@ STUDY = [
     ("elunet11.cifar100", "tiny_imagenet", 50),
     ("elunet15.tiny_imagenet", "cifar100", 50),
     ("elunet15.tiny_imagenet", "tiny_imagenet", 25),
+    ("elunet11.cifar100", "photographs", 10),
+    ("elunet15.tiny_imagenet", "photographs", 10),
 ]
 CANDIDATES_STUDY = STUDY[:2]
 
@@ -129,6 +134,16 @@ KNOWN_TO_CIFAR100 = {
     *("bullfrog", "cash_machine", "cliff", "desk", "koala", "lampshade", "lakeside"),
     *("monarch", "ladybug", "ox", "pay-phone", "seashore", "stopwatch", "tarantula"),
     *("triumphal_arch", "trolleybus", "viaduct", "water_jug"),
+}
+
+# Ranges in the order of ImageNet's 1,000 classes, which is that of the files' names.
+KINDS = {
+    "arthropod": [(69, 80), (118, 127), (300, 327)],
+    "bird": [(7, 25), (80, 101), (127, 147)],
+    "dog": [(151, 269)],
+    "food": [(924, 958), (959, 968)],
+    "other carnivore": [(269, 300), (356, 363), (387, 389)],
+    "reptile": [(33, 69)],
 }
 
 
@@ -209,7 +224,12 @@ def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
     """
     record = get_record(trunk)
     known_data = name == record.dataset["name"]
-    data = load(name, "test" if known_data else "train", folder)
+    own_size = known_data or name == "photographs"
+    side = record.preprocessing.crop if own_size and record.preprocessing else SIZE
+    if name == "photographs":
+        data = photographs(folder, side)
+    else:
+        data = load(name, "test" if known_data else "train", folder)
     rng = np.random.default_rng([seed, images])
     classes: np.ndarray = np.arange(len(data.class_names))
     if known_data:
@@ -218,8 +238,8 @@ def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
         known = set(load("cifar100", "train", folder).class_names)
         new = [c for c in classes if not same(data.class_names[c], known)]
         classes = rng.choice(new, 20, replace=False)
-    held_out = images if known_data else 1000 // len(classes)
-    side = record.preprocessing.crop if known_data and record.preprocessing else SIZE
+    fewest = np.bincount(data.labels)[classes].min()
+    held_out = images if known_data else min(1000 // len(classes), fewest - images)
     train, rest = [], []
     for label, number in enumerate(classes):
         places = rng.permutation(np.flatnonzero(data.labels == number))
@@ -248,6 +268,41 @@ def load(name: str, split: str, folder: str) -> Dataset:
     from elu_zoo import datasets
 
     return datasets.load(name, split, folder)
+
+
+def photographs(folder: str, side: int) -> Dataset:
+    """Loads the photographs of ImageNet's classes that Tiny ImageNet lacks, by kind.
+
+    Args:
+        folder: Folder of the data sets.
+        side: Side in pixels to resize to.
+
+    Returns:
+        The data set; its classes are those of `KINDS`.
+
+    Raises:
+        FileNotFoundError: If a photograph is missing.
+    """
+    from elu_zoo.datasets import Dataset
+    from elu_zoo.images import load_image
+
+    data = pathlib.Path(folder)
+    paths = sorted((data / "imagenet-sample-images").glob("n*.JPEG"))
+    if len(paths) != 1000:
+        raise FileNotFoundError(
+            f"Expected 1,000 photographs in {data}/imagenet-sample-images. "
+            f"Found: {len(paths)}"
+        )
+    known = set((data / "tiny-imagenet-200/wnids.txt").read_text().split())
+    chosen = [
+        (paths[number], label)
+        for label, ranges in enumerate(KINDS.values())
+        for number in itertools.chain.from_iterable(itertools.starmap(range, ranges))
+        if paths[number].name.split("_")[0] not in known
+    ]
+    images = [load_image(path, resize=side, crop=side) for path, _ in chosen]
+    labels = np.array([label for _, label in chosen])
+    return Dataset(np.rint(np.stack(images)).astype("uint8"), labels, tuple(KINDS))
 
 
 def same(name: str, known: set[str]) -> bool:
@@ -434,9 +489,9 @@ def kept_accuracy(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def stage_accuracies(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The accuracies of the epochs of a run with the lowest loss, by stage."""
+    """The accuracies of the epochs of a run that its stages keep, by stage."""
     best = {}
-    for row in sorted(rows, key=lambda row: -float(row["validation_loss"])):
+    for row in sorted(rows, key=lambda row: -float(row["calibrated_validation_loss"])):
         best[row["stage"]] = float(row["accuracy"])
     return {stage: best[stage] for stage in sorted(best) if stage != "0"}
 
