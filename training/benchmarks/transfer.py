@@ -22,7 +22,8 @@ of the better of its stages. `--trunks` chooses weights and `--methods` methods.
 study does not use: all settings on one seed, the most promising on two more. Settings
 that name epochs take more or fewer steps than the others. When started again, the
 command resumes with what the CSV file lacks; rows of weights that are no longer
-published are dropped. The study ends with curves in a SVG file beside the CSV file.
+published, and of runs that chose their epoch differently, are dropped. The study ends
+with curves in a SVG file beside the CSV file.
 """
 
 from __future__ import annotations
@@ -201,11 +202,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _kept_rows(path: pathlib.Path, files: Collection[str]) -> list[dict[str, Any]]:
-    """The rows that a CSV file has already, of weights that are still published."""
+    """The rows that a CSV file has already, without those that are out of date.
+
+    That is, of weights that are still published, by the present choice of the epoch.
+    """
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["weights"] in files]
+        rows = list(csv.DictReader(file))
+    chosen = "calibrated_validation_loss"
+    return [row for row in rows if row["weights"] in files and row.get(chosen)]
 
 
 def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
