@@ -11,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from environment import on_backend
 from made_up import write_cifar100
 
 from training.benchmarks import (
@@ -90,13 +91,17 @@ def test_networks_compute_a_batch(kind, variant):
     assert np.isfinite(result).all()
 
 
-def test_stock_layers_compute_the_same_function():
+@pytest.mark.parametrize(
+    "name, arguments", [("ELUNet11", {}), ("ELUNet15", {"stem_strides": 1})]
+)
+def test_stock_layers_compute_the_same_function(name, arguments):
     import elu_zoo
 
     images = np.random.default_rng(0).normal(size=(2, 17, 17, 3)).astype("float32")
-    arguments = {"input_shape": (17, 17, 3), "classifier_activation": None}
-    ours = elu_zoo.ELUNet11(width=0.05, include_preprocessing=False, **arguments)
-    stock = networks.stock_network("ELUNet11", width=0.05, **arguments)
+    arguments |= {"input_shape": (17, 17, 3), "classifier_activation": None}
+    arguments |= {"width": 0.05, "classes": 7}
+    ours = getattr(elu_zoo, name)(include_preprocessing=False, **arguments)
+    stock = networks.stock_network(name, **arguments)
     stock.set_weights(ours.get_weights())
     outputs = keras.Sequential(stock.layers[1:])(images)  # Without its preprocessing.
     np.testing.assert_allclose(outputs, ours(images), rtol=1e-4, atol=1e-5)
@@ -110,6 +115,51 @@ def test_memory_is_compared(monkeypatch, capsys):
     monkeypatch.setattr(memory, "peak", lambda name, case: 9.0 if "{}" in case else 1)
     memory.main([])
     assert "keras  8  1.0" in capsys.readouterr().out
+
+
+# A process of its own, with JAX as the backend of Keras.
+COMPILE = """
+import json, sys
+from training.benchmarks import memory
+cases = json.loads(sys.argv[1])
+print(json.dumps([memory.report("elu", case) for case in cases]))
+"""
+
+
+@pytest.mark.slow
+def test_memory_by_the_report_of_the_compiler():
+    pytest.importorskip("jax", reason="needs jax")
+    import elu_zoo
+
+    case = {"model": "ELUNet11", "size": 32, "batch": 64, "dtype": "float32"}
+    case["arguments"] = {"width": 0.1}
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILE]
+        + [json.dumps([case | {"kind": kind} for kind in ("train", "predict")])],
+        cwd=workers.ROOT,
+        env=on_backend("jax"),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    train, predict = json.loads(result.stdout)
+    megabytes = 4e-6 * elu_zoo.ELUNet11(width=0.1).count_params()
+    images = 64 * 32 * 32 * 3e-6
+    # The step replaces weights and momentum; the loss is a result of its own.
+    assert train["arguments"] == pytest.approx(2 * megabytes + images, rel=0.01)
+    assert train["shared"] == pytest.approx(2 * megabytes, rel=0.01)
+    assert predict["arguments"] == pytest.approx(megabytes + images, rel=0.01)
+    assert predict["results"] == pytest.approx(64 * 100 * 4e-6)
+    # The first layer's activations outlive the forward pass, of inference they do not.
+    assert train["temporary"] > predict["temporary"] > 0
+
+
+def test_compiled_networks_are_compared(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # Restored afterwards.
+    monkeypatch.setattr(memory, "planned", lambda case: {"keras": {"megabytes": 2.4}})
+    memory.main(["--compiler"])
+    assert (
+        "predict  ELUNet15  48  64  bfloat16  keras  2  1.0" in capsys.readouterr().out
+    )
 
 
 def test_errors_of_exported_files(tmp_path, monkeypatch):

@@ -119,5 +119,5 @@ def machine() -> dict[str, Any]:
     from training.engine import device
 
     facts = device.description()
-    names = ("processor", "processor_family_model", "cores", "backend", "tensorflow")
-    return {name: facts[name] for name in names}
+    names = ("processor", "processor_family_model", "cores", "backend")
+    return {name: facts[name] for name in (*names, facts["backend"])}

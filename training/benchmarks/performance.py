@@ -25,6 +25,7 @@ FILES = (
     "elu_op",
     "networks",
     "memory",
+    "memory_compiler",
     "exported_files",
     "exported_errors",
     "startup",
@@ -32,7 +33,14 @@ FILES = (
     "step_overhead",
     "scaling",
 )
-VERSIONS = ("tensorflow", "pytorch", "onnxruntime", "openvino", "ai-edge-litert")
+VERSIONS = (
+    "tensorflow",
+    "jax",
+    "pytorch",
+    "onnxruntime",
+    "openvino",
+    "ai-edge-litert",
+)
 
 STEP = {"kind": "train", "dtype": "bfloat16"}
 STEP11, STEP18, STEP15 = (STEP | {"model": f"ELUNet{n}"} for n in (11, 18, 15))
@@ -73,9 +81,11 @@ class Bar(NamedTuple):
             return [self.what, "–", f"{sign} {self.goal}", "not measured"]
         value = float(row[self.column])
         met = value <= self.goal if self.at_most else value >= self.goal
-        low, high = row[f"{self.column}_low"], row[f"{self.column}_high"]
-        spread = f"{value:.2f} ({float(low):.2f}–{float(high):.2f})"
-        return [self.what, spread, f"{sign} {self.goal}", "met" if met else "not met"]
+        cell = f"{value:.2f}"
+        if f"{self.column}_low" in row:
+            low, high = (float(row[f"{self.column}_{end}"]) for end in ("low", "high"))
+            cell += f" ({low:.2f}–{high:.2f})"
+        return [self.what, cell, f"{sign} {self.goal}", "met" if met else "not met"]
 
 
 def _op(shape: str, to: str = "relu", goal: float = 1.05, of: str = "forward") -> Bar:
@@ -111,6 +121,12 @@ def _start(program: str, goal: float) -> Bar:
     )
 
 
+def _memory(by: str, file: str) -> Bar:
+    what = f"Memory of the training step, 18 layers, {by}: relative to Keras's layers"
+    where = {"kind": "train", "model": "ELUNet18", "variant": "elu_zoo"}
+    return Bar(what, file, where, "to_keras", 0.8)
+
+
 BARS = [
     _op("64x56x56x256"),
     _op("128x32x32x192"),
@@ -127,6 +143,8 @@ BARS = [
     ),
     _start("import elu_zoo", 1.05),
     _start("first prediction, elu_zoo", 1.2),
+    _memory("of the process", "memory"),
+    _memory("by the compiler's report", "memory_compiler"),
 ]
 
 
@@ -280,18 +298,17 @@ def scaling() -> Iterator[str]:
     return table([*header, "time to the predicted one"], rows)
 
 
-def memory() -> Iterator[str]:
-    """Yields the table of the memory of training steps and inference."""
-    return table(
-        ["", "network", "batch", "variant", "MB", "to Keras's layers"],
-        [
-            [
-                *(row[name] for name in ("kind", "model", "batch", "variant")),
-                *(row["megabytes"], row["to_keras"]),
-            ]
-            for row in rows_of("memory")
-        ],
-    )
+def memory(file: str = "memory", **more: str) -> Iterator[str]:
+    """Yields the table of the memory of training steps and inference.
+
+    Args:
+        file: Name of the CSV file, without its extension.
+        **more: Headers of more columns by their names.
+    """
+    columns = ("kind", "model", "batch", "variant", "megabytes", *more, "to_keras")
+    header = ["", "network", "batch", "variant", "MB", *more.values()]
+    rows = [[row[name] for name in columns] for row in rows_of(file)]
+    return table([*header, "to Keras's layers"], rows)
 
 
 def start() -> Iterator[str]:
@@ -324,6 +341,9 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "overhead": overhead,
     "scaling": scaling,
     "memory": memory,
+    "compiler's memory": functools.partial(
+        memory, "memory_compiler", temporary="temporary"
+    ),
     "start": start,
     "machine": machine,
 }
