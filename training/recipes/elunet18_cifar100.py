@@ -19,7 +19,7 @@ from training.engine.optimizers import ConvMuon
 from training.engine.recipe import Recipe
 from training.engine.schedules import Consecutive, WarmupLinear
 
-# Share of the run after which the rate rises again, when the images get their full size.
+# Share of the run after which the rate rises again and the images have their full size.
 RESTART = 10 / 14
 
 
