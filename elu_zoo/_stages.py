@@ -14,7 +14,12 @@ import numpy as np
 from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from elu_zoo.image_files import Batches
-from elu_zoo.predictions import fit_temperature, probabilities, with_temperature
+from elu_zoo.predictions import (
+    TEMPERATURES,
+    fit_temperature,
+    probabilities,
+    with_temperature,
+)
 
 
 @dataclasses.dataclass
@@ -84,9 +89,12 @@ def measure(model: keras.Model, held_out: Batches) -> dict[str, float]:
     """
     shares = probabilities(model.predict(held_out, verbose=0), model)
     labels = held_out.labels
-    calibrated = with_temperature(shares, fit_temperature(shares, labels))
+    right = shares.argmax(-1) == labels
+    # If all answers are right, the lower the temperature, the lower the loss.
+    temperature = TEMPERATURES[0] if right.all() else fit_temperature(shares, labels)
+    calibrated = with_temperature(shares, temperature)
     return {
-        "val_accuracy": float((shares.argmax(-1) == labels).mean()),
+        "val_accuracy": float(right.mean()),
         "val_loss": _cross_entropy(shares, labels),
         "val_calibrated_loss": _cross_entropy(calibrated, labels),
     }

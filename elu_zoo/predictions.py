@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NONE = "none of these"
 """The name returned if no class is probable enough."""
 
+TEMPERATURES = (0.1, 10.0)
+"""The lowest and the highest temperature that `fit_temperature` returns."""
+
 
 def decode_predictions(
     preds: npt.ArrayLike,
@@ -254,8 +257,8 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         labels: Integer array of shape `(n,)`.
 
     Returns:
-        A number from 0.1 to 10. It is 1 if every prediction is right, because the
-        likelihood then has no maximum.
+        A number within `TEMPERATURES`. It is 1 if every prediction is right, because
+        the likelihood then has no maximum.
 
     Example:
 
@@ -268,7 +271,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     if (logits.argmax(-1) == labels).all():
         return 1.0
     own = logits[np.arange(len(labels)), labels]
-    low, high = np.log(0.1), np.log(10)
+    low, high = np.log(TEMPERATURES)
     # The likelihood is concave in 1 / T, so its slope changes sign once.
     for _ in range(60):
         middle = (low + high) / 2

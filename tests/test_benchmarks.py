@@ -16,6 +16,7 @@ from made_up import write_cifar100
 
 from training.benchmarks import (
     exports,
+    keras_networks,
     memory,
     networks,
     performance,
@@ -101,7 +102,7 @@ def test_stock_layers_compute_the_same_function(name, arguments):
     arguments |= {"input_shape": (17, 17, 3), "classifier_activation": None}
     arguments |= {"width": 0.05, "classes": 7}
     ours = getattr(elu_zoo, name)(include_preprocessing=False, **arguments)
-    stock = networks.stock_network(name, **arguments)
+    stock = keras_networks.stock_network(name, **arguments)
     stock.set_weights(ours.get_weights())
     outputs = keras.Sequential(stock.layers[1:])(images)  # Without its preprocessing.
     np.testing.assert_allclose(outputs, ours(images), rtol=1e-4, atol=1e-5)

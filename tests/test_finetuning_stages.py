@@ -81,6 +81,10 @@ def test_a_network_too_sure_of_itself_may_be_the_better_one():
     assert sure["val_accuracy"] > modest["val_accuracy"]
     assert sure["val_loss"] > modest["val_loss"]
     assert _stages.is_better(sure, modest) and not _stages.is_better(modest, sure)
+    perfect = measured(20.0, 0.01)
+    assert perfect["val_accuracy"] == 1
+    assert perfect["val_loss"] > sure["val_calibrated_loss"]
+    assert _stages.is_better(perfect, sure)
     # Neither what was not measured nor what diverged is better.
     diverged = measured(np.nan, 1.0)
     assert not _stages.is_better({}, {}) and not _stages.is_better(diverged, {})

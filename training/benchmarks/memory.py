@@ -26,7 +26,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.benchmarks import networks
+from training.benchmarks.keras_networks import network
 from training.benchmarks.measuring import machine, write_csv
 from training.benchmarks.workers import (
     ARGUMENTS,
@@ -134,7 +134,7 @@ def report(variant: str, case: Mapping[str, Any]) -> dict[str, float]:
     """Compiles a network with JAX.
 
     Args:
-        variant: As in `networks.compute`.
+        variant: As in `keras_networks.network`.
         case: An item of `workers.CASES`, with the arguments of the network.
 
     Returns:
@@ -146,7 +146,7 @@ def report(variant: str, case: Mapping[str, Any]) -> dict[str, float]:
     images = jax.ShapeDtypeStruct(shape, "uint8")
     labels = jax.ShapeDtypeStruct(shape[:1], "int32")
     make = training_step if case["kind"] == "train" else inference
-    compute, state = make(networks.network(variant, case))
+    compute, state = make(network(variant, case))
     found = compute.lower(state, images, labels).compile().memory_analysis()
     parts = {
         "arguments": found.argument_size_in_bytes,

@@ -5,8 +5,8 @@
 As in `elunet11_cifar100.py`: no normalization, a first convolution that starts by
 whitening, Muon instead of SGD, mild dropout, and images that grow, here from 16 over 24
 to 32 pixels. The learning rate rises and falls twice, the second time at 32 pixels. The
-batch size is 1024, so that Muon's orthogonalization of 39 M weights, 0.5 TFLOP per
-step, is a small part of the cost.
+batch size is 1024, so that Muon's orthogonalization of 39 M weights, 0.5 TFLOP each
+time, is a small part of the cost.
 
 Cost: 8.98 GFLOP per image and training step at 32 pixels, 3.0 PFLOP in total, without
 Muon. Result: not run to its end yet.
