@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from elu_zoo.errors import UserError
+from elu_zoo.evaluation import cross_entropy
 from elu_zoo.files import replacing
 from elu_zoo.image_files import Batches
 from elu_zoo.predictions import (
@@ -85,24 +86,20 @@ def measure(model: keras.Model, held_out: Batches) -> dict[str, float]:
 
     Returns:
         Its accuracy, its cross-entropy, and its cross-entropy after temperature
-        scaling on the same images, by the names that Keras would give them.
+        scaling on the same images, in nats, by the names that Keras would give them.
     """
-    shares = probabilities(model.predict(held_out, verbose=0), model)
+    found = probabilities(model.predict(held_out, verbose=0), model)
     labels = held_out.labels
-    right = shares.argmax(-1) == labels
+    right = found.argmax(-1) == labels
     # If all answers are right, the lower the temperature, the lower the loss.
-    temperature = TEMPERATURES[0] if right.all() else fit_temperature(shares, labels)
-    calibrated = with_temperature(shares, temperature)
+    temperature = TEMPERATURES[0] if right.all() else fit_temperature(found, labels)
     return {
         "val_accuracy": float(right.mean()),
-        "val_loss": _cross_entropy(shares, labels),
-        "val_calibrated_loss": _cross_entropy(calibrated, labels),
+        "val_loss": cross_entropy(found, labels),
+        "val_calibrated_loss": cross_entropy(
+            with_temperature(found, temperature), labels
+        ),
     }
-
-
-def _cross_entropy(shares: np.ndarray, labels: np.ndarray) -> float:
-    own = shares[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(own, np.finfo(own.dtype).tiny)).mean())
 
 
 class Measurement(keras.callbacks.Callback):

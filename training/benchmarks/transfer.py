@@ -9,10 +9,10 @@ own images, the study compares `elu_zoo.finetune` with its default rates, the ou
 layer alone on the frozen trunk (a linear probe), and the same network from scratch. The
 accuracies are of images held out of the training splits, all at 32×32 pixels. Two more
 tasks are at the weights' own size: twenty of the classes that `elunet15.tiny_imagenet`
-knows, by name, on half of the test images; and photographs, of 374 pixels in the
-median, which DIR holds as `imagenet-sample-images`
-(https://github.com/EliSchwartz/imagenet-sample-images, one for each class of ImageNet).
-They are sorted into six kinds; classes of Tiny ImageNet are left out.
+knows, by name, on half of the test images; and photographs, one for each class of
+ImageNet, which DIR holds as `imagenet-sample-images`
+(https://github.com/EliSchwartz/imagenet-sample-images). They are sorted into six kinds;
+classes of Tiny ImageNet are left out.
 
 A row is an epoch; `kept` marks the one whose weights the model ends with, step 0 being
 before the training. The command prints how `finetune` ends compared with the best epoch
