@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from elu_zoo._precision import DTYPES, with_dtype
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import ImageError, UserError
 from elu_zoo.image_folders import find_images
@@ -56,10 +57,13 @@ class Predictor:
         batch_size: Images per batch of the network.
         threshold: Probability below which the first class is `"none of these"`, without
             further classes; default the threshold of the model's record.
+        dtype: Precision to compute in, `"float32"` or `"bfloat16"`; default the
+            model's own. Processors and GPUs with instructions for bfloat16 take about
+            half the time with it.
 
     Raises:
-        UserError: If `top` is less than 1 or `threshold` not from 0 to 1; at the first
-            call, if there is no such model or stack.
+        UserError: If `top` is less than 1, `threshold` not from 0 to 1, or `dtype`
+            another one; at the first call, if there is no such model or stack.
 
     Example:
 
@@ -78,14 +82,20 @@ class Predictor:
         resize: int | None = None,
         batch_size: int = 64,
         threshold: float | None = None,
+        dtype: str | None = None,
     ) -> None:
         from elu_zoo.predictions import threshold_of
 
         if top < 1:
             raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
         threshold_of(None, threshold)
+        if dtype not in (None, *DTYPES):
+            raise UserError(
+                f"Expected dtype to be one of {DTYPES}. Received: dtype={dtype!r}"
+            )
         self.model, self.top, self.embeddings = os.fspath(model), top, embeddings
         self.resize, self.batch_size, self.threshold = resize, batch_size, threshold
+        self.dtype = dtype
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_loaded"}
@@ -169,8 +179,10 @@ class Predictor:
     def _loaded(self) -> _Loaded:
         model, class_names, preprocessing = _load(self.model, self.resize)
         network, record = model, record_of(model)
+        if self.dtype:
+            network = with_dtype(network, self.dtype)
         if self.embeddings:
-            network = _vectors(model, self.embeddings)
+            network = _vectors(network, self.embeddings)
         elif record and reconstructs(record.model):
             raise UserError(
                 f"Expected a classifier. Received: {self.model}, which reconstructs "

@@ -15,16 +15,14 @@ import numpy.typing as npt
 
 from elu_zoo._graph_images import decode
 from elu_zoo._names import check_class_names
+from elu_zoo._precision import DTYPES, with_dtype
 from elu_zoo._runtimes import RUNTIMES, check_installed
 from elu_zoo.errors import UserError
 from elu_zoo.images import check_pixels, preprocessing_of
 from elu_zoo.ops import forward_only
-from elu_zoo.predictions import NONE, gives_logits, output_layer, threshold_of
+from elu_zoo.predictions import NONE, gives_logits, threshold_of
 from elu_zoo.records import class_names_of, record_of
 from elu_zoo.reference import reference_images
-
-SAVED_MODEL_DTYPES = ("float32", "bfloat16")
-"""Precisions of a SavedModel."""
 
 TOLERANCES = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.1, "int8": 0.1}
 """Largest difference of a file's probabilities from the model's on fixed images."""
@@ -148,7 +146,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=".part.", dir=path.parent))
     try:
-        module = _plain_module(_with_dtype(model, "float32"))
+        module = _plain_module(with_dtype(model, "float32"))
         runtime.write(module, part / path.name, dtype, metadata, images)
         run = runtime.load(part / path.name)
         difference = _difference(model, run, dtype, resize, images)
@@ -235,13 +233,13 @@ def _export_saved_model(
     dtype: str,
     resize: int | None,
 ) -> Exported:
-    class_names = _check(model, class_names, dtype, SAVED_MODEL_DTYPES)
+    class_names = _check(model, class_names, dtype, DTYPES)
     if top < 1:
         raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
     how = preprocessing_of(model, resize)
     import tensorflow as tf
 
-    served = _with_dtype(model, dtype)
+    served = with_dtype(model, dtype)
     threshold = threshold_of(model, None)
     module = _module(served, class_names, min(top, len(class_names)), how, threshold)
     path = pathlib.Path(path)
@@ -358,7 +356,7 @@ def _difference(
     images = reference_images(shape, 8) if calibration is None else calibration[:8]
     images = images.astype("float32")
     if model.compute_dtype != "float32":
-        model = _with_dtype(model, "float32")
+        model = with_dtype(model, "float32")
     expected = np.asarray(_probabilities(model)(images))
     difference = float(np.abs(run(images) - expected).max())
     if not difference <= TOLERANCES[dtype]:
@@ -458,21 +456,6 @@ def _module(
     module.weights = [variable.value for variable in model.variables]
     module.serving_default, module.serve_bytes = _serving(model), serve_bytes
     return module
-
-
-def _with_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    """The same network in a different precision; its outputs stay in float32."""
-    last = output_layer(model)
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        output = layer is last or layer.name.startswith("predictions")
-        config["dtype"] = "float32" if output else dtype
-        return layer.__class__.from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    copy.set_weights([np.asarray(value, "float32") for value in model.get_weights()])
-    return copy
 
 
 def _next_version(path: pathlib.Path) -> int:

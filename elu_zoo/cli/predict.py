@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the output vectors of a stack, such as stack6, instead of classes",
     )
     parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="precision to compute in (default: the model's own); bfloat16 is faster "
+        "on hardware that has it",
+    )
+    parser.add_argument(
         "--out", metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file"
     )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
@@ -75,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         embeddings=arguments.embeddings,
         resize=arguments.resize,
         threshold=arguments.threshold,
+        dtype=arguments.dtype,
     )
     paths = find_paths(arguments.paths)
     if arguments.out:
@@ -104,6 +111,7 @@ def _write(
         "--embeddings": predictor.embeddings,
         "--resize": predictor.resize,
         "--threshold": predictor.threshold,
+        "--dtype": predictor.dtype,
     }
     with RowFile(arguments.out, settings) as file:
         rows = _rows(arguments, paths[file.done :], predictor)

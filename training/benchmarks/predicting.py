@@ -3,10 +3,10 @@
     python -m training.benchmarks.predicting --images DIR --csv FILE \
         [--before REVISION] [--memory 5000 20000 100000]
 
-Runs the command on 1 and on 4,000 of the JPEG files below DIR, as of this checkout and
-as of the revision, in rounds whose order rotates. By default, the revision is the last
-one that held all images in memory. The difference between 4,000 files and one is the
-time without the start of Python and TensorFlow.
+Runs the command on 1 and on 4,000 of the JPEG files below DIR, as of this checkout, in
+float32 and in bfloat16, and as of the revision, in rounds whose order rotates. By
+default, the revision is the last one that held all images in memory. The difference
+between 4,000 files and one is the time without the start of Python and TensorFlow.
 
 `--memory` measures the peak memory for these numbers of files instead, once each.
 """
@@ -31,6 +31,9 @@ from training.benchmarks.measuring import ROOT, machine, timings, write_csv
 FILES = 4000
 BEFORE = "a3bdd38"
 COMMAND = (sys.executable, "-m", "elu_zoo", "predict")
+
+# A checkout, and options of the command.
+Command = tuple[pathlib.Path, Sequence[str]]
 
 
 @dataclasses.dataclass
@@ -88,32 +91,31 @@ def checked_out(revision: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def compare(
-    paths: Sequence[str], checkouts: dict[str, pathlib.Path], rounds: int
+    paths: Sequence[str], commands: dict[str, Command], rounds: int
 ) -> list[dict[str, Any]]:
-    """Times the commands of several checkouts on one file and on all.
+    """Times several commands on one file and on all.
 
     Args:
         paths: Paths of the files.
-        checkouts: Folders by the name of their revision; the first one is the base of
-            the ratios.
+        commands: Commands by name; the first one is the base of the ratios.
         rounds: Number of rounds, after one that fills the caches.
 
     Returns:
         Rows of the CSV file.
     """
     runs = {
-        (name, count): Process(folder, paths[:count])
-        for name, folder in checkouts.items()
+        (name, count): Process(folder, [*paths[:count], *options])
+        for name, (folder, options) in commands.items()
         for count in (1, len(paths))
     }
     seconds: dict[tuple[str, Any], list[float]] = timings(
         runs, rounds, time.perf_counter
     )
-    for name in checkouts:
+    for name in commands:
         all_files, one = seconds[name, len(paths)], seconds[name, 1]
         pairs = zip(all_files, one, strict=True)
         seconds[name, "after the start"] = [whole - start for whole, start in pairs]
-    base = next(iter(checkouts))
+    base = next(iter(commands))
     rows = []
     for (name, count), values in seconds.items():
         pairs = zip(seconds[base, count], values, strict=True)
@@ -191,8 +193,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             # From all folders, as these are sorted by class.
             some = paths[:: max(1, len(paths) // arguments.files)][: arguments.files]
             before = checked_out(arguments.before, folder)
-            checkouts = {arguments.before: before, "this checkout": ROOT}
-            rows = compare(some, checkouts, arguments.rounds)
+            commands: dict[str, Command] = {
+                arguments.before: (before, []),
+                "this checkout": (ROOT, []),
+                "this checkout, bfloat16": (ROOT, ["--dtype", "bfloat16"]),
+            }
+            rows = compare(some, commands, arguments.rounds)
     rows = [machine() | found for found in rows]
     print(", ".join(map(str, machine().values())))
     for found in rows:
