@@ -1,7 +1,11 @@
 import io
+import pathlib
 import pickle
+import re
+import sys
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from made_up import write_class_folders
 from PIL import Image
@@ -10,6 +14,7 @@ import elu_zoo
 from elu_zoo.batch import Predictor, predict_on_ray
 
 NAME = "elunet11.cifar100"
+GUIDE = pathlib.Path(__file__).parents[1] / "docs/predicting.md"
 
 
 def write_images(folder, count):
@@ -65,6 +70,25 @@ def test_answers_below_the_threshold_are_none_of_these(zoo, tmp_path):
         Predictor(NAME, threshold=2)
 
 
+def test_bfloat16_answers_like_float32(zoo, tmp_path):
+    sources = write_images(tmp_path, 6)
+    expected = Predictor(NAME, top=4)(sources)
+    answer = Predictor(NAME, top=4, dtype="bfloat16")(sources)
+    by_class, exact = (
+        np.take_along_axis(a["probabilities"], np.argsort(a["classes"], axis=1), 1)
+        for a in (answer, expected)
+    )
+    assert by_class.dtype == "float32"
+    # bfloat16 has 8 significant bits.
+    np.testing.assert_allclose(by_class, exact, atol=0.02)
+    assert (by_class != exact).any()
+    vectors = Predictor(NAME, embeddings="stack2", dtype="bfloat16")(sources)["vector"]
+    exact = Predictor(NAME, embeddings="stack2")(sources)["vector"]
+    np.testing.assert_allclose(vectors, exact, rtol=0.05, atol=0.05)
+    with pytest.raises(elu_zoo.errors.UserError, match="dtype='float8'"):
+        Predictor(NAME, dtype="float8")
+
+
 @pytest.mark.slow
 def test_ray_with_a_worker_killed_in_the_middle(zoo, tmp_path):
     """Two workers, of which one is lost: the rows of one process, in their order."""
@@ -99,3 +123,40 @@ def test_ray_with_a_worker_killed_in_the_middle(zoo, tmp_path):
         rows["probabilities"], expected["probabilities"], atol=1e-6
     )
     assert rows["error"].tolist() == expected["error"].tolist()
+
+
+def run_the_guide(engine, **names):
+    """Runs the code that the guide shows for an engine."""
+    section = GUIDE.read_text().split(f"### {engine}\n")[1]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    exec(code[1], {"Predictor": Predictor} | names)
+
+
+@pytest.mark.slow
+def test_spark_as_in_the_guide(zoo, tmp_path, monkeypatch):
+    pytest.importorskip("pyspark")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.chdir(tmp_path)
+    paths = write_images(tmp_path / "photos", 6)
+    (tmp_path / "photos/red/0.jpg").write_text("no image")
+    run_the_guide("Spark")
+    rows = pyarrow.parquet.read_table("answers").to_pylist()
+    rows = {row["path"].removeprefix("file:"): row["answer"] for row in rows}
+    assert sorted(rows) == paths
+    expected = Predictor(NAME, top=3)(paths)
+    for i, path in enumerate(paths):
+        assert rows[path]["classes"] == expected["classes"][i].tolist()
+        assert (rows[path]["error"] is None) == (expected["error"][i] is None)
+        np.testing.assert_allclose(
+            rows[path]["probabilities"], expected["probabilities"][i], atol=1e-6
+        )
+
+
+@pytest.mark.slow
+def test_beam_as_in_the_guide(zoo, tmp_path, capfd):
+    pytest.importorskip("apache_beam")
+    paths = write_images(tmp_path, 6)
+    run_the_guide("Beam", files=paths)
+    printed = capfd.readouterr().out
+    for names in Predictor(NAME, top=3)(paths)["classes"]:
+        assert str(names.tolist()) in printed
