@@ -58,12 +58,13 @@ class Predictor:
         threshold: Probability below which the first class is `"none of these"`, without
             further classes; default the threshold of the model's record.
         dtype: Precision to compute in, `"float32"` or `"bfloat16"`; default the
-            model's own. Processors and GPUs with instructions for bfloat16 take about
-            half the time with it.
+            model's own. Processors and GPUs with instructions for bfloat16 are faster
+            with it.
 
     Raises:
-        UserError: If `top` is less than 1, `threshold` not from 0 to 1, or `dtype`
-            another one; at the first call, if there is no such model or stack.
+        UserError: If `top` is less than 1, `threshold` is not from 0 to 1, or `dtype`
+            is neither of the two; at the first call, if there is no such model or
+            stack.
 
     Example:
 
