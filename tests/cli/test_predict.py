@@ -54,6 +54,11 @@ def test_predict_prints_what_the_model_says(zoo, tmp_path, capsys):
     order = np.argsort(-expected)[:2]
     assert answer["classes"] == [NAMES[i] for i in order]
     np.testing.assert_allclose(answer["probabilities"], expected[order], atol=1e-5)
+    rounding = ["--top", "2", "--json", "--dtype", "bfloat16"]
+    assert main(["predict", str(file), *rounding]) == 0
+    (rounded,) = json.loads(capsys.readouterr().out)
+    assert rounded["probabilities"] != answer["probabilities"]
+    np.testing.assert_allclose(rounded["probabilities"], expected[order], atol=0.02)
     assert main(["predict", str(file), "--model", "CIFAR100"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "elunet11.cifar100" in lines[0] and lines[1] == str(file)
