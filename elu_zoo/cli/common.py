@@ -163,6 +163,16 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for the precision that a network computes in."""
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="precision to compute in (default: the model's own); bfloat16 is faster "
+        "on hardware that has it",
+    )
+
+
 def _complete_model(prefix: str, **_: Any) -> list[str]:
     import argcomplete
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from elu_zoo.cli.common import (
     add_model_argument,
+    add_precision_argument,
     add_resize_argument,
     known_model,
     start_backend,
@@ -53,12 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STACK",
         help="write the output vectors of a stack, such as stack6, instead of classes",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        help="precision to compute in (default: the model's own); bfloat16 is faster "
-        "on hardware that has it",
-    )
+    add_precision_argument(parser)
     parser.add_argument(
         "--out", metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file"
     )

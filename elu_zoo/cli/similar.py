@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from elu_zoo.cli.common import (
     add_model_argument,
+    add_precision_argument,
     add_resize_argument,
     known_model,
     print_json,
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="images to search")
     add_model_argument(parser, "--model", default="elunet11.cifar100")
     add_resize_argument(parser)
+    add_precision_argument(parser)
     parser.add_argument(
         "--top",
         type=int,
@@ -59,7 +61,10 @@ def run(arguments: argparse.Namespace) -> None:
     paths = find_paths([arguments.folder])
     start_backend()
     predictor = Predictor(
-        name, embeddings=arguments.embeddings, resize=arguments.resize
+        name,
+        embeddings=arguments.embeddings,
+        resize=arguments.resize,
+        dtype=arguments.dtype,
     )
     found = heapq.nlargest(
         arguments.top, _similarities(predictor, arguments.query, paths)

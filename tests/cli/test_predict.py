@@ -150,6 +150,11 @@ def test_embeddings_and_similar(zoo, tmp_path, capsys):
     np.testing.assert_allclose(
         [row["similarity"] for row in answer], (unit @ unit[3])[order], atol=1e-5
     )
+    rounding = ["--top", "5", "--json", "--dtype", "bfloat16"]
+    assert main(["similar", query, folder, *arguments, *rounding]) == 0
+    rounded = [row["similarity"] for row in json.loads(capsys.readouterr().out)]
+    exact = np.sort(unit @ unit[3])[::-1]
+    assert 0 < np.abs(rounded - exact).max() < 0.02
 
 
 def test_models_of_logits_gray_images_and_any_size(zoo, tmp_path, capsys):
