@@ -178,6 +178,31 @@ def test_errors_of_exported_files(tmp_path, monkeypatch):
     assert float(row["error"]) > 50 and abs(float(row["above_model"])) <= 10
 
 
+def test_time_to_accuracy(tmp_path, monkeypatch, capsys):
+    from training.benchmarks import time_to_accuracy
+    from training.engine.run import load_run
+
+    write_cifar100(tmp_path, train=40, test=40)
+    monkeypatch.setattr(time_to_accuracy, "in_a_process", called)
+    file, folders = tmp_path / "rows.csv", ["--data", str(tmp_path), "--runs"]
+    command = [*folders, str(tmp_path / "runs"), "--smoke", "--csv", str(file)]
+    time_to_accuracy.main([*command, "--seeds", "2"])
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    run = load_run(tmp_path / "runs/elunet11_cifar100_fast-1")
+    assert run.settings["seed"] == int(rows[1]["seed"]) == 1
+    assert int(rows[1]["seconds"]) == round(run.rows[-1]["seconds"])
+    data, model = run.load_data("test", tmp_path), run.build_model()
+    images = np.asarray(data.images)
+    first, second = (
+        np.asarray(model(view), "float64") for view in (images, images[:, :, ::-1])
+    )
+    for name, expected in (("error", first), ("error_mirrored", first + second)):
+        share = np.mean(expected.argmax(-1) != data.labels)
+        assert float(rows[1][name]) == pytest.approx(share, abs=1e-4)
+    assert f"n = 2, {rows[0]['pflop']} PFLOP" in capsys.readouterr().out
+
+
 def test_the_page_on_performance_has_the_committed_figures():
     page = performance.PAGE.read_text("utf-8")
     assert performance.rendered(page) == page
