@@ -72,7 +72,8 @@ def ELUNet11(
             each layer of a fully-connected stack). A sequence in place of a stack's
             rate gives one rate per layer. The paper's rates are
             `elu_zoo.architectures.ARCHITECTURES["elunet11"].dropout`.
-        width: Factor for the number of units of every hidden layer; default 1.
+        width: Factor for the number of units of every hidden layer. Default: that of
+            the weights, or 1.
         include_preprocessing: Whether the model starts with its preprocessing.
         preprocessing: `"standardize"` (default; mean and standard deviation per
             channel), `"pixel_mean"` (the same per pixel and channel, for images of one
