@@ -44,7 +44,7 @@ def find_weights(text: str, model: str | None = None) -> str:
 
     Args:
         text: A name, a tag, or the name of a model, in any case: `"elunet11.cifar100"`,
-            `"cifar100"`, `"ELUNet11"`. Only one published file may match.
+            `"tiny_imagenet"`, `"ELUNet11"`. Only one published file may match.
         model: Optional name of the model that the weights must belong to.
 
     Returns:
@@ -106,7 +106,7 @@ def matching_weights(text: str, model: str | None = None) -> list[str]:
     Example:
 
     >>> matching_weights("cifar100")
-    ['elunet11.cifar100']
+    ['elunet11.cifar100', 'elunet18.cifar100']
     """
     wanted, names = _plain(text), list_weights(model)
     exact = [name for name in names if _plain(name) == wanted]

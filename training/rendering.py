@@ -345,7 +345,10 @@ def _draw(axis: Axes, dataset: str, rows: Sequence[Point]) -> None:
             color=figures.BLUE if ours else figures.ORANGE,
             capsize=3,
         )
-        axis.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center")
+        # Names of neighbors would cover each other if all were above their points.
+        above = y == max(row[2] for row in rows if (row[3] is not None) == ours)
+        how = {"textcoords": "offset points", "ha": "center"}
+        axis.annotate(name, (x, y), (0, 9 if above else -20), **how)
     axis.set_xscale("log")
     axis.margins(x=0.35)
     # With room for the names above the points.

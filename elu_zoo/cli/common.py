@@ -92,7 +92,7 @@ def known_model(source: str) -> str:
 
     Example:
 
-    >>> known_model("CIFAR100")
+    >>> known_model("ELUNet11")
     'elunet11.cifar100'
     """
     from elu_zoo._hub import is_address
