@@ -347,8 +347,8 @@ def _draw(axis: Axes, dataset: str, rows: Sequence[Point]) -> None:
         )
         # Names of neighbors would cover each other if all were above their points.
         above = y == max(row[2] for row in rows if (row[3] is not None) == ours)
-        how = {"textcoords": "offset points", "ha": "center"}
-        axis.annotate(name, (x, y), (0, 9 if above else -20), **how)
+        offset = 0, 9 if above else -20
+        axis.annotate(name, (x, y), offset, textcoords="offset points", ha="center")
     axis.set_xscale("log")
     axis.margins(x=0.35)
     # With room for the names above the points.
