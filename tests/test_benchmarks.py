@@ -178,12 +178,11 @@ def test_errors_of_exported_files(tmp_path, monkeypatch):
     assert float(row["error"]) > 50 and abs(float(row["above_model"])) <= 10
 
 
-def test_time_to_accuracy(tmp_path, monkeypatch, capsys):
+def test_time_to_accuracy(tmp_path, capsys):
     from training.benchmarks import time_to_accuracy
     from training.engine.run import load_run
 
     write_cifar100(tmp_path, train=40, test=40)
-    monkeypatch.setattr(time_to_accuracy, "in_a_process", called)
     file, folders = tmp_path / "rows.csv", ["--data", str(tmp_path), "--runs"]
     command = [*folders, str(tmp_path / "runs"), "--smoke", "--csv", str(file)]
     time_to_accuracy.main([*command, "--seeds", "2"])

@@ -9,12 +9,15 @@ The default recipe is the fastest to the paper's error on CIFAR-100, 28.75 % (ta
 """
 
 import argparse
+import os
 import pathlib
 import statistics
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.benchmarks.measuring import ROOT, in_a_process, machine, write_csv
+from training.benchmarks.measuring import ROOT, machine, write_csv
 
 if TYPE_CHECKING:
     import keras
@@ -38,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for seed in range(arguments.seeds):
         out = arguments.runs / f"{arguments.recipe}-{seed}"
-        given = (arguments.recipe, seed, arguments.data, out, arguments.smoke)
-        rows.append(in_a_process(measure, *given))
+        rows.append(
+            measure(arguments.recipe, seed, arguments.data, out, arguments.smoke)
+        )
         if arguments.csv:
             write_csv(arguments.csv, rows)
     print(summary(rows))
@@ -60,12 +64,16 @@ def measure(
     Returns:
         Columns of the CSV file.
     """
-    from training import train
-
     facts = machine()  # Sets the environment before Keras is loaded.
     path = ROOT / "training/recipes" / f"{name}.py"
-    given = [str(path), "--data", data, "--out", str(out), "--seed", str(seed)]
-    train.main([*given, "--quiet", *(["--smoke"] if smoke else [])])
+    command = [sys.executable, "-m", "training.train", str(path)]
+    command += ["--data", data, "--out", str(out), "--seed", str(seed), "--quiet"]
+    status = subprocess.run(
+        [*command, "--smoke"] if smoke else command,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ).returncode
+    if status:
+        sys.exit(status)  # It has said why.
 
     from training.engine.cost import training_flop
     from training.engine.run import load_run
