@@ -199,6 +199,9 @@ def test_time_to_accuracy(tmp_path, capsys):
     for name, expected in (("error", first), ("error_mirrored", first + second)):
         share = np.mean(expected.argmax(-1) != data.labels)
         assert float(rows[1][name]) == pytest.approx(share, abs=1e-4)
+    mirrored = time_to_accuracy.with_mirror_image(model)(images)
+    np.testing.assert_allclose(mirrored, (first + second) / 2, rtol=1e-4, atol=1e-7)
+    assert np.abs(first - second).max() > 1e-4
     assert f"n = 2, {rows[0]['pflop']} PFLOP" in capsys.readouterr().out
 
 

@@ -12,8 +12,8 @@ of `elunet11_cifar100.py`, with batches of 512 and one fall of the learning rate
 
 Cost: 2.26 GFLOP per image and training step at 32 pixels, 2.1 PFLOP in total, without
 Muon; 146 minutes on two cores of an AMD EPYC with AVX-512 BF16. Result: 25.9 % test
-error, with 23 % on the training batches of the last epoch, a third of them
-mixed by CutMix.
+error, with 23 % on the training batches of the last epoch, a third of them mixed by
+CutMix.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
