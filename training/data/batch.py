@@ -72,8 +72,8 @@ def worker_rows(batch_size: int, worker: int, workers: int) -> slice:
     return slice(worker * rows, (worker + 1) * rows)
 
 
-def one_hot(dataset: Examples, numbers: np.ndarray) -> np.ndarray:
-    """Returns the targets of some examples.
+def targets_of(dataset: Examples, numbers: np.ndarray) -> np.ndarray:
+    """Returns the targets of some examples: the data set's own, or the labels.
 
     Args:
         dataset: Data set.
@@ -82,6 +82,9 @@ def one_hot(dataset: Examples, numbers: np.ndarray) -> np.ndarray:
     Returns:
         A float32 array of shape `(n, classes)`.
     """
+    targets = getattr(dataset, "targets", None)
+    if targets is not None:
+        return targets[numbers]
     return np.eye(len(dataset.class_names), dtype="float32")[dataset.labels[numbers]]
 
 
@@ -107,7 +110,7 @@ def evaluation_batch(
     present = numbers < len(dataset)
     return Batch(
         images=np.where(present[:, None, None, None], images, np.uint8(0)),
-        targets=one_hot(dataset, np.minimum(numbers, len(dataset) - 1)),
+        targets=targets_of(dataset, np.minimum(numbers, len(dataset) - 1)),
         weights=(good & present).astype("float32"),
         indices=np.where(present, numbers, -1),
     )

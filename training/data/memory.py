@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,19 @@ from elu_zoo.errors import UserError
 
 if TYPE_CHECKING:
     import keras
+    from typing_extensions import Self
 
     from training.data.batch import Batch
     from training.data.stream import Stream
 
 
+@dataclasses.dataclass(frozen=True)
 class MemoryDataset(datasets.Dataset):
     """A split in memory that fulfils `training.data.protocol.Examples`.
+
+    Attributes:
+        targets: What to train on instead of the labels: float32 probabilities of shape
+            `(examples, classes)`, or `None`.
 
     Example:
 
@@ -26,6 +33,14 @@ class MemoryDataset(datasets.Dataset):
     >>> len(data[:2]), data.shape
     (2, (8, 8, 3))
     """
+
+    targets: np.ndarray | None = None
+
+    def __getitem__(self, index: Any) -> Self:
+        part = super().__getitem__(index)
+        if self.targets is None:
+            return part
+        return dataclasses.replace(part, targets=self.targets[index])
 
     @classmethod
     def of(cls, dataset: datasets.Dataset) -> MemoryDataset:

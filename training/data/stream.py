@@ -10,7 +10,7 @@ import numpy as np
 
 from elu_zoo.errors import UserError
 from training.data.augmentation import Context, augment_on_host, draw_all
-from training.data.batch import Batch, made_ahead, one_hot, worker_rows
+from training.data.batch import Batch, made_ahead, targets_of, worker_rows
 from training.data.phases import phase_at
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Stream:
     Attributes:
         on_host: The augmentations up to the last that needs the host.
         on_device: The other augmentations, which the compiled step applies.
-        resident: The images and labels to keep on the device, uint8 and int32; `None`
-            if images travel with each batch.
+        resident: The images, uint8, and the labels, int32, or float32 targets to keep
+            on the device; `None` if images travel with each batch.
 
     Raises:
         UserError: If there are fewer examples than `batch_size`, or the batch cannot be
@@ -71,10 +71,13 @@ class Stream:
 
     @property
     def resident(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The images and labels to keep on the device, if any."""
+        """The images, and their labels or targets, to keep on the device, if any."""
         if self.on_host:
             return None
-        return self.dataset.images, self.dataset.labels.astype("int32")
+        targets = getattr(self.dataset, "targets", None)
+        if targets is None:
+            targets = self.dataset.labels.astype("int32")
+        return self.dataset.images, targets
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(
@@ -122,7 +125,7 @@ class Stream:
         draws = [{key: x[self.rows] for key, x in one.items()} for one in draws]
         first, numbers, targets = len(self.on_host), numbers[self.rows], None
         if images is not None:
-            targets = one_hot(self.dataset, numbers)
+            targets = targets_of(self.dataset, numbers)
             if self.on_host:
                 images, targets, weights = augment_on_host(
                     self.on_host, images, targets, weights, draws[:first], size
@@ -149,7 +152,7 @@ class Stream:
         images, targets, weights = batch.images, batch.targets, batch.weights
         if images is None:
             images = self.dataset.images[batch.indices]
-            targets = one_hot(self.dataset, batch.indices)
+            targets = targets_of(self.dataset, batch.indices)
         if self.on_device:
             images, targets, weights = augment_on_host(
                 self.on_device, images, targets, weights, batch.draws, batch.image_size

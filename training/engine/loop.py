@@ -20,6 +20,7 @@ from elu_zoo.files import replacing
 from elu_zoo.models import adapt_preprocessing
 from training.data.phases import phase_at
 from training.engine import checkpoint, dependencies, device, provenance, runlog
+from training.engine.distillation import distilled
 from training.engine.inputs import image_shape, load_data, make_stream
 from training.engine.model import (
     averaged,
@@ -72,7 +73,8 @@ def train(
         out: Folder of the run, which all workers share. It receives `recipe.py`,
             `run.json` (settings, versions, hardware), `log.csv`, `curve.svg`,
             TensorBoard events, `best.weights.h5`, `last.weights.h5`, after a stop
-            `stopped.weights.h5`, and the last two checkpoints.
+            `stopped.weights.h5`, the last two checkpoints, and with a teacher its
+            answers, `teacher.npy`.
         strategy: One of `training.engine.strategy.NAMES`; default by the devices.
         rate_factor: Factor for the recipe's learning rate.
         on_corrupt: What to do with training images on disk that cannot be decoded:
@@ -104,6 +106,9 @@ def train(
     _check_batch(recipe, placement)
     precision = precision or device.default_precision()
     keras.config.set_dtype_policy(precision)
+    train_set, eval_set = load_data(recipe, data_dir)
+    if recipe.teacher:
+        train_set = distilled(train_set, recipe.teacher, out)
     keras.utils.set_random_seed(recipe.seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -111,7 +116,6 @@ def train(
         tf.config.experimental.enable_op_determinism()
     else:
         device.keep_compiled(out / "compiled")
-    train_set, eval_set = load_data(recipe, data_dir)
     stream = make_stream(
         train_set,
         recipe,

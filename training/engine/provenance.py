@@ -89,6 +89,7 @@ def settings_of(
         if field.name not in ("optimizer", "learning_rate", "initialize")
         and field.name != "augmentation"
     }
+    fields["teacher"] = recipe.teacher and recipe.teacher.settings()
     fields["model_arguments"] = dict(recipe.model_arguments)
     fields["eval_split"] = "holdout" if recipe.holdout else "test"
     fields |= {

@@ -11,6 +11,7 @@ from typing import Any
 from elu_zoo.errors import UserError
 from elu_zoo.models import get_model_function
 from training.data.phases import counted_from_start
+from training.engine.distillation import Teacher
 
 # Fields that `training.train` has an option for.
 OPTIONS = ("seed", "epochs", "holdout", "batch_size")
@@ -51,6 +52,10 @@ _CHECKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         lambda x: all(hasattr(one, "on_host") for one in x),
     ),
     "image_sizes": ("sides in pixels by epoch", _is_mapping_of_sizes),
+    "teacher": (
+        "a training.engine.distillation.Teacher or None",
+        lambda x: x is None or isinstance(x, Teacher),
+    ),
     "label_smoothing": (
         "from 0 to below 1",
         lambda x: _is_number(x) and 0 <= x < 1,
@@ -95,6 +100,8 @@ class Recipe:
             evaluates at the size of the data set, or at the largest of these sizes for
             images on disk; see `training.publish --image-size`.
         label_smoothing: Share of the target that is spread over all classes.
+        teacher: A published network whose answers become part of the targets, for data
+            sets in memory.
         dropout: Dropout rates by the share of the run's steps after which they begin,
             such as `{0: rates, 0.5: higher_rates}`. They replace the model functions'
             argument `dropout`, and each is written like it.
@@ -127,6 +134,7 @@ class Recipe:
     augmentation: Sequence[Any] = ()
     image_sizes: Mapping[int, int] = dataclasses.field(default_factory=dict)
     label_smoothing: float = 0.0
+    teacher: Teacher | None = None
     dropout: Mapping[float, Any] = dataclasses.field(default_factory=dict)
     l2: float = 0.0
     clip_norm: float | None = None

@@ -37,7 +37,7 @@ class Steps:
         placement: The placement in whose scope model and optimizer were made.
         jit: Whether XLA compiles the forward and backward pass. On JAX it always does.
         augmentation: Augmentations for the step to apply.
-        resident: Images and labels to keep on the device, or `None`; see
+        resident: Images and labels or targets to keep on the device, or `None`; see
             `training.data.stream.Stream`.
         per_call: Largest number of steps per call of the compiled function. It does not
             change a bit of the result.
@@ -157,9 +157,10 @@ class Steps:
         if resident is None:
             images, targets = inputs["images"], inputs["targets"]
         else:
-            images, labels = (ops.take(x, inputs["indices"], axis=0) for x in resident)
-            classes = self._model.output_shape[-1]
-            targets = ops.one_hot(labels, classes, dtype="float32")
+            images, targets = (ops.take(x, inputs["indices"], axis=0) for x in resident)
+            if targets.ndim == 1:
+                classes = self._model.output_shape[-1]
+                targets = ops.one_hot(targets, classes, dtype="float32")
         if self._augmentation and inputs["draws"]:
             images, targets, weights = augment(
                 self._augmentation,
@@ -257,7 +258,7 @@ class Steps:
         )
 
     def _on_device(self) -> tuple[Any, ...] | None:
-        """The resident images and labels; the first call puts them on the devices."""
+        """The resident arrays; the first call puts them on the devices."""
         if self._resident is None or "resident" in self._compiled:
             return self._compiled.get("resident")
         put: Any

@@ -1,0 +1,118 @@
+"""Distillation: the answers of a trained network become part of the targets."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from elu_zoo import weights
+from elu_zoo.errors import UserError
+from elu_zoo.files import replacing
+from elu_zoo.models import load
+from training.data.memory import MemoryDataset
+
+# File in a run's folder that keeps the teacher's answers.
+ANSWERS = "teacher.npy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A published network whose answers become part of the targets.
+
+    The target of an image is `(1 - share) * label + share * answer`. The answer is the
+    mean of the teacher's probabilities for the image and for its mirror image; it is
+    computed once, and does not depend on the augmentation. Source: Hinton, Vinyals &
+    Dean, "Distilling the Knowledge in a Neural Network" (2015), with fixed answers, and
+    with the temperature in the teacher alone.
+
+    Attributes:
+        weights: Name of its weights. It was trained on the same classes; where a run
+            holds images out, the teacher must not have seen them either, or the run's
+            error on them comes out too low.
+        share: Share of its answers in the targets, above 0 and at most 1.
+        temperature: Number above 0 by which its logits are divided.
+
+    Raises:
+        UserError: If an attribute has an invalid value.
+
+    Example:
+
+    >>> Teacher(weights="elunet18.cifar100", share=0.5).temperature
+    1.0
+    """
+
+    weights: str
+    share: float
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        weights.get_record(self.weights)
+        if not 0 < self.share <= 1 or not self.temperature > 0:
+            raise UserError(
+                "Expected a share of the teacher above 0 and at most 1, and a "
+                f"temperature above 0. Received: share={self.share!r}, "
+                f"temperature={self.temperature!r}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what to keep with a run: the attributes, and the weights' file."""
+        return dataclasses.asdict(self) | {
+            "file": weights.get_record(self.weights).file
+        }
+
+
+def distilled(
+    dataset: Any, teacher: Teacher, folder: str | pathlib.Path
+) -> MemoryDataset:
+    """Gives a data set the targets that a teacher contributes to.
+
+    Args:
+        dataset: The examples to train on.
+        teacher: The teacher.
+        folder: Folder of the run, which keeps the teacher's answers.
+
+    Returns:
+        The examples with `targets`.
+
+    Raises:
+        UserError: If the images are not in memory, or the classes are not the teacher's
+            own.
+    """
+    if not isinstance(dataset, MemoryDataset):
+        raise UserError(
+            "Expected a data set in memory, such as cifar100, for a recipe with a "
+            f"teacher. Received: a {type(dataset).__name__}"
+        )
+    file = pathlib.Path(folder) / ANSWERS
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part, part.open("wb") as stream:
+            np.save(stream, _answers(dataset, teacher), allow_pickle=False)
+    answers = np.load(file, allow_pickle=False)
+    if answers.shape != (len(dataset), len(dataset.class_names)):
+        raise UserError(
+            f"Expected answers for {len(dataset)} images of {len(dataset.class_names)} "
+            f"classes in {file}. Received: an array of shape {answers.shape}. Use a "
+            "different folder for --out."
+        )
+    labels = np.eye(len(dataset.class_names), dtype="float32")[dataset.labels]
+    targets = (1 - teacher.share) * labels + teacher.share * answers
+    return dataclasses.replace(dataset, targets=targets.astype("float32"))
+
+
+def _answers(dataset: MemoryDataset, teacher: Teacher) -> np.ndarray:
+    """The teacher's probabilities, float32 of shape `(examples, classes)`."""
+    model = load(teacher.weights)
+    if weights.get_record(model).class_names != dataset.class_names:
+        raise UserError(
+            f"Expected a teacher of the {len(dataset.class_names)} classes of the data "
+            f"set. Received: {teacher.weights}, of other classes"
+        )
+    mirrored = dataclasses.replace(dataset, images=dataset.images[:, :, ::-1])
+    views = [one.predict(model).astype("float64") for one in (dataset, mirrored)]
+    softened = [view ** (1 / teacher.temperature) for view in views]
+    answers = sum(view / view.sum(-1, keepdims=True) for view in softened) / 2
+    return answers.astype("float32")
