@@ -113,6 +113,32 @@ def about_initial(run: Run, before: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"file": file, **{key: before["training"][key] for key in kept}}
 
 
+def about_teacher(run: Run) -> dict[str, Any]:
+    """Describes the teacher of a run.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Its settings as `teacher`, with what its own training cost; empty without one.
+
+    Raises:
+        UserError: If other weights have been published under the teacher's name since.
+    """
+    from elu_zoo.weights import get_record
+
+    settings = run.settings.get("teacher")
+    if not settings:
+        return {}
+    record = get_record(settings["weights"])
+    if record.file != settings["file"]:
+        raise UserError(
+            f"Expected the weights of {settings['weights']} that the run learned from, "
+            f"{settings['file']}. Received: {record.file}, published since"
+        )
+    return {"teacher": settings | {"flop": record.training["flop"]}}
+
+
 def about_run(run: Run, name: str, initial: Mapping[str, Any]) -> dict[str, Any]:
     """Describes the training of a run.
 
@@ -151,5 +177,6 @@ def about_run(run: Run, name: str, initial: Mapping[str, Any]) -> dict[str, Any]
             "starts": facts["starts"],
             "machine": facts["machine"],
             **({"initial": initial} if initial else {}),
+            **about_teacher(run),
         },
     }

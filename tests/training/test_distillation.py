@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -20,7 +22,10 @@ from training.engine.model import build_model
 from training.engine.recipe import Recipe, load_recipe
 from training.engine.steps import Steps
 from training.engine.strategy import make_placement
+from training.rendering import card
+from training.run_records import about_teacher
 
+ROOT = pathlib.Path(__file__).parents[2]
 TEACHER = "elunet11.cifar100"
 
 
@@ -128,6 +133,30 @@ def test_a_stopped_run_ends_with_the_same_bits(data_dir, recipe_path, tmp_path):
             "file": elu_zoo.get_record(TEACHER).file,
         }
     assert weights["whole"] == weights["stopped"]
+
+
+def test_the_card_names_the_teacher_and_its_cost():
+    settings = Teacher(weights="elunet18.cifar100", share=0.7).settings()
+    run = SimpleNamespace(settings={"teacher": settings})
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text())["weights"]
+    record = manifest["elunet11.cifar100"]
+    training = record["training"] | about_teacher(run)
+    figures = ROOT / "docs/results/elunet11.cifar100/evaluation.json"
+    text = card(
+        "elunet11.cifar100",
+        record | {"training": training},
+        json.loads(figures.read_text()),
+        "curve.svg",
+    )
+    teacher = manifest["elunet18.cifar100"]
+    text = " ".join(text.split())
+    assert f"`{teacher['file']}`), which make up 70% of its targets" in text
+    assert f"took {teacher['training']['flop'] / 1e15:.3g} PFLOP, which" in text
+
+    assert about_teacher(SimpleNamespace(settings={})) == {}
+    with pytest.raises(UserError, match="Received: elunet18.*, published since"):
+        settings = settings | {"file": "elunet18.cifar100-00000000.weights.h5"}
+        about_teacher(SimpleNamespace(settings={"teacher": settings}))
 
 
 @pytest.mark.parametrize(

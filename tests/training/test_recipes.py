@@ -44,6 +44,7 @@ CLASSES = {
 SMOKE = """
 import pathlib, sys
 import numpy as np
+from elu_zoo import get_record
 from training.data import sources
 from training.data.memory import MemoryDataset
 from training.engine import device
@@ -62,7 +63,10 @@ for path in paths:
     recipe = smoke(load_recipe(path))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, *shapes[recipe.dataset]), "uint8")
-    data = MemoryDataset(images, np.arange(40) % 5, tuple("abcde"))
+    names = tuple("abcde")
+    if recipe.teacher:
+        names = get_record(recipe.teacher.weights).class_names
+    data = MemoryDataset(images, np.arange(40) % 5, names)
     sources.load = lambda *arguments, data=data: data
     train(path, recipe, out, out / path.stem, precision="float32", log_every=1,
           checkpoint_every=2, progress=False)
