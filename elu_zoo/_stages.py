@@ -23,6 +23,10 @@ from elu_zoo.predictions import (
 )
 
 
+# Shares of a stage's best epoch in the means that are tried at its end.
+SHARES = (0.25, 0.5, 0.75)
+
+
 @dataclasses.dataclass
 class State:
     """The progress of a fine-tuning: JSON-plain values, and weights.
@@ -34,7 +38,8 @@ class State:
         stopped: Whether the stage ended before its last epoch.
         rows: Metrics of each epoch done.
         start: Held-out metrics before the first stage, empty without held-out images.
-        kept: Metrics of the weights that the stage started from, with their `epoch`.
+        kept: Metrics of the weights that the stage started from, with their `epoch`,
+            and its `share` if they are a mean.
         best: The same for this stage's best epoch, empty before its first.
         weights: Arrays of the weights of `kept` and `best`, by these names.
     """
@@ -58,12 +63,15 @@ class History(dict[str, list[Any]]):
 
     Attributes:
         start: Held-out metrics before the first stage, empty without held-out images.
+        end: Those of the weights that the model ends with, and with a mean the `share`
+            of the epoch in it.
     """
 
     def __init__(self, state: State) -> None:
         names = dict.fromkeys(name for row in state.rows for name in row)
         super().__init__({n: [row.get(n) for row in state.rows] for n in names})
         self.start = state.start
+        self.end = {k: v for k, v in state.kept.items() if k in (*state.start, "share")}
         if state.rows:
             kept = state.kept.get("epoch", len(state.rows))
             self["kept"] = [n == kept for n in range(1, len(state.rows) + 1)]
@@ -162,16 +170,54 @@ class Recorder(keras.callbacks.Callback):
             save(self.path, state, self.model)
 
 
-def end_stage(state: State, model: keras.Model) -> None:
-    """Gives the model the stage's best weights, or those it started from if better."""
-    if "best" in state.weights:
-        if is_better(state.best, state.kept):
-            state.kept = state.best
-            state.weights["kept"] = state.weights["best"]
+def end_stage(state: State, model: keras.Model, held_out: Batches | None) -> None:
+    """Gives the model the best weights of a stage.
+
+    They are those that it started from, those of its best epoch, or a mean of both,
+    which often answers better than either (Wortsman et al., "Robust fine-tuning of
+    zero-shot models", 2022, section 3).
+
+    Args:
+        state: `State`, changed to the next stage.
+        model: The model.
+        held_out: The images that choose, or `None` to keep the model as it is.
+    """
+    if held_out and "best" in state.weights:
+        start, best = state.weights["kept"], state.weights["best"]
+        found = [(state.best, best)]
+        for share in SHARES:
+            weights = [mean(*pair, share) for pair in zip(start, best, strict=True)]
+            assign(model.variables, weights)
+            facts = {"epoch": state.best["epoch"], "share": share}
+            found.append((measure(model, held_out) | facts, weights))
+        for metrics, weights in found:
+            if is_better(metrics, state.kept):
+                state.kept, state.weights["kept"] = metrics, weights
         assign(model.variables, state.weights["kept"])
     state.weights.pop("best", None)
     state.best, state.stopped = {}, False
     state.first, state.stage = len(state.rows), state.stage + 1
+
+
+def mean(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    """Averages two states of a variable.
+
+    Args:
+        first: Array.
+        second: Array of the same shape and dtype.
+        share: Weight of the second in the mean, from 0 to 1.
+
+    Returns:
+        The mean; the second if they are whole numbers, such as the state of a seed.
+
+    Example:
+
+    >>> mean(np.array([1.0, 2.0]), np.array([3.0, 2.0]), 0.25)
+    array([1.5, 2. ])
+    """
+    if np.issubdtype(first.dtype, np.integer):
+        return second
+    return ((1 - share) * first + share * second).astype(first.dtype)
 
 
 def is_better(new: dict[str, float], old: dict[str, float]) -> bool:

@@ -95,11 +95,12 @@ def finetune(
     and epochs did best on average over the two tasks of
     docs/results/transfer_candidates.csv.
 
-    With `validation_data`, the model ends with its best weights: those of the epoch
-    with the lowest held-out cross-entropy after temperature scaling (Guo et al., 2017),
-    before the training, in the first stage or in the second, which starts from the best
-    of the first. Without `validation_data`, the model ends with the weights of the last
-    epoch.
+    With `validation_data`, each stage ends with the best weights: those that it started
+    from, those of its best epoch, or a mean of both with a quarter, half or three
+    quarters of the epoch (Wortsman et al., "Robust fine-tuning of zero-shot models",
+    2022). The best have the lowest held-out cross-entropy after temperature scaling
+    (Guo et al., 2017). Without `validation_data`, the model ends with the weights of
+    the last epoch.
 
     Args:
         model: Keras model that gives probabilities or logits, such as
@@ -135,8 +136,10 @@ def finetune(
 
     Returns:
         A dict of lists, one value per epoch, as in Keras's `History.history`. Its
-        `"stage"` is the number of the stage, its `"kept"` whether the epoch's weights
-        were kept, and its attribute `start` the held-out metrics before training.
+        `"stage"` is the number of the stage, and its `"kept"` whether the model ends
+        with the epoch's weights, or with a mean that they are part of. Its attributes
+        `start` and `end` are the held-out metrics before and after the training; `end`
+        has the `share` of the epoch in a mean.
 
     Raises:
         UserError: If the arguments do not fit each other or the model, or if the
@@ -195,7 +198,7 @@ def finetune(
                 callbacks=[*measured, *callbacks, recorder],
                 verbose=verbose,
             )
-        _stages.end_stage(state, model)
+        _stages.end_stage(state, model, held_out)
         live = {}
     return _stages.History(state)
 

@@ -14,15 +14,16 @@ ImageNet, which DIR holds as `imagenet-sample-images`
 (https://github.com/EliSchwartz/imagenet-sample-images). They are sorted into six kinds;
 classes of Tiny ImageNet are left out.
 
-A row is an epoch; `kept` marks the one whose weights the model ends with, step 0 being
-before the training. The command prints how `finetune` ends compared with the best epoch
-of the better of its stages. `--trunks` chooses weights and `--methods` methods.
+A row is an epoch, step 0 being before the training. The last row, of the stage `end`,
+is of the weights that the model ends with: those of the epoch marked as `kept`, or a
+mean that has the `share` of it. The command prints how `finetune` ends compared with
+the best epoch of the better of its stages. `--trunks` chooses weights and `--methods` methods.
 
 `--candidates` instead compares settings for `finetune`'s defaults, on seeds that the
 study does not use: all settings on one seed, the most promising on two more. Settings
 that name epochs take more or fewer steps than the others. When started again, the
 command resumes with what the CSV file lacks; rows of weights that are no longer
-published, and of runs that chose their epoch differently, are dropped. The study ends
+published, and of runs that chose their weights differently, are dropped. The study ends
 with curves in a SVG file beside the CSV file.
 """
 
@@ -204,14 +205,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _kept_rows(path: pathlib.Path, files: Collection[str]) -> list[dict[str, Any]]:
     """The rows that a CSV file has already, without those that are out of date.
 
-    That is, of weights that are still published, by the present choice of the epoch.
+    That is, of weights that are still published, by the present choice of the end.
     """
     if not path.is_file():
         return []
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    chosen = "calibrated_validation_loss"
-    return [row for row in rows if row["weights"] in files and row.get(chosen)]
+    return [row for row in rows if row["weights"] in files and "share" in row]
 
 
 def choose(trunk: str, name: str, images: int, seed: int, folder: str) -> Part:
@@ -349,7 +349,7 @@ def measure(
 ) -> list[dict[str, str]]:
     """Trains by a method, and measures the held-out accuracy after each epoch.
 
-    A fifth of the images to learn from chooses the epoch whose weights are kept.
+    A fifth of the images to learn from chooses the weights that are kept.
 
     Args:
         trunk: Name of published weights.
@@ -359,7 +359,8 @@ def measure(
         augment: Whether to augment.
 
     Returns:
-        Columns of the CSV file, for the model before the training and after each epoch.
+        Columns of the CSV file, for the model before the training, after each epoch,
+        and at the end.
     """
     import keras
 
@@ -397,7 +398,8 @@ def measure(
         verbose=0,
         **arguments,
     )
-    return _rows(history, curve, _steps_per_epoch(labels))
+    end = accuracy(model, held_out)
+    return _rows(history, curve, end, _steps_per_epoch(labels))
 
 
 def _starting_model(
@@ -435,22 +437,23 @@ def _schedule(
 
 
 def _rows(
-    history: History, curve: Sequence[float], per_epoch: int
+    history: History, curve: Sequence[float], end: float, per_epoch: int
 ) -> list[dict[str, str]]:
-    before = {"stage": 0, "kept": not any(history["kept"])} | history.start
+    epochs = history.rows()
+    before = {"stage": 0, "epoch": 0, "kept": not any(history["kept"])} | history.start
+    after = {"stage": "end", "epoch": len(epochs), "kept": False} | history.end
     return [
         {
-            "stage": str(epoch["stage"]),
-            "step": str(number * per_epoch),
+            "stage": str(row["stage"]),
+            "step": str(row["epoch"] * per_epoch),
             "accuracy": f"{share:.4f}",
-            "validation_loss": f"{epoch['val_loss']:.4f}",
-            "calibrated_validation_loss": f"{epoch['val_calibrated_loss']:.4f}",
-            "validation_accuracy": f"{epoch['val_accuracy']:.4f}",
-            "kept": "yes" if epoch["kept"] else "",
+            "validation_loss": f"{row['val_loss']:.4f}",
+            "calibrated_validation_loss": f"{row['val_calibrated_loss']:.4f}",
+            "validation_accuracy": f"{row['val_accuracy']:.4f}",
+            "kept": "yes" if row["kept"] else "",
+            "share": str(row.get("share", "")),
         }
-        for number, (epoch, share) in enumerate(
-            zip([before, *history.rows()], curve, strict=True)
-        )
+        for row, share in zip([before, *epochs, after], [*curve, end], strict=True)
     ]
 
 
@@ -491,15 +494,15 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> Tasks:
 
 def kept_accuracy(rows: Sequence[Mapping[str, Any]]) -> float:
     """The accuracy of the weights that a run ended with."""
-    return next(float(row["accuracy"]) for row in rows if row["kept"])
+    return next(float(row["accuracy"]) for row in rows if row["stage"] == "end")
 
 
 def stage_accuracies(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The accuracies of the epochs of a run that its stages keep, by stage."""
+    """The accuracies of the best epochs of a run's stages, by stage."""
     best = {}
     for row in sorted(rows, key=lambda row: -float(row["calibrated_validation_loss"])):
         best[row["stage"]] = float(row["accuracy"])
-    return {stage: best[stage] for stage in sorted(best) if stage != "0"}
+    return {stage: best[stage] for stage in ("1", "2") if stage in best}
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -527,7 +530,10 @@ def report(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """Draws the mean and the range of the seeds by step, one panel per task."""
+    """Draws the mean and the range of the seeds by step, one panel per task.
+
+    A point at the right shows the mean of the weights that the runs end with.
+    """
     from training import figures
 
     tasks = grouped(rows)
@@ -538,10 +544,12 @@ def plot(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
         for axis, (task, methods) in zip(axes, tasks.items(), strict=True):
             for method, seeds in methods.items():
                 runs = list(seeds.values())
-                steps = [int(row["step"]) for row in runs[0]]
-                values = 100 * np.array(
+                *steps, last = [int(row["step"]) for row in runs[0]]
+                accuracies = 100 * np.array(
                     [[float(row["accuracy"]) for row in run] for run in runs]
                 )
+                values, ends = accuracies[:, :-1], accuracies[:, -1]
+                axis.plot(last, ends.mean(), "o", color=colors[method], markersize=4)
                 axis.plot(steps, values.mean(0), label=method, color=colors[method])
                 axis.fill_between(
                     *(steps, values.min(0), values.max(0)),
