@@ -22,7 +22,6 @@ from elu_zoo.predictions import (
     with_temperature,
 )
 
-
 # Shares of a stage's best epoch in the means that are tried at its end.
 SHARES = (0.25, 0.5, 0.75)
 

@@ -207,13 +207,17 @@ def find_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def draw_learning_curve(
-    history: Mapping[str, Sequence[Any]], path: str | os.PathLike[str]
+    history: Mapping[str, Sequence[Any]],
+    path: str | os.PathLike[str],
+    end: Mapping[str, float] | None = None,
 ) -> None:
     """Draws loss and accuracy per epoch, and marks the epoch that was kept.
 
     Args:
         history: As `elu_zoo.finetune` returns it.
         path: Path of the PNG file to write.
+        end: Held-out metrics at the end, the attribute of the history. A star shows
+            them: they differ from those of the epoch if the model ends with a mean.
 
     Example:
 
@@ -238,6 +242,12 @@ def draw_learning_curve(
                     values = factor * np.array(history[name], float)
                     axis.plot(epochs, values, color=color, marker=".", label=label)
             _mark_stages(axis, history)
+            if end and True in history["kept"]:
+                kept = history["kept"].index(True) + 1
+                value = factor * end[f"val_{metric}"]
+                axis.plot(
+                    kept, value, "*", color=BLUE, markersize=9, label="at the end"
+                )
             axis.set_xlabel("epoch")
             axis.set_ylabel("accuracy (%)" if metric == "accuracy" else metric)
             axis.xaxis.get_major_locator().set_params(integer=True)

@@ -205,6 +205,35 @@ def test_time_to_accuracy(tmp_path, capsys):
     assert f"n = 2, {rows[0]['pflop']} PFLOP" in capsys.readouterr().out
 
 
+def test_the_transfer_study_ends_with_what_finetune_kept(monkeypatch):
+    """Its rows are the start, each epoch and the end, measured on other images."""
+    from training.benchmarks import transfer
+
+    rng = np.random.default_rng(0)
+    parts = []
+    for count in (20, 12):
+        labels = np.arange(count) % 2
+        images = rng.integers(0, 90, (count, 32, 32, 3)).astype("uint8")
+        images[..., 0] += (90 * labels[:, None, None]).astype("uint8")
+        parts.append((images, labels))
+    ends, accuracy = [], transfer.accuracy
+
+    def noted(model, data):
+        ends.append((model.predict(data[0], verbose=0).argmax(-1) == data[1]).mean())
+        return accuracy(model, data)
+
+    for name, value in dict(STEPS=8, STEPS_PER_EPOCH=2, accuracy=noted).items():
+        monkeypatch.setattr(transfer, name, value)
+    method = (True, 0.5, {})
+    rows = transfer.measure("elunet11.cifar100", (*parts, None), method, 0, True)
+    assert [row["stage"] for row in rows] == ["0", "1", "1", "2", "2", "end"]
+    assert [float(row["accuracy"]) for row in rows] == pytest.approx(ends, abs=1e-4)
+    losses = [float(row["calibrated_validation_loss"]) for row in rows]
+    assert losses[-1] <= min(losses) + 1e-4
+    assert transfer.kept_accuracy(rows) == pytest.approx(ends[-1], abs=1e-4)
+    assert [row["kept"] for row in rows].count("yes") == 1
+
+
 def test_the_page_on_performance_has_the_committed_figures():
     page = performance.PAGE.read_text("utf-8")
     assert performance.rendered(page) == page

@@ -236,7 +236,7 @@ def _write(
         }
     if history:
         reports.write_csv(out / "history.csv", history.rows())
-        reports.draw_learning_curve(history, out / "learning_curve.png")
+        reports.draw_learning_curve(history, out / "learning_curve.png", history.end)
     with replacing(out / "class_names.json") as part:
         part.write_text(json.dumps(class_names, indent=1) + "\n")
     with replacing(out / "model.keras") as part:

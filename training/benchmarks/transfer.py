@@ -17,7 +17,8 @@ classes of Tiny ImageNet are left out.
 A row is an epoch, step 0 being before the training. The last row, of the stage `end`,
 is of the weights that the model ends with: those of the epoch marked as `kept`, or a
 mean that has the `share` of it. The command prints how `finetune` ends compared with
-the best epoch of the better of its stages. `--trunks` chooses weights and `--methods` methods.
+the best epoch of the better of its stages. `--trunks` chooses weights and `--methods`
+methods.
 
 `--candidates` instead compares settings for `finetune`'s defaults, on seeds that the
 study does not use: all settings on one seed, the most promising on two more. Settings
