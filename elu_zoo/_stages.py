@@ -183,15 +183,16 @@ def end_stage(state: State, model: keras.Model, held_out: Batches | None) -> Non
     """
     if held_out and "best" in state.weights:
         start, best = state.weights["kept"], state.weights["best"]
-        found = [(state.best, best)]
+        found, chosen = state.best, best
         for share in SHARES:
             weights = [mean(*pair, share) for pair in zip(start, best, strict=True)]
             assign(model.variables, weights)
-            facts = {"epoch": state.best["epoch"], "share": share}
-            found.append((measure(model, held_out) | facts, weights))
-        for metrics, weights in found:
-            if is_better(metrics, state.kept):
-                state.kept, state.weights["kept"] = metrics, weights
+            metrics = measure(model, held_out)
+            if is_better(metrics, found):
+                facts = {"epoch": state.best["epoch"], "share": share}
+                found, chosen = metrics | facts, weights
+        if is_better(found, state.kept):
+            state.kept, state.weights["kept"] = found, chosen
         assign(model.variables, state.weights["kept"])
     state.weights.pop("best", None)
     state.best, state.stopped = {}, False
