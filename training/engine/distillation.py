@@ -78,8 +78,8 @@ def distilled(
         The examples with `targets`.
 
     Raises:
-        UserError: If the images are not in memory, or the classes are not the teacher's
-            own.
+        UserError: If the images are not in memory, the classes are not the teacher's
+            own, or the folder has answers for other images.
     """
     if not isinstance(dataset, MemoryDataset):
         raise UserError(
@@ -88,9 +88,10 @@ def distilled(
         )
     file = pathlib.Path(folder) / ANSWERS
     if not file.is_file():
+        answers = _answers(dataset, teacher)
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as part, part.open("wb") as stream:
-            np.save(stream, _answers(dataset, teacher), allow_pickle=False)
+            np.save(stream, answers, allow_pickle=False)
     answers = np.load(file, allow_pickle=False)
     if answers.shape != (len(dataset), len(dataset.class_names)):
         raise UserError(
