@@ -4,13 +4,16 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+# Suffix of variants with batch normalization.
+NORMALIZED = "_normalized"
+
 
 def network(variant: str, case: Mapping[str, Any]) -> Any:
     """Builds the network of a case, and sets Keras's precision.
 
     Args:
-        variant: The network's argument `activation`, or `"keras"` for Keras's own
-            layers.
+        variant: The network's argument `activation`, with the suffix `"_normalized"`
+            for batch normalization, or `"keras"` for Keras's own layers.
         case: The case.
 
     Returns:
@@ -28,7 +31,9 @@ def network(variant: str, case: Mapping[str, Any]) -> Any:
     }
     if variant == "keras":
         return stock_network(case["model"], **settings)
-    return build_model(case["model"], settings, activation=variant)
+    activation = variant.removesuffix(NORMALIZED)
+    settings["batch_normalization"] = activation != variant
+    return build_model(case["model"], settings, activation=activation)
 
 
 def stock_network(

@@ -1,4 +1,4 @@
-"""Times training steps and inference against the same with ReLU and in PyTorch.
+"""Times training steps and inference against ReLU, batch normalization and PyTorch.
 
     make peers
     python -m training.benchmarks.networks [--rounds 9] [--cases N ...] [--csv FILE]
@@ -9,7 +9,7 @@ the median images per second, and the ratio of ELU's speed to each variant's in 
 rounds: its median and quartiles. A training step is forward, backward and SGD with
 momentum, without dropout. PyTorch builds the same network from the same table; it runs
 in the environment that `make peers` installs, and is left out where there is none. All
-cases together take about 15 minutes on 2 cores.
+cases together take about 25 minutes on 2 cores.
 """
 
 import argparse
@@ -109,8 +109,7 @@ def compute(variant: str, case: Mapping[str, Any]) -> Callable[[], Any]:
     """Makes the function that computes a batch.
 
     Args:
-        variant: The network's argument `activation`, or `"keras"` for Keras's own
-            layers.
+        variant: As in `training.benchmarks.keras_networks.network`.
         case: The case.
 
     Returns:

@@ -37,6 +37,7 @@ PYTORCH = [str(PEERS), "-m", "training.benchmarks.pytorch_networks"]
 VARIANTS = {
     "elu": [*OURS, "elu"],
     "relu": [*OURS, "relu"],
+    "relu_normalized": [*OURS, "relu_normalized"],
     "pytorch": [*PYTORCH, "eager"],
     "pytorch_compiled": [*PYTORCH, "compiled"],
 }
