@@ -110,7 +110,7 @@ def finetune(
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255, or
             an `elu_zoo.image_files.ImageFiles`, which is decoded batch by batch.
         labels: Integer array of shape `(n,)`, or class names.
-        validation_data: Optional held-out `(images, labels)` to choose the epoch by.
+        validation_data: Optional held-out `(images, labels)` to choose the weights by.
         class_names: Names of the classes, in the order of their numbers; default those
             of the model's record.
         epochs: Epochs of the two stages; 0 skips a stage.

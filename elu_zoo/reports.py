@@ -241,13 +241,8 @@ def draw_learning_curve(
                 if name in history:
                     values = factor * np.array(history[name], float)
                     axis.plot(epochs, values, color=color, marker=".", label=label)
-            _mark_stages(axis, history)
-            if end and True in history["kept"]:
-                kept = history["kept"].index(True) + 1
-                value = factor * end[f"val_{metric}"]
-                axis.plot(
-                    kept, value, "*", color=BLUE, markersize=9, label="at the end"
-                )
+            last = factor * end[f"val_{metric}"] if end else None
+            _mark_stages(axis, history, last)
             axis.set_xlabel("epoch")
             axis.set_ylabel("accuracy (%)" if metric == "accuracy" else metric)
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -255,7 +250,9 @@ def draw_learning_curve(
 
 
 def _mark_stages(
-    axis: "matplotlib.axes.Axes", history: Mapping[str, Sequence[Any]]
+    axis: "matplotlib.axes.Axes",
+    history: Mapping[str, Sequence[Any]],
+    end: float | None,
 ) -> None:
     first = history["stage"].count(1)
     if 0 < first < len(history["stage"]):
@@ -271,6 +268,8 @@ def _mark_stages(
     if True in history["kept"]:
         kept = history["kept"].index(True) + 1
         axis.axvline(kept, color=BLUE, linewidth=1, linestyle="--", label="kept")
+        if end is not None:
+            axis.plot(kept, end, "*", color=BLUE, markersize=9, label="at the end")
 
 
 def draw_confusion_matrix(

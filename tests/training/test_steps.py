@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from elu_zoo.datasets import Dataset
+from training.data.memory import MemoryDataset
 from training.data.stream import Stream
 from training.engine.model import build_model, layered_dropout, set_dropout
 from training.engine.recipe import Recipe
@@ -94,6 +95,25 @@ def test_the_step_is_the_gradient_of_the_mean_loss():
     # The output layer's bias has the gradient mean(p - y).
     gradient = (np.exp(log_p) - targets).mean(0)
     np.testing.assert_allclose(update(label_smoothing=0.2)[-1], gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_the_step_uses_the_targets_of_the_data(resident):
+    """Its loss is the cross-entropy with them, and its errors are those by them."""
+    run, data = Run(), dataset()
+    targets = np.random.default_rng(1).dirichlet(np.ones(4), 24).astype("float32")
+    data = MemoryDataset(data.images, data.labels, data.class_names, targets)
+    stream, placement = Stream(data, 8), make_placement("none")
+    batch = stream.drawn(0) if resident else stream.batch(0)
+    kept = stream.resident if resident else None
+    steps = Steps(run.model, run.optimizer, run.recipe, placement, False, (), kept)
+    logits = np.asarray(run.model(data.images[batch.indices]), "float64")
+    total = np.asarray(steps.train([batch])[0])
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    chosen = targets[batch.indices]
+    wrong = logits.argmax(-1) != chosen.argmax(-1)
+    expected = [-(chosen * log_p).sum(), wrong.sum(), 8]
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
 def test_l2_adds_the_kernels_to_the_gradient():

@@ -9,7 +9,7 @@ the median images per second, and the ratio of ELU's speed to each variant's in 
 rounds: its median and quartiles. A training step is forward, backward and SGD with
 momentum, without dropout. PyTorch builds the same network from the same table; it runs
 in the environment that `make peers` installs, and is left out where there is none. All
-cases together take about 25 minutes on 2 cores.
+cases together take about 10 minutes on 2 cores.
 """
 
 import argparse

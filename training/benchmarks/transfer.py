@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _kept_rows(path: pathlib.Path, files: Collection[str]) -> list[dict[str, Any]]:
     """The rows that a CSV file has already, without those that are out of date.
 
-    That is, of weights that are still published, by the present choice of the end.
+    Those stay that are of weights still published, and that say how the run ended.
     """
     if not path.is_file():
         return []
@@ -533,7 +533,7 @@ def report(rows: Sequence[Mapping[str, Any]]) -> None:
 def plot(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     """Draws the mean and the range of the seeds by step, one panel per task.
 
-    A point at the right shows the mean of the weights that the runs end with.
+    A point at the right is the mean accuracy of the weights that the runs end with.
     """
     from training import figures
 

@@ -13,6 +13,7 @@ from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 from elu_zoo.models import load
 from training.data.memory import MemoryDataset
+from training.data.protocol import Examples
 
 # File in a run's folder that keeps the teacher's answers.
 ANSWERS = "teacher.npy"
@@ -25,36 +26,33 @@ class Teacher:
     The target of an image is `(1 - share) * label + share * answer`. The answer is the
     mean of the teacher's probabilities for the image and for its mirror image; it is
     computed once, and does not depend on the augmentation. Source: Hinton, Vinyals &
-    Dean, "Distilling the Knowledge in a Neural Network" (2015), with fixed answers, and
-    with the temperature in the teacher alone.
+    Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2, with fixed
+    answers and a temperature of 1.
 
     Attributes:
         weights: Name of its weights. It was trained on the same classes; where a run
             holds images out, the teacher must not have seen them either, or the run's
             error on them comes out too low.
         share: Share of its answers in the targets, above 0 and at most 1.
-        temperature: Number above 0 by which its logits are divided.
 
     Raises:
         UserError: If an attribute has an invalid value.
 
     Example:
 
-    >>> Teacher(weights="elunet18.cifar100", share=0.5).temperature
-    1.0
+    >>> Teacher(weights="elunet18.cifar100", share=0.5).share
+    0.5
     """
 
     weights: str
     share: float
-    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         weights.get_record(self.weights)
-        if not 0 < self.share <= 1 or not self.temperature > 0:
+        if not 0 < self.share <= 1:
             raise UserError(
-                "Expected a share of the teacher above 0 and at most 1, and a "
-                f"temperature above 0. Received: share={self.share!r}, "
-                f"temperature={self.temperature!r}"
+                "Expected a share of the teacher above 0 and at most 1. "
+                f"Received: share={self.share!r}"
             )
 
     def settings(self) -> dict[str, Any]:
@@ -65,7 +63,7 @@ class Teacher:
 
 
 def distilled(
-    dataset: Any, teacher: Teacher, folder: str | pathlib.Path
+    dataset: Examples, teacher: Teacher, folder: str | pathlib.Path
 ) -> MemoryDataset:
     """Gives a data set the targets that a teacher contributes to.
 
@@ -75,7 +73,7 @@ def distilled(
         folder: Folder of the run, which keeps the teacher's answers.
 
     Returns:
-        The examples with `targets`.
+        The examples with `targets`, float32 of shape `(examples, classes)`.
 
     Raises:
         UserError: If the images are not in memory, the classes are not the teacher's
@@ -113,7 +111,4 @@ def _answers(dataset: MemoryDataset, teacher: Teacher) -> np.ndarray:
             f"set. Received: {teacher.weights}, of other classes"
         )
     mirrored = dataclasses.replace(dataset, images=dataset.images[:, :, ::-1])
-    views = [one.predict(model).astype("float64") for one in (dataset, mirrored)]
-    softened = [view ** (1 / teacher.temperature) for view in views]
-    answers = sum(view / view.sum(-1, keepdims=True) for view in softened) / 2
-    return answers.astype("float32")
+    return (dataset.predict(model) + mirrored.predict(model)) / 2
