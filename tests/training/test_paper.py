@@ -15,7 +15,7 @@ from made_up import write_cifar100
 
 from elu_zoo.architectures import ARCHITECTURES, find_architecture
 from training.engine import cost
-from training.paper import depth, plots
+from training.paper import depth, plots, saturation
 from training.paper.__main__ import FIGURES, main
 from training.paper.runs import replace_stacks
 from training.paper.units import UNITS
@@ -182,6 +182,34 @@ def test_networks_of_all_depths_cost_the_same(layers, monkeypatch):
     settings = depth.SETTINGS | {"model": model, "model_arguments": {"width": width}}
     flop = cost.training_flop(settings | {"train_examples": 45_000}, (32, 32, 3), 100)
     assert flop / 1e12 == pytest.approx(depth.TFLOP, rel=0.02)
+
+
+def test_inactive_units_pass_on_the_square_of_their_slope():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(2000, 3))
+    inputs = np.where(np.abs(inputs) < 0.01, 0.01, inputs)  # None crosses 0.
+    noisy = inputs + 1e-4 * rng.normal(size=inputs.shape)
+    inactive = inputs[inputs < 0]
+    # The steep half of the last activation is that of active units.
+    for activation, expected in (
+        (lambda x: np.maximum(x, 0.1 * x), 0.01),
+        (lambda x: np.maximum(x, 0), 0),
+        (lambda x: np.where(x > 0, x, np.expm1(x)), np.mean(np.exp(2 * inactive))),
+        (lambda x: np.where(x > 0, 9 * x, x), 1),
+    ):
+        share = float(saturation.passed_on(activation, inputs, noisy))
+        assert share == pytest.approx(expected, rel=0.1)
+
+
+def test_noise_is_a_multiple_of_each_units_deviation():
+    rng = np.random.default_rng(0)
+    inputs = (rng.normal(size=(20_000, 2)) * [1, 8] + [5, -3]).astype("float32")
+    noise = saturation.NetInputNoise(0.5, seed=0)
+    added = np.asarray(noise(inputs)) - inputs
+    assert added.std(0) == pytest.approx([0.5, 4], rel=0.02)
+    assert np.array_equal(np.asarray(noise(inputs)) - inputs, added)
+    other = np.asarray(saturation.NetInputNoise(0.5, seed=1)(inputs)) - inputs
+    assert abs(np.corrcoef(added[:, 0], other[:, 0])[0, 1]) < 0.03
 
 
 def test_units_are_compared_by_seed(tmp_path):

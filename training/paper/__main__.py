@@ -26,6 +26,7 @@ FIGURES = {
     "figure4": None,
     "figure6": None,
     "angles": None,
+    "saturation": "jax",
     "activations": None,
     "depth": None,
     "initialization": None,
