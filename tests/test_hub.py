@@ -145,6 +145,8 @@ def test_bad_addresses_and_records(server, address, record, error, message):
 def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'elu-zoo\[hub\]'"):
+        hub.upload("any", "owner/x", ROOT / "pretrained", ROOT / "docs/results")
+    with pytest.raises(UserError, match=r"pip install 'elu-zoo\[hub\]'"):
         elu_zoo.load("hf://owner/net")
 
 

@@ -36,10 +36,15 @@ def upload(
         The address of the commit, which `elu_zoo.load` takes.
 
     Raises:
-        UserError: If no such weights are published.
+        UserError: If no such weights are published, or huggingface_hub is not installed.
         OSError: If the Hub cannot be reached or refuses the upload.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    try:
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    except ImportError as error:
+        raise UserError(
+            "Expected huggingface_hub to be installed: pip install 'elu-zoo[hub]'."
+        ) from error
 
     manifest = json.loads((pretrained / "manifest.json").read_text("utf-8"))
     if name not in manifest["weights"]:

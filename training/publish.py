@@ -95,7 +95,7 @@ def _options() -> argparse.ArgumentParser:
         type=positive,
         metavar="SIDE",
         help="image size that the weights are for and are evaluated at (default: that "
-        "of the data set); training.benchmarks.evaluation_size finds the best",
+        "of the run's evaluations); training.benchmarks.evaluation_size finds the best",
     )
     options.add_argument(
         "--limited-by", metavar="TEXT", help="what limits the error, for the card"

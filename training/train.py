@@ -7,7 +7,7 @@ bits as if the run had not been stopped. SIGINT (Ctrl-C) and SIGTERM write a che
 first.
 
 Exit status:
-    0    the run is finished
+    0    the run is finished, or the time of --seconds is over
     1    an unexpected error, shown with its traceback
     2    a mistake in the command, the recipe, the data or the folder: fix it first
     75   a worker was lost, or another process is using RUN: start all workers again
@@ -102,9 +102,19 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument(
         "--seconds", type=positive, help="write a checkpoint and stop after this time"
     )
-    options.add_argument("--log-every", type=positive, default=50, metavar="STEPS")
     options.add_argument(
-        "--checkpoint-every", type=positive, default=100, metavar="STEPS"
+        "--log-every",
+        type=positive,
+        default=50,
+        metavar="STEPS",
+        help="steps between rows of the log (default: 50)",
+    )
+    options.add_argument(
+        "--checkpoint-every",
+        type=positive,
+        default=100,
+        metavar="STEPS",
+        help="steps between checkpoints (default: 100)",
     )
     options.add_argument("--quiet", action="store_true", help="no progress bar")
     options.add_argument(

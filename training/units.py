@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--images",
         type=positive,
         default=2000,
-        help="to search",
+        help="test images to search (default: 2000)",
     )
     options.add_argument("--count", type=positive, default=4, help="images per unit")
     options.add_argument("--out", type=pathlib.Path, default=ROOT / "docs/results")

@@ -149,7 +149,8 @@ def load_model(source: str) -> tuple[keras.Model, list[str]]:
 
 def add_model_argument(parser: argparse.ArgumentParser, name: str, **how: Any) -> None:
     """Adds an argument that takes a model; the shell completes weights names."""
-    action = parser.add_argument(name, **({"help": SOURCE_HELP} | how))
+    default = f" (default: {how['default']})" if "default" in how else ""
+    action = parser.add_argument(name, **({"help": SOURCE_HELP + default} | how))
     action.completer = _complete_model  # type: ignore[attr-defined]  # argcomplete's
 
 

@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--variant", action="append", help="run only this variant; repeatable"
     )
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="0 to N-1")
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="number of seeds (default: 5)"
+    )
     parser.add_argument("--quick", action="store_true", help="a trial of minutes")
     parser.add_argument("--runs", type=pathlib.Path, default="runs/paper")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
