@@ -36,7 +36,7 @@ def upload(
         The address of the commit, which `elu_zoo.load` takes.
 
     Raises:
-        UserError: If no such weights are published, or huggingface_hub is not installed.
+        UserError: If no such weights are published, or without huggingface_hub.
         OSError: If the Hub cannot be reached or refuses the upload.
     """
     try:

@@ -223,7 +223,7 @@ def publish(
 
     manifest["weights"][name] = record
     if initial:
-        _keep_initial(results / name)
+        keep_initial(results / name)
     _write_results(finished, metrics, results / name)
     (pretrained / "reference").mkdir(parents=True, exist_ok=True)
     with replacing(pretrained / record["file"]) as part:
@@ -239,12 +239,19 @@ def publish(
     return record
 
 
-def _keep_initial(results: pathlib.Path) -> None:
-    """Moves the results of the initial weights to a folder of their own."""
-    files = [path for path in results.iterdir() if path.is_file()]
-    (results / INITIAL).mkdir()
-    for path in files:
-        path.rename(results / INITIAL / path.name)
+def keep_initial(results: pathlib.Path) -> None:
+    """Moves the results of the initial weights to a folder of their own.
+
+    Args:
+        results: Folder of the results of the weights.
+    """
+    part = results / f".{INITIAL}"
+    part.mkdir(exist_ok=True)
+    for path in list(results.iterdir()):
+        # These weights may have started from others in turn.
+        if path.is_file() or path.name == INITIAL:
+            path.rename(part / path.name)
+    part.rename(results / INITIAL)
 
 
 def add_seed(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elu_zoo.errors import UserError
 from training.finished_runs import recipe_changes
+from training.summary import cost
 
 if TYPE_CHECKING:
     import keras
@@ -95,7 +96,8 @@ def about_initial(run: Run, before: Mapping[str, Any] | None) -> dict[str, Any]:
         before: Record of the weights that the run's are to replace, if any.
 
     Returns:
-        Their file and what their training cost; empty for random weights.
+        Their file and what their training cost, with that of the weights that they
+        started from in turn; empty for random weights.
 
     Raises:
         UserError: If the run started from weights other than those that it replaces.
@@ -109,8 +111,7 @@ def about_initial(run: Run, before: Mapping[str, Any] | None) -> dict[str, Any]:
             "Expected a run that starts from the weights that it replaces. Received: "
             f"{path}, while {before and before['file']} are published"
         )
-    kept = ("epochs", "seconds", "flop")
-    return {"file": file, **{key: before["training"][key] for key in kept}}
+    return {"file": file, **cost(before)}
 
 
 def about_teacher(run: Run) -> dict[str, Any]:

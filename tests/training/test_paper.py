@@ -4,19 +4,23 @@ import csv
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import unittest.mock
 
+import keras
 import numpy as np
 import pytest
 from environment import on_backend
 from made_up import write_cifar100
 
+import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES, find_architecture
 from training.engine import cost
-from training.paper import depth, plots, saturation
-from training.paper.__main__ import FIGURES, main
+from training.paper import depth, plots, runs, saturation
+from training.paper.__main__ import FIGURES, main, read, write
+from training.paper.experiment import Experiment
 from training.paper.runs import replace_stacks
 from training.paper.units import UNITS
 
@@ -139,7 +143,11 @@ def test_angles_are_drawn_by_epoch_and_by_layer(tmp_path):
 
 @pytest.mark.parametrize(
     "figure, variant, label",
-    [("depth", "elu 5", "ELU"), ("initialization", "he 11", "He")],
+    [
+        ("depth", "relu 5", "ReLU"),
+        ("initialization", "he 11", "He"),
+        ("activations", "gelu", "GELU"),
+    ],
 )
 def test_recipes_as_parts_of_an_experiment(figure, variant, label, tmp_path):
     write_cifar100(tmp_path / "data", train=40, test=10)
@@ -161,13 +169,68 @@ def test_a_run_that_diverges_ends_with_a_cross():
         for row in [
             *[("elu 5", "0", "10", "5.5"), ("elu 5", "0", "20", "4.5")],
             *[("elu 5", "1", "10", "9.5"), ("elu 5", "1", "20", "nan")],
-            *[("elu 11", "0", "10", "inf")],
+            *[("elu 5", "2", "10", "1e6"), ("elu 5", "2", "20", "inf")],
+            *[("elu 5", "3", "30", "inf"), ("elu 11", "0", "10", "inf")],
         ]
     ]
+    low, high = plots.loss_range(rows)
+    assert (low, high) == pytest.approx((0.95 * 4.5, 2 * np.log(100)))
     axis = unittest.mock.Mock()
-    plots.crosses(axis, rows, "elu 5", UNITS["elu"], "step", "train_loss")
-    ((place, _),) = axis.plot.call_args_list
-    assert place == (10.0, 9.5)
+    plots.crosses(axis, rows, "elu 5", UNITS["elu"], "step", "train_loss", high)
+    places = {place for place, _ in axis.plot.call_args_list}
+    assert places == {(10.0, high), (30.0, high)}
+    plots.crosses(axis, rows, "elu 5", UNITS["elu"], "step", "train_loss", 20.0)
+    assert (10.0, 9.5) in {place for place, _ in axis.plot.call_args_list}
+
+
+def test_he_for_hidden_layers_and_the_same_output_layer():
+    models = []
+    for start in ({}, {"kernel_initializer": "he_normal"}, {}):
+        keras.utils.set_random_seed(0)
+        models.append(elu_zoo.ELUNet11(width=0.2, input_shape=(16, 16, 3), **start))
+    zoo, he, scaled = models
+    runs.scale_hidden(2.0, None, scaled, None)
+    for index, variable in enumerate(scaled.trainable_variables):
+        expected = zoo if variable.path.startswith("predictions") else he
+        np.testing.assert_allclose(
+            *(variable, expected.trainable_variables[index]), rtol=1e-5, atol=1e-7
+        )
+
+
+def test_rows_are_kept_seed_by_seed_beside_those_of_others(tmp_path, monkeypatch):
+    path, calls = tmp_path / "out/depth.csv", []
+
+    def run(data_dir, folder, variant, seeds, quick):
+        calls.append((variant, *seeds))
+        if len(calls) == 2:  # Another process adds its rows.
+            write(path, [*read(path), {"variant": "c", "seed": 0, "error": 0.25}])
+        return [{"seed": seed, "error": 0.5} for seed in seeds]
+
+    drawn = unittest.mock.Mock()
+    experiment = Experiment("depth", ("a", "b", "c"), run, drawn)
+    monkeypatch.setattr(depth, "experiment", experiment)
+    options = ["depth", "--seeds", "2", "--variant", "a", "--variant", "b"]
+    main([*options, "--data", "any", "--out", str(path.parent)])
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    rows = [tuple(row.values()) for row in read(path)]
+    others = [("b", "0", "0.5"), ("a", "1", "0.5"), ("b", "1", "0.5")]
+    assert rows == [("a", "0", "0.5"), ("c", "0", "0.25"), *others]
+    assert drawn.call_args.args[0] == read(path)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "expected --data DIR"),
+        (["--data", "any", "--variant", "sigmoid"], "elu, leaky_relu.*sigmoid"),
+        (["--draw"], "expected rows in .*figure2.csv"),
+    ],
+)
+def test_mistakes_on_the_command_line(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["figure2", "--out", str(tmp_path), *options])
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err.replace("'", ""))
 
 
 @pytest.mark.parametrize("layers", depth.NETWORKS)

@@ -21,6 +21,8 @@ from elu_zoo.errors import UserError
 from training import finished_runs
 from training.data.memory import MemoryDataset
 from training.engine.run import Run
+from training.publish import keep_initial
+from training.run_records import about_initial
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -247,6 +249,22 @@ def test_a_run_from_published_weights(published):
         *("--data", published / "data", "--out", published / "without"),
     )
     assert result.returncode == 2 and weights.name in result.stderr
+
+
+def test_weights_that_started_from_weights_that_started_from_others(tmp_path):
+    own = {"epochs": 1, "seconds": 10.0, "flop": 1e12}
+    before = {"file": "b.weights.h5", "training": own | {"initial": own}}
+    run = SimpleNamespace(settings={"initial_weights": "x/b.weights.h5"})
+    assert about_initial(run, before) == {
+        "file": "b.weights.h5",
+        **{"epochs": 2, "seconds": 20.0, "flop": 2e12},
+    }
+    for name in ("first", "second"):
+        (tmp_path / "log.csv").write_text(name)
+        keep_initial(tmp_path)
+    assert (tmp_path / "initial/log.csv").read_text() == "second"
+    assert (tmp_path / "initial/initial/log.csv").read_text() == "first"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize(

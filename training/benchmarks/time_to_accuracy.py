@@ -12,6 +12,7 @@ probabilities of an image and its mirror image.
 import argparse
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -62,14 +63,10 @@ def measure(seed: int, data: str, out: pathlib.Path, smoke: bool) -> dict[str, A
         Columns of the CSV file.
     """
     facts = machine()  # Sets the environment before Keras is loaded.
-    command = [sys.executable, "-m", "training.train", str(RECIPE)]
-    command += ["--data", data, "--out", str(out), "--seed", str(seed), "--quiet"]
-    status = subprocess.run(
-        [*command, "--smoke"] if smoke else command,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ).returncode
-    if status:
-        sys.exit(status)  # It has said why.
+    from training.engine import provenance
+
+    if not provenance.is_finished(out):
+        _train(seed, data, out, smoke)
 
     from training.engine.cost import training_flop
     from training.engine.run import load_run
@@ -86,6 +83,24 @@ def measure(seed: int, data: str, out: pathlib.Path, smoke: bool) -> dict[str, A
         "error": round(test.evaluate(model)["error"], 4),
         "error_mirrored": round(test.evaluate(with_mirror_image(model))["error"], 4),
     }
+
+
+def _train(seed: int, data: str, out: pathlib.Path, smoke: bool) -> None:
+    """Runs the recipe in a process of its own, which saves its state when stopped."""
+    command = [sys.executable, "-m", "training.train", str(RECIPE)]
+    command += ["--data", data, "--out", str(out), "--seed", str(seed), "--quiet"]
+    child = subprocess.Popen(
+        [*command, "--smoke"] if smoke else command,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    # A terminal sends Ctrl-C to both processes.
+    interrupted = signal.signal(signal.SIGINT, lambda *_: None)
+    terminated = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    status = child.wait()
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, terminated)
+    if status:
+        sys.exit(status)  # It has said why.
 
 
 def with_mirror_image(model: "keras.Model") -> "keras.Model":

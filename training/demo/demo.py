@@ -63,7 +63,7 @@ def main() -> None:
     heading(2, f"Fine-tuning to {', '.join(class_names)}")
     x, y = load(train)
     validation = load(held_out)
-    model = elu_zoo.ELUNet11(weights="cifar100", classes=5)
+    model = elu_zoo.ELUNet11(weights="cifar100", classes=class_names)
     history = elu_zoo.finetune(model, x, y, validation, class_names=class_names)
     before = history.start["val_accuracy"]
     after = model.evaluate(*validation, verbose=0, return_dict=True)["accuracy"]

@@ -16,7 +16,7 @@ from training.data.memory import MemoryDataset
 from training.data.protocol import Examples
 
 # File in a run's folder that keeps the teacher's answers.
-ANSWERS = "teacher.npy"
+ANSWERS = "teacher-*.npy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,8 @@ def distilled(
             "Expected a data set in memory, such as cifar100, for a recipe with a "
             f"teacher. Received: a {type(dataset).__name__}"
         )
-    file = pathlib.Path(folder) / ANSWERS
+    digest = weights.get_record(teacher.weights).sha256[:8]
+    file = pathlib.Path(folder) / ANSWERS.replace("*", digest)
     if not file.is_file():
         answers = _answers(dataset, teacher)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from elu_zoo.files import replacing
 from elu_zoo.models import adapt_preprocessing
 from training.data.phases import phase_at
 from training.engine import checkpoint, dependencies, device, provenance, runlog
-from training.engine.distillation import distilled
+from training.engine.distillation import ANSWERS, distilled
 from training.engine.inputs import image_shape, load_data, make_stream
 from training.engine.model import (
     averaged,
@@ -74,7 +74,7 @@ def train(
             `run.json` (settings, versions, hardware), `log.csv`, `curve.svg`,
             TensorBoard events, `best.weights.h5`, `last.weights.h5`, after a stop
             `stopped.weights.h5`, the last two checkpoints, and with a teacher its
-            answers, `teacher.npy`.
+            answers, `teacher-*.npy`.
         strategy: One of `training.engine.strategy.NAMES`; default by the devices.
         rate_factor: Factor for the recipe's learning rate.
         on_corrupt: What to do with training images on disk that cannot be decoded:
@@ -177,6 +177,7 @@ class _Run:
             "placements": [],
             "skipped": 0,
             "window": [],
+            "seconds": 0.0,
             "settings": self.settings,
         }
         self.steps = Steps(
@@ -200,7 +201,9 @@ class _Run:
         self.recipe_name = pathlib.Path(recipe_path).name
         if self.placement.is_chief:
             for half_written in self.out.glob(".part.*"):
-                half_written.unlink()
+                # Other workers may be writing the teacher's answers.
+                if not half_written.match(f".part.*.{ANSWERS}"):
+                    half_written.unlink()
         self.sources = dependencies.read_sources(recipe_path)
         self.changed_code: list[str] = []
         self.settings |= provenance.resolved(self.recipe, self.optimizer)
@@ -244,7 +247,8 @@ class _Run:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any] | None:
         """Trains to the end, or until `should_stop` returns true."""
-        state, self.clock = self.state, _Clock(self.log.seconds)
+        state = self.state
+        self.clock = _Clock(max(self.log.seconds, state["seconds"]))
         # Sums of the steps since the last row of the log.
         self.window = [np.array(sums)[None] for sums in state["window"]]
         batches = self.stream.batches(state["step"], self.total)
@@ -294,7 +298,8 @@ class _Run:
             )
         evaluated = self._is_evaluated()
         if evaluated:
-            row |= self._evaluate()
+            with self.clock.outside_laps():
+                row |= self._evaluate()
         if row:
             self._add_row(row)
         if evaluated and self.placement.is_chief and self.state["step"] < self.total:
@@ -324,6 +329,7 @@ class _Run:
         self.steps.sync()
         sums = [np.asarray(x, "float64").tolist() for x in self.window]
         self.state["window"] = [step for call in sums for step in call]
+        self.state["seconds"] = self.clock.seconds()
         if self.placement.is_chief:
             checkpoint.save(self.out, self.groups, self.state)
 
@@ -418,6 +424,13 @@ class _Clock:
     def lap(self) -> float:
         last, self._lap = self._lap, time.monotonic()
         return self._lap - last
+
+    @contextlib.contextmanager
+    def outside_laps(self) -> Iterator[None]:
+        """Leaves the time of the block out of the lap."""
+        start = time.monotonic()
+        yield
+        self._lap += time.monotonic() - start
 
 
 def _check_batch(recipe: Recipe, placement: Placement) -> None:

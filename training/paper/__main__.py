@@ -4,7 +4,7 @@
 
 Each run adds rows to docs/results/paper/FIGURE.csv; the figure is beside it. An
 experiment that was stopped resumes from its checkpoints in --runs; runs whose rows are
-in the CSV are not repeated.
+in the CSV are not repeated. Two processes may run different variants at once.
 """
 
 import argparse
@@ -62,10 +62,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     experiment = module.experiment
     name = f"{experiment.name}_quick" if arguments.quick else experiment.name
     path = arguments.out / f"{name}.csv"
-    rows = read(path)
+    unknown = {*(arguments.variant or ())} - {*experiment.variants}
+    if unknown:
+        parser.error(f"expected variants of {experiment.variants}, not {unknown}")
     if not arguments.draw:
-        for completed in complete(experiment, rows, arguments):
-            write(path, rows := completed)
+        if not arguments.data:
+            parser.error("expected --data DIR, the folder of the data sets")
+        for new in complete(experiment, read(path), arguments):
+            # Read again: another process may have added rows.
+            write(path, read(path) + new)
+    rows = read(path)
+    if not rows:
+        parser.error(f"expected rows in {path}; without --draw, the experiment runs")
     experiment.draw(rows, path.with_suffix(".svg"))
     print(f"{path}, {path.with_suffix('.svg')}")
 
@@ -81,18 +89,19 @@ def complete(
         arguments: Parsed arguments.
 
     Yields:
-        The rows with those of one more variant added.
+        The new rows of each run.
     """
-    for variant in arguments.variant or experiment.variants:
-        there = {int(row["seed"]) for row in rows if row["variant"] == variant}
-        seeds = [seed for seed in range(arguments.seeds) if seed not in there]
-        if seeds:
-            folder = arguments.runs / experiment.name
-            new = experiment.run(
-                arguments.data, folder, variant, seeds, arguments.quick
-            )
-            rows = rows + [{"variant": variant} | row for row in new]
-            yield rows
+    folder = arguments.runs / experiment.name
+    there = {(row["variant"], int(row["seed"])) for row in rows}
+    every = range(arguments.seeds)
+    for seeds in [every] if experiment.together else [[seed] for seed in every]:
+        for variant in arguments.variant or experiment.variants:
+            missing = [seed for seed in seeds if (variant, seed) not in there]
+            if missing:
+                new = experiment.run(
+                    arguments.data, folder, variant, missing, arguments.quick
+                )
+                yield [{"variant": variant} | row for row in new]
 
 
 def read(path: pathlib.Path) -> list[dict]:

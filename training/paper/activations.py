@@ -5,7 +5,8 @@ It has no teacher, which would itself be an ELU network. SELU and ELU start from
 initialization, the others from He's; Muon, which orthogonalizes each update, makes the
 scale matter less than SGD does. As everywhere in the zoo, pooling comes before the
 unit, which for units that are not increasing (GELU, SiLU, Mish) is not the same as
-pooling after it.
+pooling after it. The error is measured at the end: before, the images are smaller than
+those that it is measured on. The seven networks of a seed take 0.76 PFLOP.
 """
 
 from training.paper.runs import compare, suited
@@ -21,8 +22,11 @@ TODAY = (
 
 VARIANTS = {unit.activation: suited(unit) for unit in TODAY}
 
+EPOCHS = 6
+
 experiment = compare(
     *("activations", "elunet11_cifar100_fast", VARIANTS),
-    epochs=6,
+    epochs=EPOCHS,
     image_sizes={0: 16, 4: 24, 5: 32},
+    evaluate_every=EPOCHS,
 )

@@ -98,18 +98,19 @@ def draw_depths(
         row | dict(zip(("variant", "layers"), row["variant"].split(), strict=True))
         for row in {(row["variant"], row["seed"]): row for row in rows}.values()
     ]
+    low, high = plots.loss_range(rows)
     with drawing(path, len(NETWORKS) + 1, title, columns=2) as (*losses, end):
         for axis, (layers, network) in zip(losses, NETWORKS.items(), strict=True):
             for name, unit in lines.items():
                 drawn = (rows, f"{name} {layers}", unit, "step", "train_loss")
                 plots.band(axis, *drawn)
-                plots.crosses(axis, *drawn)
+                plots.crosses(axis, *drawn, high)
             axis.set_title(f"{layers} layers, {network.width} of the width")
             axis.set_xlabel("step")
             axis.axhline(CHANCE, color=INK, linewidth=0.8)
-            axis.sharey(losses[0])
-        losses[0].set_ylabel("training loss")
-        losses[0].set_ylim(top=min(2 * CHANCE, losses[0].get_ylim()[1]))
+            axis.set_ylim(low, high)
+        for axis in losses[::2]:  # Those at the left.
+            axis.set_ylabel("training loss")
         # A part of the variants may be missing from a panel.
         max(losses, key=lambda axis: len(axis.lines)).legend()
         for name, unit in lines.items():

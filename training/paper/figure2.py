@@ -143,4 +143,4 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         axes[0].legend()
 
 
-experiment = Experiment("figure2", ACTIVATIONS, run, draw)
+experiment = Experiment("figure2", ACTIVATIONS, run, draw, together=True)

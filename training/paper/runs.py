@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from elu_zoo.architectures import ARCHITECTURES, Stack, find_architecture
@@ -19,7 +19,7 @@ HELD_OUT = 5000
 NORMALIZED = " with batch normalization"
 
 LECUN = ("elu", "selu")
-"""Units that the zoo's initialization suits, which is LeCun's."""
+"""Units that LeCun's initialization suits, which the zoo uses in hidden layers."""
 
 
 class Variant(NamedTuple):
@@ -31,6 +31,7 @@ class Variant(NamedTuple):
         style: Style of its curves.
         model: Model function that replaces the recipe's.
         stacks: Stacks that replace the model's in `elu_zoo.architectures`.
+        gain: Factor on the variance of the hidden layers' initial weights.
     """
 
     unit: Unit
@@ -38,6 +39,7 @@ class Variant(NamedTuple):
     style: str = "-"
     model: str | None = None
     stacks: tuple[Stack, ...] | None = None
+    gain: float = 1.0
 
 
 def suited(unit: Unit) -> Variant:
@@ -47,11 +49,12 @@ def suited(unit: Unit) -> Variant:
         unit: The unit.
 
     Returns:
-        The variant. Units of `LECUN` keep the recipe's initialization, the others start
-        from He's.
+        The variant. Its hidden layers start from the zoo's initialization, LeCun's, if
+        the unit is one of `LECUN`, otherwise from He's, which has twice the variance.
+        The output layer is the same for all.
     """
-    start = {} if unit.activation in LECUN else {"kernel_initializer": "he_normal"}
-    return Variant(unit, {"activation": unit.activation, **start})
+    gain = 1.0 if unit.activation in LECUN else 2.0
+    return Variant(unit, {"activation": unit.activation}, gain=gain)
 
 
 def compare(
@@ -126,7 +129,7 @@ def train_recipe(
     from training.engine import device  # Sets the environment before Keras is loaded.
 
     del device
-    from training.engine import runlog
+    from training.engine import provenance, runlog
     from training.engine.loop import train
     from training.engine.recipe import load_recipe, smoke
 
@@ -139,10 +142,14 @@ def train_recipe(
     )
     if variant.stacks:
         replace_stacks(recipe.model, variant.stacks)
+    if variant.gain != 1:
+        start = functools.partial(scale_hidden, variant.gain, recipe.initialize)
+        recipe = dataclasses.replace(recipe, initialize=start)
     if quick:
         first = dict(list(recipe.image_sizes.items())[:1])
         recipe = smoke(dataclasses.replace(recipe, image_sizes=first))
-    train(path, recipe, data_dir, out, log_every=log_every, progress=False)
+    if not provenance.is_finished(out):
+        train(path, recipe, data_dir, out, log_every=log_every, progress=False)
     return [
         {
             "seed": recipe.seed,
@@ -153,6 +160,26 @@ def train_recipe(
         }
         for row in runlog.read(out / "log.csv")
     ]
+
+
+def scale_hidden(
+    gain: float, initialize: Callable[..., Any] | None, model: Any, images: Any
+) -> None:
+    """Scales the variance of the hidden layers' weights, then initializes the model.
+
+    Args:
+        gain: Factor on the variance.
+        initialize: The recipe's `initialize`.
+        model: The new model.
+        images: Training images, for `initialize`.
+    """
+    from elu_zoo.heads import HEAD
+
+    for layer in model.layers:
+        if hasattr(layer, "kernel") and layer.name != HEAD:
+            layer.kernel.assign(layer.kernel * gain**0.5)
+    if initialize:
+        initialize(model, images)
 
 
 def replace_stacks(model: str, stacks: tuple[Stack, ...]) -> None:
@@ -171,20 +198,32 @@ def replace_stacks(model: str, stacks: tuple[Stack, ...]) -> None:
 def draw_curves(
     variants: Mapping[str, Variant], rows: list[dict[str, Any]], path: pathlib.Path
 ) -> None:
-    """Draws the training loss by step and the held-out error by epoch.
+    """Draws the training loss by step, and the held-out error.
+
+    The error is drawn by epoch, or by unit if it was measured only at the end.
 
     Args:
         variants: The variants by name.
         rows: Rows of the CSV.
         path: SVG file to write.
     """
+    low, high = plots.loss_range(rows)
+    measured = {row["epoch"] for row in rows if row["error"] != ""}
     with drawing(path, 2) as (loss, error):
         for name, (unit, _, style, *_) in variants.items():
             plots.band(loss, rows, name, unit, "step", "train_loss", style)
-            plots.band(error, rows, name, unit, "epoch", "error", style)
+            plots.crosses(loss, rows, name, unit, "step", "train_loss", high)
+            if len(measured) > 1:
+                plots.band(error, rows, name, unit, "epoch", "error", style)
         loss.set_xlabel("step")
         loss.set_ylabel("training loss")
-        error.set_xlabel("epoch")
-        error.set_ylabel("error on held-out images")
+        loss.set_ylim(low, high)
         dashed = any(variant.style != "-" for variant in variants.values())
         loss.legend(title="dashed: batch normalization" if dashed else None)
+        if len(measured) > 1:
+            error.set_xlabel("epoch")
+            error.set_ylabel("error on held-out images")
+        else:
+            units = {name: variant.unit for name, variant in variants.items()}
+            plots.dots(error, rows, units, "error")
+            error.set_xlabel("error on held-out images at the end")

@@ -193,10 +193,10 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
             plots.band(share, smallest, activation, unit, "epoch", "passed_on")
             plots.band(error, at_the_end, activation, unit, "noise", "test_error")
         share.set_xlabel("epoch")
-        share.set_ylabel("share of the variance passed on")
-        error.set_xlabel(f"noise, after epoch {last}")
+        share.set_ylabel(f"variance passed on, at noise {LEVELS[1]}")
+        error.set_xlabel(f"noise in every hidden layer, after epoch {last}")
         error.set_ylabel("test error")
         share.legend()
 
 
-experiment = Experiment("saturation", ACTIVATIONS, run, draw)
+experiment = Experiment("saturation", ACTIVATIONS, run, draw, together=True)
