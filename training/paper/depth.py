@@ -116,6 +116,8 @@ def draw_depths(
         for name, unit in lines.items():
             plots.band(end, ends, name, unit, "layers", last[0])
         end.set_xticks(list(NETWORKS))
+        if last[0] == "train_loss" and end.get_ylim()[1] > high:
+            end.set_ylim(low, high)
         end.set_xlabel("layers")
         end.set_ylabel(last[1])
 

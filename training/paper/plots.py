@@ -134,5 +134,5 @@ def crosses(
     for seed in diverged:
         place, value = last[seed]
         # Above the lines of other variants.
-        above = {"markeredgewidth": 3, "zorder": 3, "clip_on": False}
-        axis.plot(place, min(value, top), **above, **style)
+        style |= {"markeredgewidth": 3, "zorder": 3, "clip_on": False}
+        axis.plot(place, min(value, top), **style)

@@ -226,4 +226,4 @@ def draw_curves(
         else:
             units = {name: variant.unit for name, variant in variants.items()}
             plots.dots(error, rows, units, "error")
-            error.set_xlabel("error on held-out images at the end")
+            error.set_xlabel("held-out error at the end")
