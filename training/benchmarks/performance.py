@@ -234,7 +234,7 @@ def files(threads: str) -> Iterator[str]:
     for row in select("exported_files", batch="1", threads=threads):
         key = {name: row[name] for name in ("format", "dtype")}
         known = select("exported_errors", **key)
-        cells = [known[0]["megabytes"], f"{known[0]['error']} %"] if known else []
+        cells = [known[0]["megabytes"], f"{known[0]['error']}%"] if known else []
         lines.append([*key.values(), *(cells or ["–", "–"])])
         for batch in batches:
             (row,) = select("exported_files", **key, threads=threads, batch=batch)
@@ -264,7 +264,7 @@ def profile() -> Iterator[str]:
     shares: dict[str, dict[str, str]] = {}
     for row in rows_of("step_profile"):
         case = f"{row['recipe']}, {row['image_size']} px"
-        share = f"{100 * float(row['share']):.1f} %"
+        share = f"{100 * float(row['share']):.1f}%"
         shares.setdefault(row["kind"], {})[case] = share
     cases = list(next(iter(shares.values()), {}))
     rows = [[kind, *by_case.values()] for kind, by_case in shares.items()]
@@ -280,7 +280,7 @@ def overhead() -> Iterator[str]:
         [
             [
                 *(row[name] for name in names),
-                f"{100 * float(row['not_arithmetic']):.1f} %",
+                f"{100 * float(row['not_arithmetic']):.1f}%",
             ]
             for row in rows_of("step_overhead")
         ],

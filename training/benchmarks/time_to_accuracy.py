@@ -144,8 +144,8 @@ def _spread(shares: Sequence[float]) -> str:
     """Mean and standard deviation in percent."""
     mean = f"{100 * statistics.mean(shares):.2f}"
     if len(shares) == 1:
-        return f"{mean} %"
-    return f"{mean} ± {100 * statistics.stdev(shares):.2f} %"
+        return f"{mean}%"
+    return f"{mean} ± {100 * statistics.stdev(shares):.2f}%"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ images padded by four zeros, flips, and four learning rates in 165,000 iteration
 paper reports ten runs: `--seed 0` to `--seed 9`.
 
 Cost: 0.945 GFLOP per image and training step at 32 pixels, 94.5 GFLOP per step, 15.6
-PFLOP in total. Result: the paper reports 28.75 ± 0.24 % test error. The recipe has not
+PFLOP in total. Result: the paper reports 28.75 ± 0.24% test error. The recipe has not
 been run to its end here; with `--epochs 14`, which compresses the schedule to 7,000
-iterations, the test error was 64.4 % after 0.66 PFLOP, 126 minutes on two AVX2 cores of
+iterations, the test error was 64.4% after 0.66 PFLOP, 126 minutes on two AVX2 cores of
 an AMD EPYC in float32, pauses included.
 """
 

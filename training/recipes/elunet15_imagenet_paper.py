@@ -3,7 +3,7 @@ r"""ELUNet15 on ImageNet as in section 4.3 of the paper.
     python -m training.train training/recipes/elunet15_imagenet_paper.py --data DIR \
         --out RUN
 
-From the paper: He initialization, L2 weight decay, 50 % dropout in the two wide layers,
+From the paper: He initialization, L2 weight decay, 50% dropout in the two wide layers,
 images resized to 256×256 (by `training.prepare`: docs/imagenet.md), the mean of each
 pixel subtracted, random crops of 224×224, flips, and a single center crop to evaluate.
 The mean is that of 2,000 images. Each pixel is also divided by its standard deviation,
@@ -17,11 +17,11 @@ The paper is silent on three more things:
   can do. On many devices use `--batch-size`, which scales the learning rate.
 - the learning rates. They are those of the paper's 11-layer network, with the same
   shares of the run, and so is the momentum.
-- the length. 30 epochs are 600,540 iterations; the paper reaches 20 % top-5 error after
+- the length. 30 epochs are 600,540 iterations; the paper reaches 20% top-5 error after
   160,000.
 
 Cost: 246 GFLOP per image and training step at 224 pixels, 15.7 TFLOP per step, 9440
-PFLOP in total. Result: not run here; the paper reports a top-5 error below 10 %.
+PFLOP in total. Result: not run here; the paper reports a top-5 error below 10%.
 """
 
 import keras

@@ -14,9 +14,9 @@ images as they are, at 64 pixels, the network errs more than at any other size u
 
 Cost: 1.30 GFLOP per image and training step at 32 pixels, 2.01 at 40, 2.88 at 48, 3.26
 PFLOP in total, without Muon; 195 minutes on two cores of an AMD EPYC with AVX-512 BF16.
-Result: 54.3 % top-1 accuracy on the 10,000 val images, with 55.3 % on the last training
-batches at 48 pixels. On the images as they are, at 64 pixels, the accuracy was 47.4 %,
-and 39.8 % after the first fall of the rate: the published run continues a run of those
+Result: 54.3% top-1 accuracy on the 10,000 val images, with 55.3% on the last training
+batches at 48 pixels. On the images as they are, at 64 pixels, the accuracy was 47.4%,
+and 39.8% after the first fall of the rate: the published run continues a run of those
 10 epochs. The first peak of the rate is too high: from 0.013 on, in the second epoch,
 the loss rose, and it recovered only after the third epoch.
 """

@@ -14,8 +14,8 @@ docs/results/elunet15.tiny_imagenet/initial/peak_0.006.csv.
 
 Cost: 2.88 GFLOP per image and training step at 48 pixels, 1.15 PFLOP in total, without
 Muon and the 3.26 PFLOP of the initial weights; 74 minutes on two cores of an AMD EPYC
-with AVX-512 BF16, beside other work. Result: 56.4 % top-1 accuracy on the 10,000 val
-images at 56 pixels, where the initial weights have 54.3 %; 52.8 instead of 47.4 % on
+with AVX-512 BF16, beside other work. Result: 56.4% top-1 accuracy on the 10,000 val
+images at 56 pixels, where the initial weights have 54.3%; 52.8 instead of 47.4% on
 the images as they are, at 64 pixels.
 """
 

@@ -10,7 +10,7 @@ time, is a small part of the cost.
 
 Cost: 8.98 GFLOP per image and training step at 32 pixels, 3.0 PFLOP in total, without
 Muon; 228 minutes on two cores of an AMD EPYC with AVX-512 BF16, partly beside other
-work. Result: 32.0 % test error, with 17 to 19 % on the training batches of the last
+work. Result: 32.0% test error, with 17 to 19% on the training batches of the last
 half epoch. The network memorizes its training images after few epochs:
 `elunet18_cifar100_half.py` trains a narrower one. The run was stopped three times, and
 its schedule was shortened in between; this file has the final one.

@@ -5,14 +5,14 @@ r"""ELUNet18 at half of its width on CIFAR-100: a modern recipe for hours of CPU
 
 A step of half the width costs a quarter, so the network sees its images 30 times in
 less time than that of `elunet18_cifar100.py` takes to see them 14 times. There, the
-error fell to 17 % on the training batches and stayed at 32 % on the test images; here,
+error fell to 17% on the training batches and stayed at 32% on the test images; here,
 dropout is stronger, and CutMix mixes a third of the images. Otherwise it resembles the
 recipe of `elunet11_cifar100.py`, with label smoothing instead of a teacher. The 1,000
 images held out calibrate the probabilities.
 
 Cost: 2.26 GFLOP per image and training step at 32 pixels, 2.1 PFLOP in total, without
-Muon; 146 minutes on two cores of an AMD EPYC with AVX-512 BF16. Result: 25.9 % test
-error, with 23 % on the training batches of the last epoch, a third of them mixed by
+Muon; 146 minutes on two cores of an AMD EPYC with AVX-512 BF16. Result: 25.9% test
+error, with 23% on the training batches of the last epoch, a third of them mixed by
 CutMix.
 """
 

@@ -13,7 +13,7 @@ The paper is silent on the number of iterations before fine-tuning. Here they ar
 75,000, which makes the run as long as that of the 11 layers.
 
 Cost: 8.98 GFLOP per image and training step at 32 pixels, 898 GFLOP per step, 148 PFLOP
-in total. Result: not run here; the paper reports 24.28 % test error.
+in total. Result: not run here; the paper reports 24.28% test error.
 """
 
 import keras

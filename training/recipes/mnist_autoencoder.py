@@ -7,7 +7,7 @@ Adam replaces the paper's SGD at a fixed rate, which needs 500 epochs. The paper
 training is `python -m training.paper figure3`.
 
 Cost: 0.0170 GFLOP per image and training step at 28 pixels, 0.0204 PFLOP in total.
-Result: a squared error of 4.24 per test image, 8.0 % of the variance
+Result: a squared error of 4.24 per test image, 8.0% of the variance
 (`mnist_autoencoder.mnist`), in 74 minutes on two AVX2 cores beside much other work.
 """
 

@@ -7,8 +7,8 @@ small a network memorizes its training images after a few epochs. The paper's ow
 training is `python -m training.paper figure2`.
 
 Cost: 0.0013 GFLOP per image and training step at 28 pixels, 0.0023 PFLOP in total.
-Result: 0.69 % test error (`mnist_classifier.mnist`), 16 minutes on two AVX2 cores of an
-AMD EPYC, one run in one piece. A run with 5,000 images held out of train has 0.84 % on
+Result: 0.69% test error (`mnist_classifier.mnist`), 16 minutes on two AVX2 cores of an
+AMD EPYC, one run in one piece. A run with 5,000 images held out of train has 0.84% on
 them (docs/results/mnist_classifier.mnist/holdout).
 """
 

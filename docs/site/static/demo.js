@@ -208,7 +208,7 @@ function show(probabilities, names) {
       const item = document.createElement("li");
       const percent = (100 * probabilities[i]).toFixed(1);
       item.style.setProperty("--share", `${percent}%`);
-      item.textContent = `${names[i].replaceAll("_", " ")} ${percent} %`;
+      item.textContent = `${names[i].replaceAll("_", " ")} ${percent}%`;
       return item;
     }),
   );
