@@ -234,15 +234,18 @@ def _new_record(
         if arguments[name] != getattr(architecture, name)
     }
     classes = {"classes": int(arguments["classes"])}
-    height, width, _ = shape = tuple(model.input_shape[1:])
-    how = record.preprocessing if record else None
-    if height and height == width:
-        how = how.scaled(height) if how else Preprocessing(height, height)
+    # `input_tensor` may come from several inputs, or from one that is not an image.
+    shape = tuple(model.input_shape[1:]) if len(model.inputs) == 1 else ()
+    how = None
+    if len(shape) == 3 and shape[0] == shape[1]:
+        how = record.preprocessing if record else None
+        if side := shape[0]:
+            how = how.scaled(side) if how else Preprocessing(side, side)
     return dataclasses.replace(
         record or Record(model=architecture.model),
         arguments=changed | (classes if arguments["include_top"] else {}),
         input_shape=shape,
-        preprocessing=how if height == width else None,
+        preprocessing=how,
     )
 
 

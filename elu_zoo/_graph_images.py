@@ -128,6 +128,9 @@ class _Bytes:
         self.data = data
         self.raw = tf.pad(tf.io.decode_raw(data, tf.uint8), [[0, 1]])
         self.length = tf.cast(tf.strings.length(data), tf.int64)
+        # No real file has more parts. In a made-up one every byte may be a part, and a
+        # step of a loop over them takes much longer than a byte is worth.
+        self.max_parts = tf.cast(1000 + self.length // 64, tf.int32)
 
     def int(self, place: Tensor, count: int, big_endian: bool = False) -> Tensor:
         """Unsigned integers of `count` bytes at offsets, as int64."""
@@ -257,10 +260,13 @@ def _gif_frame(content: _Bytes) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
         return (place < content.length) & ((frame < 0) | inside)
 
     start = 13 + table(tf.constant(10, tf.int64))
-    end, frame, _ = tf.while_loop(
-        unfinished, step, (start, tf.constant(-1, tf.int64), tf.constant(False))
+    end, frame, inside = tf.while_loop(
+        unfinished,
+        step,
+        (start, tf.constant(-1, tf.int64), tf.constant(False)),
+        maximum_iterations=content.max_parts,
     )
-    with _only_if(frame > 0):
+    with _only_if((frame > 0) & ~unfinished(end, frame, inside)):
         left, top, width, height = (content.int(frame + i, 2) for i in (1, 3, 5, 7))
     return tf.minimum(end, content.length), top, left, height, width
 
@@ -282,6 +288,7 @@ def _chunk(content: _Bytes, start: int, name: bytes, big_endian: bool) -> Tensor
         lambda place, found: (place < content.length) & (found < 0),
         step,
         (tf.constant(start, tf.int64), tf.constant(-1, tf.int64)),
+        maximum_iterations=content.max_parts,
     )[1]
 
 
@@ -302,7 +309,10 @@ def _jpeg_exif(content: _Bytes) -> Tensor:
         return (place < content.length) & (found < 0) & in_header
 
     start = tf.constant(2, tf.int64), tf.constant(-1, tf.int64)
-    return tf.while_loop(unfinished, step, start)[1]
+    _, found = tf.while_loop(
+        unfinished, step, start, maximum_iterations=content.max_parts
+    )
+    return found
 
 
 def _orientation(content: _Bytes, tiff: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 
 from elu_zoo.errors import UserError
@@ -257,10 +258,11 @@ def save(path: str | os.PathLike[str], state: State, model: keras.Model) -> None
         state: `State`.
         model: Compiled Keras model.
     """
-    groups = state.weights | {"model": copies(model.variables)}
-    if state.stage < len(state.settings["epochs"]):
-        optimizer = model.optimizer.variables
-        groups["optimizer"] = [keras.ops.convert_to_numpy(v) for v in optimizer]
+    optimizer = model.optimizer.variables
+    groups = state.weights | {
+        "model": copies(model.variables),
+        "optimizer": [keras.ops.convert_to_numpy(v) for v in optimizer],
+    }
     arrays: dict[str, Any] = {
         f"{group}/{number}": array
         for group, values in groups.items()
@@ -295,7 +297,7 @@ def load(
         return State(settings), {}
     try:
         with np.load(file, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
+            arrays = {name: _array(saved[name]) for name in saved.files}
         facts = json.loads(arrays.pop("state").tobytes())
     except Exception as error:  # zipfile and its decompressors raise many kinds
         raise UserError(
@@ -308,6 +310,11 @@ def load(
         groups.setdefault(name.split("/")[0], []).append(arrays[name])
     live = {name: groups.pop(name, []) for name in ("model", "optimizer")}
     return State(**facts | {"weights": groups}), live
+
+
+def _array(array: np.ndarray) -> np.ndarray:
+    # NumPy's files do not name the dtype bfloat16, only its size.
+    return array.view(ml_dtypes.bfloat16) if array.dtype.kind == "V" else array
 
 
 def _check_same(

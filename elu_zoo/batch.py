@@ -326,7 +326,8 @@ def find_paths(names: Iterable[str]) -> list[str]:
         A list of paths. A file that was named by its own path need not exist.
 
     Raises:
-        UserError: If a pattern matches no file, or a folder has no image.
+        UserError: If a pattern matches no file, a folder has no image, or a list is
+            empty.
         OSError: If a list cannot be read.
 
     Example:
@@ -339,11 +340,11 @@ def find_paths(names: Iterable[str]) -> list[str]:
 
 def _found(name: str) -> list[str]:
     if name == "-":
-        return _lines(sys.stdin.buffer)
-    if name.startswith("@"):
+        found = _lines(sys.stdin.buffer)
+    elif name.startswith("@"):
         with open(name[1:], "rb") as file:
-            return _lines(file)
-    if os.path.isdir(name):
+            found = _lines(file)
+    elif os.path.isdir(name):
         found = [str(path) for path in find_images(name)]
     elif glob.has_magic(name) and not os.path.exists(name):
         matches = sorted(glob.glob(name, recursive=True))

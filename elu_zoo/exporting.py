@@ -66,7 +66,8 @@ def export(
     The file is loaded back and compared with the model on fixed images; a file that
     differs is removed.
 
-    - `"saved_model"`, as for `export_saved_model`: float32 or bfloat16;
+    - `"saved_model"`, as for `export_saved_model`: float32 or bfloat16, and 1 or 3
+      channels;
     - `"onnx"`, a `.onnx` file for onnxruntime: float32, float16 or int8;
     - `"openvino"`, an `.xml` file with a `.bin` beside it: float32, float16 or int8;
     - `"litert"`, a `.tflite` file: float32, float16 or int8.
@@ -211,8 +212,8 @@ def export_saved_model(
     Raises:
         UserError: If the backend is not TensorFlow, an argument is not one of the
             values above, the class names do not fit the model, the model takes images
-            of any size and neither its record nor `resize` gives one, or the file
-            differs from the model.
+            of other than 1 or 3 channels, or of any size and neither its record nor
+            `resize` gives one, or the file differs from the model.
 
     Example:
 
@@ -236,6 +237,11 @@ def _export_saved_model(
     class_names = _check(model, class_names, dtype, DTYPES)
     if top < 1:
         raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
+    if (channels := model.input_shape[-1]) not in (1, 3):
+        raise UserError(
+            "Expected a model of 1 or 3 channels for serve_bytes. Received: "
+            f"{channels} channels. The other formats of `export` take any number"
+        )
     how = preprocessing_of(model, resize)
     import tensorflow as tf
 

@@ -12,16 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from elu_zoo import _stages
-from elu_zoo._hub import is_address
+from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
-from elu_zoo.heads import HEAD, start_head
+from elu_zoo.heads import HEAD
 from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.labels import checked_data, class_names_for, class_weights
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
 from elu_zoo.predictions import gives_logits
 from elu_zoo.records import Preprocessing, attach_record, record_of
-from elu_zoo.weights import get_record, list_weights
 
 
 def freeze(model: keras.Model, stacks: int | None = None) -> int:
@@ -159,16 +158,18 @@ def finetune(
     rates = _pair("learning_rate", learning_rate, lambda rate: rate >= 0, "0 or more")
     _check_whole("batch_size", batch_size)
     _check_patience(patience, validation_data)
+    check_classifier(model)
     names = class_names_for(model, class_names)
-    _renew_record(model, names)
     images, labels = checked_data(model, images, labels, names)
-    _note_size(model, images.shape[1:3])
     batches = Batches(images, labels, batch_size, seed, augment)
     held_out = validation_data and Batches(
         *checked_data(model, *validation_data, names), batch_size
     )
     weights = class_weights(class_weight, labels, names, model.output_shape[-1])
+    record = record_of(model)
     settings = {
+        "model": record.name if record else "",
+        "size": list(images.shape[1:]),
         "epochs": counts,
         "learning_rate": rates,
         "rate_decay": rate_decay,
@@ -182,6 +183,9 @@ def finetune(
         "shapes": zlib.crc32(repr([v.shape for v in model.variables]).encode()),
     }
     state, live = _stages.load(checkpoint, settings)
+    # Only now, because a call that is refused must leave the record as it was.
+    _renew_record(model, names)
+    _note_size(model, images.shape[1:3])
     while state.stage < len(counts):
         if count := counts[state.stage]:
             steps = count * len(batches)
@@ -201,6 +205,33 @@ def finetune(
         _stages.end_stage(state, model, held_out)
         live = {}
     return _stages.History(state)
+
+
+def check_classifier(model: keras.Model) -> None:
+    """Checks that a model is not a network of this package that reconstructs images.
+
+    Args:
+        model: Keras model. With an output layer of its own, it may contain such a
+            network.
+
+    Raises:
+        UserError: If its outputs are pixels.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> check_classifier(elu_zoo.MNISTAutoencoder(width=0.1))
+    Traceback (most recent call last):
+    elu_zoo.errors.UserError: Expected a classifier. Received: MNISTAutoencoder, which \
+reconstructs its images
+    """
+    record = record_of(model)
+    own_output = any(layer.name == HEAD for layer in model.layers)
+    if record and own_output and reconstructs(record.model):
+        raise UserError(
+            f"Expected a classifier. Received: {record.model}, which reconstructs its "
+            "images"
+        )
 
 
 def _fit(
@@ -302,23 +333,10 @@ def _check_whole(name: str, value: Any) -> None:
 
 
 def _renew_record(model: keras.Model, names: list[str] | None) -> None:
-    """Puts the class names into the record, and starts a new output layer by it.
-
-    What was measured before training is dropped from the record.
-    """
+    """Puts the class names into the record, and drops what was measured."""
     record = record_of(model)
     if record is None:
         return
-    head = [layer for layer in model.layers if layer.name == HEAD]
-    published = is_address(record.name) or record.name in list_weights(record.model)
-    if names and head and published and not record.class_names:
-        from elu_zoo.models import load
-
-        # The published output layer, which a model with other classes leaves out.
-        old = load(record.name).get_layer(HEAD)
-        known_names = get_record(record.name).class_names
-        kernel, bias = old.get_weights()
-        start_head(head[0], kernel, bias, known_names, names)
     arguments = dict(record.arguments)
     if "classes" in arguments:
         arguments["classes"] = model.output_shape[-1]

@@ -117,7 +117,8 @@ def start_head(
         return 0
     old = [places[_plain(class_names[n])] for n in new]
     kernels, biases = map(np.array, head.get_weights())
-    kernels *= kernel[:, old].std() / kernels.std()
+    if spread := kernels.std():
+        kernels *= kernel[:, old].std() / spread
     kernels[:, new] = kernel[:, old]
     biases[:] = bias[old].mean()
     biases[new] = bias[old]

@@ -121,6 +121,7 @@ def read_image(source: Any, channels: int = 3) -> "Image.Image":
         channel scaled to 8. Transparent pixels of a GIF are black.
 
     Raises:
+        UserError: If `channels` is none of these.
         ImageError: If the image cannot be read for any reason.
 
     Example:
@@ -132,6 +133,7 @@ image. Received: bytes (none of these formats, or damaged)
     """
     from PIL import Image
 
+    _check_channels(channels)
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(opened, formats=_formats()) as image:
@@ -209,6 +211,7 @@ def load_image(source: Any, channels: int = 3, **preprocessing: Any) -> np.ndarr
         A float32 array of shape `(crop, crop, channels)`, values from 0 to 255.
 
     Raises:
+        UserError: As in `read_image` and `resize`.
         ImageError: If it cannot be read.
 
     Example:
@@ -452,6 +455,13 @@ def _without_transparency(image: "Image.Image") -> "Image.Image":
     return rgba
 
 
+def _check_channels(channels: int) -> None:
+    if channels not in _MODES:
+        raise UserError(
+            f"Expected channels to be 1, 3 or 4. Received: channels={channels!r}"
+        )
+
+
 def _is_pil(image: Any) -> bool:
     return hasattr(image, "convert")
 
@@ -459,6 +469,7 @@ def _is_pil(image: Any) -> bool:
 def _as_pil(image: Any, channels: int) -> "Image.Image":
     from PIL import Image
 
+    _check_channels(channels)
     if isinstance(image, str | bytes | os.PathLike):
         return read_image(image, channels)
     if _is_pil(image) and (image.mode, image.format) in (("I", None), ("F", None)):

@@ -205,8 +205,8 @@ def split_by_class(
     Args:
         labels: Integer array of shape `(n,)`.
         share: Share of each class to hold out, between 0 and 1. At least one example
-            per class is held out, but never its only one: a warning names the classes
-            with a single example.
+            per class is held out, but never its only one: a warning has the numbers of
+            the classes with a single example.
         seed: Seed of the split.
 
     Returns:

@@ -69,7 +69,7 @@ class Record:
         model: Name of the model function, such as `"ELUNet11"`.
         arguments: Arguments of the model function that build the network.
         input_shape: `(height, width, channels)`; height and width are `None` if any
-            size is accepted.
+            size is accepted. Empty if the model has several inputs.
         preprocessing: How images are resized; `None` if the input is not a square.
         class_names: Names of the classes in the order of the outputs; empty if unknown.
         temperature: Probabilities are `softmax(logits / temperature)`.

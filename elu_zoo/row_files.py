@@ -110,6 +110,8 @@ class RowFile:
         # From the last to the first: an interrupted removal can be resumed.
         for part in reversed(found):
             part.unlink()
+        # Windows does not remove a file that is locked.
+        self._lock.release()
         shutil.rmtree(self.parts)
 
     def _found(self) -> list[pathlib.Path]:
@@ -120,7 +122,8 @@ class RowFile:
 
     def _check(self, settings: dict[str, Any]) -> None:
         file = self.parts / "settings.json"
-        if not file.is_file():
+        # Without rows, nothing depends on the settings of an earlier attempt.
+        if not (file.is_file() and self._found()):
             with replacing(file) as part:
                 part.write_text(json.dumps(settings, indent=1) + "\n")
         before = json.loads(file.read_text())

@@ -11,7 +11,7 @@ from made_up import write_class_folders
 from PIL import Image
 
 import elu_zoo
-from elu_zoo.batch import Predictor, predict_on_ray
+from elu_zoo.batch import Predictor, find_paths, predict_on_ray
 
 NAME = "elunet11.cifar100"
 GUIDE = pathlib.Path(__file__).parents[1] / "docs/predicting.md"
@@ -160,3 +160,11 @@ def test_beam_as_in_the_guide(zoo, tmp_path, capfd):
     printed = capfd.readouterr().out
     for names in Predictor(NAME, top=3)(paths)["classes"]:
         assert str(names.tolist()) in printed
+
+
+def test_lists_without_a_path_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "empty").write_text("\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    for name in ("-", f"@{tmp_path / 'empty'}"):
+        with pytest.raises(elu_zoo.errors.UserError, match=f"images. Received: {name}"):
+            find_paths([name])

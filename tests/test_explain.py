@@ -226,6 +226,7 @@ def test_filters_of_a_fully_connected_layer_are_images():
         (lambda m, x: explain.occlusion(m, x[0]), r"shape \(32, 32, 3\)"),
         (lambda m, x: explain.occlusion(m, x, [4, 0]), "numbers from 0 to 3"),
         (lambda m, x: explain.occlusion(m, x, [0]), "2 class numbers"),
+        (lambda m, x: explain.occlusion(m, x, size=4, stride=8), "stride=8"),
         (lambda m, x: explain.exciting_images(m, x, "stack1", 3), "count=3"),
         (
             lambda m, x: explain.grad_cam(
@@ -251,3 +252,10 @@ def test_the_command(zoo, tmp_path, capsys):
     assert main([*command, "--class", "unicorn"]) == 1
     assert "'unicorn'" in capsys.readouterr().err
     assert not (tmp_path / "b.png").exists()
+
+
+def test_a_picture_shows_the_colors_of_more_channels():
+    image, heat = np.zeros((8, 8, 4)), np.ones((8, 8))
+    image[..., 3] = 255
+    pages = [explain.picture(x, heat, [], side=64) for x in (image, image[..., :3])]
+    np.testing.assert_array_equal(*map(np.asarray, pages))

@@ -547,3 +547,10 @@ def test_the_record_names_and_calibrates(tmp_path):
         roots / roots.sum(-1, keepdims=True),
         rtol=1e-5,
     )
+
+
+def test_a_saved_model_reads_images_of_one_or_three_channels(tmp_path):
+    model = elu_zoo.ELUNet11(width=0.05, classes=2, input_shape=(32, 32, 4))
+    with pytest.raises(elu_zoo.errors.UserError, match="Received: 4 channels"):
+        elu_zoo.export_saved_model(model, tmp_path / "served")
+    assert not (tmp_path / "served").exists()

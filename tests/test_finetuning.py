@@ -245,3 +245,33 @@ def test_a_network_for_any_size_notes_the_size_of_its_training():
     elu_zoo.finetune(model, images, labels, epochs=(0, 0), verbose=0)
     photo = np.zeros((50, 60, 3), "uint8")
     assert elu_zoo.preprocess_input(photo, model).shape == (1, 32, 32, 3)
+
+
+def test_names_leave_a_trained_output_layer_as_it_is(zoo):
+    model = elu_zoo.ELUNet11(weights="cifar100", classes=2)
+    before, names = values(model), ["bee", "ant"]
+    elu_zoo.finetune(model, *two_colors(), class_names=names, epochs=(0, 0))
+    for path, value in values(model).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
+    assert elu_zoo.get_record(model).class_names == ("bee", "ant")
+
+
+def test_a_call_that_is_refused_leaves_the_record_as_it_was():
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    record = dataclasses.replace(elu_zoo.get_record(model), temperature=2.0)
+    elu_zoo.records.attach_record(model, record)
+    images, labels = two_colors()
+    with pytest.raises(elu_zoo.errors.UserError, match="class_weight"):
+        elu_zoo.finetune(
+            model, images, labels, class_names=["a", "b"], class_weight={"c": 1}
+        )
+    assert elu_zoo.get_record(model) == record
+
+
+def test_a_network_that_reconstructs_needs_an_output_layer_for_classes():
+    images, labels = np.zeros((2, 28, 28, 1), "uint8"), [0, 1]
+    with pytest.raises(elu_zoo.errors.UserError, match="classifier.*MNISTAutoencoder"):
+        elu_zoo.finetune(elu_zoo.MNISTAutoencoder(width=0.1), images, labels)
+    trunk = elu_zoo.MNISTAutoencoder(width=0.1, include_top=False)
+    model = keras.Sequential([trunk, keras.layers.Dense(2, "softmax")])
+    elu_zoo.finetune(model, images, labels, epochs=(0, 0))

@@ -1,5 +1,6 @@
 """The epoch that is kept, and runs that are resumed."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -13,6 +14,7 @@ import elu_zoo
 from elu_zoo import _stages
 from elu_zoo.errors import UserError
 from elu_zoo.image_files import Batches
+from elu_zoo.records import attach_record
 
 
 def new_model(**arguments):
@@ -235,3 +237,28 @@ def test_mlflow_with_its_file_store(tmp_path, monkeypatch):
     steps = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_loss")
     assert [metric.step for metric in steps] == [0, 1]
     assert (tmp_path / "mlruns").is_dir()
+
+
+def test_a_run_from_other_weights_or_on_other_sizes_is_not_resumed(tmp_path):
+    model = elu_zoo.ELUNet11(classes=2, width=0.05, input_shape=(None, None, 3))
+    options = dict(epochs=(1, 0), checkpoint=tmp_path / "run.npz", verbose=0)
+    images, labels = two_colors(8)
+    elu_zoo.finetune(model, images, labels, **options)
+    with pytest.raises(UserError, match=r"size=\[32, 32, 3\]. Received: size=\[16, 16"):
+        elu_zoo.finetune(model, images[:, ::2, ::2], labels, **options)
+    record = elu_zoo.get_record(model)
+    attach_record(model, dataclasses.replace(record, name="elunet11.cifar100"))
+    with pytest.raises(UserError, match="Received: model='elunet11.cifar100'"):
+        elu_zoo.finetune(model, images, labels, **options)
+
+
+def test_a_run_in_bfloat16_is_resumed(tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    options = dict(epochs=(2, 0), checkpoint=tmp_path / "run.npz", verbose=0)
+    options["validation_data"] = two_colors(8)
+    callback = Interrupt(1)
+    with pytest.raises(KeyboardInterrupt):
+        elu_zoo.finetune(new_model(), *two_colors(), callbacks=[callback], **options)
+    callback = Interrupt(None)
+    elu_zoo.finetune(new_model(), *two_colors(), callbacks=[callback], **options)
+    assert callback.epochs == [1]

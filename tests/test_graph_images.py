@@ -6,7 +6,7 @@ import io
 import keras
 import numpy as np
 import pytest
-from made_up import WITHOUT_OPS, encoded_images, mutated
+from made_up import WITHOUT_OPS, encoded_images, exif, mutated
 from PIL import Image
 
 from elu_zoo import images as reader
@@ -108,3 +108,15 @@ def test_frames_after_the_first_are_not_decoded():
 def test_batches_of_none():
     images, valid = decode([])
     assert len(images) == len(valid) == 0
+
+
+def test_files_of_countless_parts_are_not_read_to_the_end():
+    image = Image.fromarray(IMAGES["png"][1])
+    plain, turned = (encode(image, "JPEG", exif=exif(n)) for n in (1, 6))
+    filled = turned[:2] + b"\xff" * 100_000 + turned[2:]
+    gif = IMAGES["gif"][0]
+    start = gif.index(b"\x2c\0\0\0\0")
+    comment = b"\x21\xfe" + b"\1x" * 50_000 + b"\0"
+    images, valid = decode([plain, filled, gif[:start] + comment + gif[start:]])
+    assert valid.tolist() == [True, True, False]
+    np.testing.assert_array_equal(images[1], images[0])

@@ -19,7 +19,6 @@ from elu_zoo import _fetching, _hub, weights
 from elu_zoo._weight_files import load_weights, save_weights
 from elu_zoo.cli.common import known_model
 from elu_zoo.errors import UserError
-from elu_zoo.finetuning import _renew_record
 from training import hub, publish
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -76,11 +75,10 @@ def test_a_model_of_the_hub_is_the_published_one(server, small):
         assert record.name == address and record.class_names == tuple(NAMES)
 
 
-def test_fine_tuning_starts_the_head_from_the_classes_of_the_hub(server, small):
+def test_an_output_layer_starts_from_the_classes_of_the_hub(server, small):
     model, files = small
     server.commit("owner/net", files)
-    tuned = elu_zoo.load("hf://owner/net", classes=2)
-    _renew_record(tuned, ["owl", "cat"])
+    tuned = elu_zoo.load("hf://owner/net", classes=["owl", "cat"])
     kernel = model.get_layer("predictions").get_weights()[0]
     np.testing.assert_allclose(
         tuned.get_layer("predictions").get_weights()[0], kernel[:, [2, 0]], atol=1e-6

@@ -19,6 +19,7 @@ def manifest(tmp_path, monkeypatch):
     records = {
         "net.animals": record(),
         "net.digits": record(input_shape=[8, 8, 1]),
+        "net.bands": record(input_shape=[8, 8, 5]),
         "big.animals": record(input_shape=[8, 8, 3]),
         "net.mixed": record(),
         "big.mixed": record(
@@ -290,3 +291,11 @@ def test_without_a_model_nothing_is_resized():
     np.testing.assert_array_equal(preprocess_input(array), array)
     with pytest.raises(ValueError, match="different sizes.*preprocess_input"):
         preprocess_input([array[0], array[0, :5]])
+
+
+def test_channels_that_no_image_has():
+    image = Image.new("RGB", (8, 8))
+    for source in (image, encode(image, "PNG"), np.asarray(image)):
+        with pytest.raises(UserError, match="1, 3 or 4.*channels=5") as caught:
+            preprocess_input(source, "net.bands")
+        assert not isinstance(caught.value, ImageError)

@@ -280,6 +280,19 @@ def test_input_tensor():
     assert model(images()).shape == (2, 100)
 
 
+def test_an_input_tensor_from_inputs_that_are_no_image():
+    flat = keras.Input((784,))
+    halves = [keras.Input((28, 14, 1)) for _ in "ab"]
+    for inputs, tensor in (
+        (flat, keras.layers.Reshape((28, 28, 1))(flat)),
+        (halves, keras.layers.Concatenate(2)(halves)),
+    ):
+        model = small("MNISTClassifier", input_tensor=tensor)
+        assert len(model.inputs) == len(keras.tree.flatten(inputs))
+        assert model.output_shape == (None, 10)
+        assert elu_zoo.get_record(model).preprocessing is None
+
+
 def test_dropout_of_the_paper_after_each_stack():
     model = small("ELUNet18", dropout=ARCHITECTURES["elunet18"].dropout)
     rates = {

@@ -83,6 +83,15 @@ def test_classes_that_the_weights_know_start_from_theirs(tiny, caplog):
         np.testing.assert_array_equal(new[..., [1, 2]], old[..., [5, 1]])
 
 
+def test_an_output_layer_of_zeros_starts_from_known_classes_alone(tiny):
+    model = elu_zoo.ELUNet11(
+        weights="tiny", classes=["new", "b"], kernel_initializer="zeros"
+    )
+    kernel, known = (values(net)["predictions", 0] for net in (model, tiny))
+    np.testing.assert_array_equal(kernel[:, 1], known[:, 1])
+    assert not kernel[:, 0].any()
+
+
 def test_without_top_or_preprocessing(tiny):
     trunk = elu_zoo.ELUNet11(weights="tiny", include_top=False)
     expected = {k: v for k, v in values(tiny).items() if k[0] != "predictions"}

@@ -98,3 +98,24 @@ def test_parquet_without_its_library_is_said_at_once(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"elu-zoo\[parquet\]"):
         row_files.RowFile(tmp_path / "out.parquet", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_an_attempt_without_rows_do_not_bind(tmp_path):
+    path = tmp_path / "out.csv"
+    with row_files.RowFile(path, {"--resize": None}):
+        pass
+    with row_files.RowFile(path, {"--resize": 32}) as file:
+        file.append(ROWS)
+    with pytest.raises(UserError, match="different values of --resize"):
+        row_files.RowFile(path, {"--resize": None})
+
+
+def test_no_lock_is_held_when_its_folder_is_removed(tmp_path, monkeypatch):
+    """Windows would refuse to remove it."""
+    locked = []
+    remove = lambda folder: locked.append(file._lock.is_locked)  # noqa: E731
+    monkeypatch.setattr(row_files.shutil, "rmtree", remove)
+    with row_files.RowFile(tmp_path / "out.csv", {}) as file:
+        file.append(ROWS)
+        file.finish()
+    assert locked == [False]

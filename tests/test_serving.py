@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 
 import keras
 import load
@@ -23,6 +24,7 @@ from PIL import Image
 from servers import KServe, MLServer, post
 
 import elu_zoo
+from elu_zoo.serving import saved_model
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's"
@@ -73,6 +75,30 @@ def served(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     elu_zoo.export_saved_model(model, folder / "served", class_names=NAMES, top=3)
     return folder
+
+
+def test_a_version_is_served_once_it_is_copied_whole(
+    served, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(saved_model, "SECONDS_BETWEEN_LOOKS", 0.1)
+    first, second = tmp_path / "1", tmp_path / "2"
+    shutil.copytree(served / "served/1", first)
+
+    def wait_for(condition):
+        give_up = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+
+    model = saved_model.ServedModel(tmp_path)
+    try:
+        half = shutil.ignore_patterns("variables")
+        shutil.copytree(first, second, ignore=half)
+        wait_for(lambda: "Version 2 cannot be loaded" in caplog.text)
+        shutil.copytree(first / "variables", second / "variables")
+        wait_for(lambda: model.version == 2)
+    finally:
+        model.close()
 
 
 def dockerfile():

@@ -131,11 +131,13 @@ def run(arguments: argparse.Namespace) -> int:
     _check_out(out)
     start_backend(whole=bool(arguments.callbacks))
     from elu_zoo.files import check_writable
+    from elu_zoo.finetuning import check_classifier
     from elu_zoo.heads import with_classes
     from elu_zoo.predictions import set_threshold
 
     _make_repeatable(arguments.seed)
     model, known_names = load_model(arguments.weights)
+    check_classifier(model)
     # Checked before the training, which resets it.
     set_threshold(model, arguments.threshold)
     train, validation, class_names = _data(arguments, model)

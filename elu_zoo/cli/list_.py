@@ -23,12 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the subcommand."""
+    from elu_zoo.architectures import ARCHITECTURES, find_architecture
+    from elu_zoo.errors import UserError
     from elu_zoo.weights import get_record, list_weights
 
-    if arguments.model:
-        from elu_zoo.models import get_model_function
-
-        get_model_function(arguments.model)
+    if arguments.model and not find_architecture(arguments.model):
+        models = [architecture.model for architecture in ARCHITECTURES.values()]
+        raise UserError(
+            f"Expected one of the models {models}. Received: {arguments.model!r}"
+        )
     records = [get_record(name) for name in list_weights(arguments.model)]
     if arguments.json:
         print_json([record.to_dict() for record in records])

@@ -194,7 +194,7 @@ def _suggest(model: str, paths: list[str]) -> None:
     """Warns if a model for small images is given photographs; names a better one."""
     from PIL import Image
 
-    if not model.startswith("elunet11.cifar"):
+    if not model.startswith(("elunet11.cifar", "elunet18.cifar")):
         return
     sides = []
     for path in paths[:20]:

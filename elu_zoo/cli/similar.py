@@ -1,7 +1,8 @@
 """Finds the images in a folder that are most similar to one.
 
 Similarity is the cosine of the angle between the images' vectors. FOLDER may also be a
-pattern, @LIST or -, as in `elu-zoo predict`.
+pattern, @LIST or -, as in `elu-zoo predict`. A file that is not an image is left out,
+with a warning, and the exit code is then 3.
 
 examples:
   elu-zoo similar camel.png photos
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -52,10 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Runs the subcommand."""
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code."""
     from elu_zoo._names import printable
     from elu_zoo.batch import Predictor, find_paths
+    from elu_zoo.image_folders import warn_left_out
 
     name = known_model(arguments.model)
     paths = find_paths([arguments.folder])
@@ -66,20 +69,23 @@ def run(arguments: argparse.Namespace) -> None:
         resize=arguments.resize,
         dtype=arguments.dtype,
     )
+    bad: list[pathlib.Path] = []
     found = heapq.nlargest(
-        arguments.top, _similarities(predictor, arguments.query, paths)
+        arguments.top, _similarities(predictor, arguments.query, paths, bad)
     )
+    warn_left_out("Files that cannot be read as images", bad)
     if arguments.json:
         print_json([{"path": path, "similarity": value} for value, path in found])
-        return
-    for value, path in found:
-        print(f"{value:6.3f}  {printable(path)}")
+    else:
+        for value, path in found:
+            print(f"{value:6.3f}  {printable(path)}")
+    return 3 if bad else 0
 
 
 def _similarities(
-    predictor: Predictor, query: str, paths: list[str]
+    predictor: Predictor, query: str, paths: list[str], bad: list[pathlib.Path]
 ) -> Iterator[tuple[float, str]]:
-    """The similarity and the path of each file that is an image."""
+    """The similarity and the path of each image; other files are added to `bad`."""
     import numpy as np
     from tqdm import tqdm
 
@@ -95,3 +101,5 @@ def _similarities(
             path = next(rest)
             if error is None:
                 yield float(value), path
+            else:
+                bad.append(pathlib.Path(path))

@@ -127,6 +127,7 @@ class ActivationStatistics(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Chooses the layers and opens the files."""
+        self.on_train_end()  # Keras does not call it after an interruption.
         self._chosen = dict(_activations(self.model, self.layers))
         if self.filename and not self.rows:
             path = pathlib.Path(self.filename)

@@ -151,7 +151,7 @@ def occlusion(
         images: Array of shape `(n, height, width, channels)`, as the model takes it.
         classes: One class number per image; default the most probable one.
         size: Side of the square in pixels; default a quarter of the image's height.
-        stride: Pixels from one square to the next; default half of `size`.
+        stride: Pixels from one square to the next, at most `size`; default half of it.
         fill: Value of covered pixels.
 
     Returns:
@@ -159,7 +159,7 @@ def occlusion(
         the logit over the squares that cover it. Negative where covering helps.
 
     Raises:
-        UserError: If images and classes do not fit the model.
+        UserError: If images and classes do not fit the model, or `stride` is too large.
 
     Example:
 
@@ -172,6 +172,11 @@ def occlusion(
     height, width = images.shape[1:3]
     size = size or max(1, height // 4)
     stride = stride or max(1, size // 2)
+    if stride > size:
+        raise UserError(
+            "Expected stride to be at most size, so that every pixel is covered. "
+            f"Received: size={size}, stride={stride}"
+        )
     whole = _scores(model, images, classes)
     falls = np.zeros(images.shape[:3])
     counts = np.zeros((height, width))

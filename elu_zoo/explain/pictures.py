@@ -47,7 +47,8 @@ def picture(
     """Draws an image, its heat map and the model's answers side by side.
 
     Args:
-        image: Array of shape `(height, width, 1 or 3)`, values from 0 to 255.
+        image: Array of shape `(height, width, channels)`, values from 0 to 255, with 1
+            channel, or 3 or more, of which the first three are drawn.
         heat: Array of shape `(height, width)`, values from 0 to 1.
         answers: Pairs of a class name and its probability.
         title: Line above the answers.
@@ -64,6 +65,7 @@ def picture(
     from PIL import Image, ImageDraw, ImageFont
 
     page = Image.new("RGB", (3 * side, side), "white")
+    image = image[..., :3]
     color = np.broadcast_to(np.rint(image).astype("uint8"), (*heat.shape, 3))
     for left, pixels, how in (
         (0, color, Image.Resampling.NEAREST),

@@ -37,7 +37,8 @@ class ServedModel:
     """The newest version of a SavedModel of `elu_zoo.export_saved_model`.
 
     A version that appears later is loaded while the current one serves, and replaces it
-    between two requests. A version that cannot be loaded is logged and skipped.
+    between two requests. One that cannot be loaded is logged, and tried again when its
+    files change, as they do while they are being copied.
 
     Args:
         folder: Folder of the versions, subfolders whose names are numbers.
@@ -68,7 +69,6 @@ class ServedModel:
                 f"{self._folder / '1'}. Received: {self._folder} without one"
             )
         self.version = version
-        self._failed: int | None = None
         self._model = self._load(self.version)
         self._closed = threading.Event()
         # Not a daemon: Python must not exit while TensorFlow loads a model in it.
@@ -127,15 +127,20 @@ class ServedModel:
 
     def _follow_versions(self) -> None:
         main = threading.main_thread()
+        failed: tuple[int, list[tuple[str, int]]] | None = None
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS) and main.is_alive():
             newest = _newest_version(self._folder)
-            if newest is None or newest in (self.version, self._failed):
+            if newest is None or newest == self.version:
                 continue
+            files: list[tuple[str, int]] = []
             try:
+                files = _files(self._folder / str(newest))
+                if (newest, files) == failed:
+                    continue
                 self._model, self.version = self._load(newest), newest
                 _log.info("Serving version %s", newest)
             except Exception as error:  # TensorFlow raises many kinds
-                self._failed = newest
+                failed = newest, files
                 _log.warning("Version %s cannot be loaded: %s", newest, error)
 
 
@@ -201,6 +206,12 @@ def _kind(value: object) -> str:
 
 def _parts(contents: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [contents[i : i + BATCH] for i in range(0, len(contents), BATCH)] or [[]]
+
+
+def _files(folder: pathlib.Path) -> list[tuple[str, int]]:
+    """The names and sizes of the files in a folder, which tell when they change."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted((str(path), path.stat().st_size) for path in files)
 
 
 def _newest_version(folder: pathlib.Path) -> int | None:

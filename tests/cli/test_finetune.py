@@ -200,3 +200,12 @@ def test_killed_it_resumes_to_the_same_bits(zoo, tmp_path):
     assert rows_of(tmp_path / "whole/history.csv") == rows_of(
         tmp_path / "out/history.csv"
     )
+
+
+def test_a_network_that_reconstructs_is_refused_before_images_are_read(
+    tmp_path, capsys
+):
+    elu_zoo.MNISTAutoencoder(width=0.1).save(tmp_path / "model.keras")
+    command = ["finetune", str(tmp_path), "nowhere", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "MNISTAutoencoder, which reconstructs" in capsys.readouterr().err

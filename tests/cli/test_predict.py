@@ -12,6 +12,7 @@ import elu_zoo
 from elu_zoo import row_files
 from elu_zoo.batch import Predictor
 from elu_zoo.cli import main
+from elu_zoo.cli.predict import _suggest
 
 NAMES = ["ant", "bee", "cat", "dog"]
 
@@ -183,3 +184,19 @@ def test_photographs_get_a_suggestion(zoo, tmp_path, capsys, size, suggested):
     Image.new("RGB", (size, size)).save(tmp_path / "image.jpg")
     assert main(["predict", str(tmp_path / "image.jpg")]) == 0
     assert ("--model elunet15" in capsys.readouterr().err) == suggested
+
+
+def test_photographs_get_a_suggestion_with_either_cifar_network(tmp_path):
+    Image.new("RGB", (300, 300)).save(tmp_path / "image.jpg")
+    for model in ("elunet11.cifar100", "elunet18.cifar100"):
+        with pytest.warns(UserWarning, match=f"{model} was trained on"):
+            _suggest(model, [str(tmp_path / "image.jpg")])
+
+
+def test_similar_warns_of_what_is_no_image(zoo, tmp_path, capsys):
+    write_images(tmp_path, 2)
+    (tmp_path / "bad.png").write_text("no image")
+    assert main(["similar", str(tmp_path / "000.png"), str(tmp_path)]) == 3
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert "1 left out" in printed.err and "bad.png" in printed.err

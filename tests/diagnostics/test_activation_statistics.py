@@ -136,3 +136,19 @@ def test_layers_without_an_elementwise_activation():
         model.fit(x, y, callbacks=[ActivationStatistics(x, layers=["outer"])])
     with pytest.raises(elu_zoo.errors.UserError, match="every=0"):
         ActivationStatistics(x, every=0)
+
+
+def test_after_an_interruption_each_row_is_written_once(tmp_path):
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    model = elu_zoo.MNISTClassifier(width=0.1)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x, file = np.zeros((4, 28, 28, 1)), tmp_path / "a.csv"
+    statistics = ActivationStatistics(x, every=1, filename=file)
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, np.arange(4), callbacks=[statistics, stop], verbose=0)
+    model.fit(x, np.arange(4), callbacks=[statistics], verbose=0)
+    with open(file, newline="") as opened:
+        assert len(list(csv.DictReader(opened))) == len(statistics.rows) > 8

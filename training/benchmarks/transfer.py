@@ -371,14 +371,14 @@ def measure(
     pretrained, stages, arguments = chosen
     (images, labels), held_out, names = part
     keras.utils.set_random_seed(seed)
-    model = _starting_model(trunk, images, int(labels.max()) + 1, pretrained)
+    model = _starting_model(trunk, images, names or int(labels.max()) + 1, pretrained)
     train, chosen_by = split_by_class(labels, 0.2, seed)
     validation = images[chosen_by], labels[chosen_by]
     images, labels, epochs = _schedule(images[train], labels[train], stages)
     curve: list[float] = []
 
     def measure_start(logs: dict[str, Any]) -> None:
-        if not curve:  # Of the first stage, after its output layer got its weights.
+        if not curve:  # Of the first stage.
             curve.append(accuracy(model, held_out))
 
     measured = keras.callbacks.LambdaCallback(
@@ -404,9 +404,12 @@ def measure(
 
 
 def _starting_model(
-    trunk: str, images: np.ndarray, classes: int, pretrained: bool
+    trunk: str, images: np.ndarray, classes: int | Sequence[str], pretrained: bool
 ) -> keras.Model:
-    """The published network with a new output layer, or with random weights."""
+    """The published network with a new output layer, or with random weights.
+
+    With names for `classes`, the output layer starts from the weights of known ones.
+    """
     import elu_zoo
     from elu_zoo.models import adapt_preprocessing, build_model
 
