@@ -82,7 +82,7 @@ def test_the_card_sums_up_the_errors_on_corrupted_images(tmp_path):
         text = card(name, record, json.loads(figures.read_text()), "curve.svg", found)
         section = " ".join(text.split("## Robustness")[1].split("## ")[0].split())
         # The mean of 0.4, 0.7 and 0.6.
-        assert "2,000 test images" in section and "is 56.7%, averaged" in section
+        assert "2,000 test images" in section and "averages 56.7%" in section
         assert "without corruption it is 25.0%" in section
         assert "| fog | 40.0% | snow | 60.0% |" in section
         assert "| motion blur | 70.0% | | |" in section
