@@ -11,9 +11,9 @@ published 18-layer network contributes to the targets. Both runs hold out the sa
 1,000 images, which calibrate the probabilities.
 
 Cost: 0.945 GFLOP per image and training step at 32 pixels, 3.1 PFLOP in total, without
-the teacher's. Result: not run to its end yet; the published weights are of
-docs/results/elunet11.cifar100/recipe.txt, with 45 epochs, two triangles of the learning
-rate, and no teacher.
+the teacher's; 247 minutes on two cores of an AMD EPYC with AVX-512 BF16, 65 of which
+the process was stopped for, and others were shared. Result: 26.25% test error, with
+14.6% on the last training batches, against the most probable class of each target.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
