@@ -85,7 +85,7 @@ def measure(
         bins: Number of confidence bins, of equal width, for the calibration.
 
     Returns:
-        A JSON-plain dict: `n`, `error` and its 95 % Wilson `error_interval`,
+        A JSON-plain dict: `n`, `error` and its 95% Wilson `error_interval`,
         `top5_error`, `loss` (cross-entropy in nats), `calibration_error` (expected
         calibration error, Guo et al. 2017), `calibration` (count, mean confidence and
         accuracy of each non-empty bin), `class_error` (by class name), `confusions`

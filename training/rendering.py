@@ -209,7 +209,7 @@ def table(manifest: Mapping) -> str:
         The table as Markdown.
     """
     rows = [
-        "| weights | data | test error (95 % interval) | seeds | top-5 error "
+        "| weights | data | test error (95% interval) | seeds | top-5 error "
         "| parameters | multiply-adds | file | training |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

@@ -147,7 +147,7 @@ def _run_on_folder(arguments: argparse.Namespace) -> None:
         return
     low, high = metrics["error_interval"]
     print(
-        f"{metrics['n']} images: error {metrics['error']:.2%} (95 % interval {low:.2%} "
+        f"{metrics['n']} images: error {metrics['error']:.2%} (95% interval {low:.2%} "
         f"to {high:.2%}), calibration error {metrics['calibration_error']:.2%}"
     )
     if arguments.out:
@@ -175,7 +175,7 @@ def _metrics(result: dict[str, Any]) -> str:
     low, high = result["error_interval"]
     return (
         f"  error              {result['error']:7.2%}  "
-        f"(95 % interval {low:.2%} to {high:.2%})\n"
+        f"(95% interval {low:.2%} to {high:.2%})\n"
         f"  top-5 error        {result['top5_error']:7.2%}\n"
         f"  cross-entropy      {result['loss']:7.3f}\n"
         f"  calibration error  {result['calibration_error']:7.2%}"
