@@ -153,8 +153,8 @@ def probabilities(outputs: npt.ArrayLike, model: keras.Model | str) -> np.ndarra
 
     Example:
 
-    >>> probabilities([[0.2, 0.8]], "elunet11.cifar100").tolist()
-    [[0.2, 0.8]]
+    >>> probabilities([[0.5, 0.5]], "elunet11.cifar100").tolist()
+    [[0.5, 0.5]]
     """
     outputs = np.asarray(outputs, "float64")
     named = isinstance(model, str)
