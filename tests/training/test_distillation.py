@@ -64,7 +64,10 @@ def test_the_answers_are_computed_once(images, tmp_path, monkeypatch):
     teacher = Teacher(weights=TEACHER, share=0.3)
     other = np.zeros((len(images), 100), "float32")
     np.save(tmp_path / ANSWERS.replace("*", "00000000"), other)  # Of another teacher.
-    first = distilled(images, teacher, tmp_path)
+    first = distilled(images, teacher, tmp_path, keep=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    kept = distilled(images, teacher, tmp_path)
+    np.testing.assert_array_equal(first.targets, kept.targets)
     np.testing.assert_allclose(first.targets.sum(-1), 1, atol=1e-5)
     monkeypatch.setattr(MemoryDataset, "predict", None)
     again = distilled(images, teacher, tmp_path)

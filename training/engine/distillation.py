@@ -63,14 +63,15 @@ class Teacher:
 
 
 def distilled(
-    dataset: Examples, teacher: Teacher, folder: str | pathlib.Path
+    dataset: Examples, teacher: Teacher, folder: str | pathlib.Path, keep: bool = True
 ) -> MemoryDataset:
     """Gives a data set the targets that a teacher contributes to.
 
     Args:
         dataset: The examples to train on.
         teacher: The teacher.
-        folder: Folder of the run, which keeps the teacher's answers.
+        folder: Folder of the run, which may have the teacher's answers.
+        keep: Whether to write them to it if it does not; of several workers, one does.
 
     Returns:
         The examples with `targets`, float32 of shape `(examples, classes)`.
@@ -86,12 +87,14 @@ def distilled(
         )
     digest = weights.get_record(teacher.weights).sha256[:8]
     file = pathlib.Path(folder) / ANSWERS.replace("*", digest)
-    if not file.is_file():
+    if file.is_file():
+        answers = np.load(file, allow_pickle=False)
+    else:
         answers = _answers(dataset, teacher)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as part, part.open("wb") as stream:
-            np.save(stream, answers, allow_pickle=False)
-    answers = np.load(file, allow_pickle=False)
+        if keep:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as part, part.open("wb") as stream:
+                np.save(stream, answers, allow_pickle=False)
     if answers.shape != (len(dataset), len(dataset.class_names)):
         raise UserError(
             f"Expected answers for {len(dataset)} images of {len(dataset.class_names)} "

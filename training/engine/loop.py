@@ -20,7 +20,7 @@ from elu_zoo.files import replacing
 from elu_zoo.models import adapt_preprocessing
 from training.data.phases import phase_at
 from training.engine import checkpoint, dependencies, device, provenance, runlog
-from training.engine.distillation import ANSWERS, distilled
+from training.engine.distillation import distilled
 from training.engine.inputs import image_shape, load_data, make_stream
 from training.engine.model import (
     averaged,
@@ -108,7 +108,7 @@ def train(
     keras.config.set_dtype_policy(precision)
     train_set, eval_set = load_data(recipe, data_dir)
     if recipe.teacher:
-        train_set = distilled(train_set, recipe.teacher, out)
+        train_set = distilled(train_set, recipe.teacher, out, placement.is_chief)
     keras.utils.set_random_seed(recipe.seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -201,9 +201,7 @@ class _Run:
         self.recipe_name = pathlib.Path(recipe_path).name
         if self.placement.is_chief:
             for half_written in self.out.glob(".part.*"):
-                # Other workers may be writing the teacher's answers.
-                if not half_written.match(f".part.*.{ANSWERS}"):
-                    half_written.unlink()
+                half_written.unlink()
         self.sources = dependencies.read_sources(recipe_path)
         self.changed_code: list[str] = []
         self.settings |= provenance.resolved(self.recipe, self.optimizer)

@@ -15,12 +15,11 @@ import keras
 import numpy as np
 
 import elu_zoo
-from elu_zoo import datasets
 from elu_zoo.diagnostics import unit_natural_gradient
 from training.figures import drawing
 from training.paper import plots
 from training.paper.experiment import Experiment
-from training.paper.figure2 import ACTIVATIONS, BATCH_SIZE, LEARNING_RATE
+from training.paper.figure2 import ACTIVATIONS, BATCH_SIZE, LEARNING_RATE, load
 from training.paper.units import UNITS
 
 NORMALIZED = " with batch normalization"
@@ -67,10 +66,7 @@ def run(
         median over units, in degrees), `units` (the number that have a gradient) and
         `test_error`.
     """
-    train = datasets.load("mnist", "train", data_dir)
-    test = datasets.load("mnist", "test", data_dir)
-    if quick:
-        train, test = train[:6000], test[:1000]
+    train, test = load(data_dir, quick)
     rows, milestones = [], QUICK_EPOCHS if quick else EPOCHS
     for seed in seeds:
         keras.backend.clear_session()

@@ -16,6 +16,24 @@ from elu_zoo.errors import UserError
 from elu_zoo.files import replacing
 
 
+def checkpoint_path(
+    folder: pathlib.Path, variant: str, seeds: Sequence[int], quick: bool
+) -> pathlib.Path:
+    """Names the checkpoint of an experiment's run.
+
+    Args:
+        folder: Folder of the checkpoints.
+        variant: Name of the variant.
+        seeds: Seeds that are trained at once.
+        quick: Whether it is a quick trial.
+
+    Returns:
+        The path of an `.npz` file.
+    """
+    numbers = "_".join(map(str, seeds))
+    return folder / f"{variant.replace(' ', '-')}-{numbers}{'-quick' * quick}.npz"
+
+
 def train_together(
     build: Callable[[], keras.Model],
     batch_loss: Callable[..., Any],

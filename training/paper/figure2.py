@@ -18,7 +18,7 @@ import elu_zoo
 from elu_zoo import datasets
 from training.figures import INK, drawing
 from training.paper import plots
-from training.paper.ensemble import train_together
+from training.paper.ensemble import checkpoint_path, train_together
 from training.paper.experiment import Experiment
 from training.paper.units import UNITS
 
@@ -63,6 +63,48 @@ def cross_entropy(outputs: Any, images: Any, labels: Any) -> Any:
     return ops.mean(losses)
 
 
+def load(
+    data_dir: pathlib.Path, quick: bool
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Loads MNIST.
+
+    Args:
+        data_dir: Folder of the data sets.
+        quick: Whether to take a tenth of the images.
+
+    Returns:
+        The training and the test images with their labels.
+    """
+    train = datasets.load("mnist", "train", data_dir)
+    test = datasets.load("mnist", "test", data_dir)
+    return (train[:6000], test[:1000]) if quick else (train, test)
+
+
+def train_classifiers(
+    build: Callable[[], keras.Model],
+    metrics: Callable[..., dict[str, Any]],
+    train: datasets.Dataset,
+    **how: Any,
+) -> list[dict[str, Any]]:
+    """Trains classifiers as in section 4.1 of the paper.
+
+    Args:
+        build: Returns a network whose last output is the logits.
+        metrics: As for `train_together`.
+        train: Training images and labels.
+        **how: Further arguments of `train_together`: `seeds`, `epochs`, `checkpoint`.
+
+    Returns:
+        The rows of `train_together`.
+    """
+    return train_together(
+        *(build, cross_entropy, metrics, train.images, train.labels),
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        **how,
+    )
+
+
 def run(
     data_dir: pathlib.Path,
     folder: pathlib.Path,
@@ -80,12 +122,9 @@ def run(
         quick: Whether to train on a tenth of the images, for two epochs.
 
     Returns:
-        The rows of `training.paper.ensemble.train_together`.
+        The rows of `train_together`.
     """
-    train = datasets.load("mnist", "train", data_dir)
-    test = datasets.load("mnist", "test", data_dir)
-    if quick:
-        train, test = train[:6000], test[:1000]
+    train, test = load(data_dir, quick)
     subset = np.asarray(train.images[:SUBSET])
 
     def metrics(forward: Callable[..., Any], values: Any) -> dict[str, Any]:
@@ -98,18 +137,11 @@ def run(
             "activation_variance": ops.median(ops.var(hidden, 0)),
         }
 
-    name = f"{activation}-{'_'.join(map(str, seeds))}{'-quick' if quick else ''}.npz"
-    return train_together(
-        lambda: network(activation),
-        cross_entropy,
-        metrics,
-        train.images,
-        train.labels,
+    return train_classifiers(
+        *(lambda: network(activation), metrics, train),
         seeds=seeds,
         epochs=QUICK_EPOCHS if quick else EPOCHS,
-        learning_rate=LEARNING_RATE,
-        batch_size=BATCH_SIZE,
-        checkpoint=folder / name,
+        checkpoint=checkpoint_path(folder, activation, seeds, quick),
     )
 
 

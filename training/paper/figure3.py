@@ -19,7 +19,7 @@ import elu_zoo
 from elu_zoo import datasets
 from training.figures import drawing
 from training.paper import plots
-from training.paper.ensemble import train_together
+from training.paper.ensemble import checkpoint_path, train_together
 from training.paper.experiment import Experiment
 from training.paper.units import UNITS
 
@@ -87,7 +87,6 @@ def run(
         error = squared_error(forward(values, test.images), test.images, None)
         return {"test_error": error}
 
-    name = f"{activation}-{rate}-{'_'.join(map(str, seeds))}"
     return train_together(
         lambda: network(activation),
         squared_error,
@@ -98,7 +97,7 @@ def run(
         epochs=QUICK_EPOCHS if quick else EPOCHS,
         learning_rate=float(rate),
         batch_size=BATCH_SIZE,
-        checkpoint=folder / f"{name}{'-quick' if quick else ''}.npz",
+        checkpoint=checkpoint_path(folder, variant, seeds, quick),
         checkpoint_every=1,
     )
 

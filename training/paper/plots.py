@@ -121,6 +121,8 @@ def crosses(
         top: Highest value of the vertical axis; higher values are marked there.
     """
     style: dict[str, Any] = {"color": unit.color, "marker": "x", "markersize": 12}
+    # Above the lines of other variants, and whole at the edge.
+    style |= {"markeredgewidth": 3, "zorder": 3, "clip_on": False}
     last: dict[str, tuple[float, float]] = {}
     diverged = set()
     for row in rows:
@@ -133,6 +135,4 @@ def crosses(
                 last.setdefault(row["seed"], (place, top))
     for seed in diverged:
         place, value = last[seed]
-        # Above the lines of other variants.
-        style |= {"markeredgewidth": 3, "zorder": 3, "clip_on": False}
         axis.plot(place, min(value, top), **style)

@@ -18,22 +18,21 @@ import keras
 from keras import ops
 
 import elu_zoo
-from elu_zoo import datasets
 from training.figures import drawing
 from training.paper import plots
-from training.paper.ensemble import train_together
+from training.paper.ensemble import checkpoint_path
 from training.paper.experiment import Experiment
-from training.paper.figure2 import (
-    ACTIVATIONS,
-    BATCH_SIZE,
-    LEARNING_RATE,
-    cross_entropy,
-)
+from training.paper.figure2 import ACTIVATIONS, load, train_classifiers
 from training.paper.units import UNITS
 
 EPOCHS, QUICK_EPOCHS = 30, 1
-LEVELS = (0.0, 0.1, 0.2, 0.5, 1.0)
-"""Standard deviations of the noise, as multiples of that of each unit's net input."""
+LEVELS = (1.0, 0.5, 0.2, 0.1, 0.0)
+"""Standard deviations of the noise, as multiples of that of each unit's net input.
+
+None is last, because the loss is that of the network's last output.
+"""
+SHOWN = 0.1
+"""Level at which the figure shows the share that is passed on."""
 
 
 class NetInputNoise(keras.layers.Layer):
@@ -69,7 +68,7 @@ def network(activation: str) -> keras.Model:
 
     Returns:
         A model whose outputs are the net inputs of each hidden layer, and the logits
-        with each level of noise, from the highest down to none.
+        with each of `LEVELS`.
     """
     model = elu_zoo.MNISTClassifier(
         activation=activation,
@@ -77,7 +76,7 @@ def network(activation: str) -> keras.Model:
         classifier_activation=None,
     )
     hidden = [layer.output for layer in model.layers if "_dense" in layer.name]
-    logits = [_with_noise(model, level) for level in reversed(LEVELS)]
+    logits = [_with_noise(model, level) for level in LEVELS]
     return keras.Model(model.input, [*hidden, *logits])
 
 
@@ -129,15 +128,12 @@ def run(
         `test_error`, `passed_on` (the mean over hidden layers; empty without noise) and
         `inactive`, the share of net inputs below 0 without noise.
     """
-    train = datasets.load("mnist", "train", data_dir)
-    test = datasets.load("mnist", "test", data_dir)
-    if quick:
-        train, test = train[:6000], test[:1000]
+    train, test = load(data_dir, quick)
     unit = network(activation).get_layer("stack1_activation1")
 
     def metrics(forward: Callable[..., Any], values: Any) -> dict[str, Any]:
         outputs = forward(values, test.images)
-        hidden, logits = outputs[: -len(LEVELS)], outputs[: -len(LEVELS) - 1 : -1]
+        hidden, logits = outputs[: -len(LEVELS)], outputs[-len(LEVELS) :]
         measured = {"inactive": ops.mean(ops.cast(ops.stack(hidden) < 0, "float32"))}
         for level, answers in zip(LEVELS, logits, strict=True):
             wrong = ops.argmax(answers, -1) != test.labels
@@ -150,18 +146,11 @@ def run(
                 measured[f"passed_on {level}"] = ops.mean(ops.stack(shares))
         return measured
 
-    name = f"{activation}-{'_'.join(map(str, seeds))}{'-quick' if quick else ''}.npz"
-    rows = train_together(
-        lambda: network(activation),
-        cross_entropy,
-        metrics,
-        train.images,
-        train.labels,
+    rows = train_classifiers(
+        *(lambda: network(activation), metrics, train),
         seeds=seeds,
         epochs=QUICK_EPOCHS if quick else EPOCHS,
-        learning_rate=LEARNING_RATE,
-        batch_size=BATCH_SIZE,
-        checkpoint=folder / name,
+        checkpoint=checkpoint_path(folder, activation, seeds, quick),
     )
     return [
         {
@@ -185,15 +174,15 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         path: SVG file to write.
     """
     last = max(int(row["epoch"]) for row in rows)
-    smallest = [row for row in rows if float(row["noise"]) == LEVELS[1]]
+    little = [row for row in rows if float(row["noise"]) == SHOWN]
     at_the_end = [row for row in rows if int(row["epoch"]) == last]
     with drawing(path, 2) as (share, error):
         for activation in ACTIVATIONS:
             unit = UNITS[activation]
-            plots.band(share, smallest, activation, unit, "epoch", "passed_on")
+            plots.band(share, little, activation, unit, "epoch", "passed_on")
             plots.band(error, at_the_end, activation, unit, "noise", "test_error")
         share.set_xlabel("epoch")
-        share.set_ylabel(f"variance passed on, at noise {LEVELS[1]}")
+        share.set_ylabel(f"variance passed on, at noise {SHOWN}")
         error.set_xlabel(f"noise in every hidden layer, after epoch {last}")
         error.set_ylabel("test error")
         share.legend()

@@ -11,9 +11,10 @@ published 18-layer network contributes to the targets. Both runs hold out the sa
 1,000 images, which calibrate the probabilities.
 
 Cost: 0.945 GFLOP per image and training step at 32 pixels, 3.1 PFLOP in total, without
-the teacher's; 247 minutes on two cores of an AMD EPYC with AVX-512 BF16, 65 of which
-the process was stopped for, and others were shared. Result: 26.25% test error, with
-14.6% on the last training batches, against the most probable class of each target.
+the teacher's; 247 minutes on two cores of an AMD EPYC with AVX-512 BF16, in part beside
+other work. In 61 of them the process was stopped, at the slowest rows of its log.
+Result: 26.25% test error, with 14.6% on the last training batches, against the most
+probable class of each target.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
