@@ -182,8 +182,8 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
             plots.band(share, little, activation, unit, "epoch", "passed_on")
             plots.band(error, at_the_end, activation, unit, "noise", "test_error")
         share.set_xlabel("epoch")
-        share.set_ylabel(f"variance passed on, at noise {SHOWN}")
-        error.set_xlabel(f"noise in every hidden layer, after epoch {last}")
+        share.set_ylabel(f"share passed on, noise {SHOWN}")
+        error.set_xlabel(f"noise, after epoch {last}")
         error.set_ylabel("test error")
         share.legend()
 
