@@ -141,6 +141,19 @@ def test_angles_are_drawn_by_epoch_and_by_layer(tmp_path):
     assert text.count(">ELU<") == 1 and "dashed: batch normalization" in text
 
 
+def test_dots_say_which_networks_are_normalized(tmp_path):
+    fields = ["variant", "seed", "step", "epoch", "train_loss", "error"]
+    rows = [
+        (f"relu{normalized}", 0, 10, 1.0, 4.5, 0.5)
+        for normalized in ("", " with batch normalization")
+    ]
+    with (tmp_path / "activations.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([fields, *rows])
+    main(["activations", "--draw", "--out", str(tmp_path)])
+    text = (tmp_path / "activations.svg").read_text()
+    assert ">ReLU, normalized<" in text and "dashed: batch normalization" in text
+
+
 @pytest.mark.parametrize(
     "figure, variant, label",
     [

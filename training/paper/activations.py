@@ -1,15 +1,16 @@
 """Beyond the paper: ELU and the units of today, under the recipe of the zoo.
 
-The 11-layer network on CIFAR-100 with each unit, by the zoo's fast recipe, shortened.
-It has no teacher, which would itself be an ELU network. SELU and ELU start from LeCun's
-initialization, the others from He's; Muon, which orthogonalizes each update, makes the
-scale matter less than SGD does. As everywhere in the zoo, pooling comes before the
-unit, which for units that are not increasing (GELU, SiLU, Mish) is not the same as
-pooling after it. The error is measured at the end: before, the images are smaller than
-those that it is measured on. The seven networks of a seed take 0.76 PFLOP.
+The 11-layer network on CIFAR-100 with each unit, and with batch normalization before
+ELU and before ReLU, by the zoo's fast recipe, shortened. It has no teacher, which would
+itself be an ELU network. SELU and ELU start from LeCun's initialization, the others
+from He's; Muon, which orthogonalizes each update, makes the scale matter less than SGD
+does. As everywhere in the zoo, pooling comes before the unit, which for units that are
+not increasing (GELU, SiLU, Mish) is not the same as pooling after it. The error is
+measured at the end: before, the images are smaller than those that it is measured on.
+The nine networks of a seed take 0.98 PFLOP.
 """
 
-from training.paper.runs import compare, suited
+from training.paper.runs import NORMALIZED, compare, normalized, suited
 from training.paper.units import UNITS, Unit
 
 TODAY = (
@@ -21,6 +22,7 @@ TODAY = (
 )
 
 VARIANTS = {unit.activation: suited(unit) for unit in TODAY}
+VARIANTS |= {f"{n}{NORMALIZED}": normalized(VARIANTS[n]) for n in ("elu", "relu")}
 
 EPOCHS = 6
 

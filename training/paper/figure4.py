@@ -10,18 +10,17 @@ import pathlib
 from typing import Any
 
 from training.benchmarks.measuring import write_csv
-from training.paper.runs import NORMALIZED, Variant, compare, draw_curves
+from training.paper.runs import (
+    NORMALIZED,
+    Variant,
+    compare,
+    draw_curves,
+    normalized,
+)
 from training.paper.units import UNITS
 
-VARIANTS = {
-    f"{unit.activation}{NORMALIZED if normalized else ''}": Variant(
-        unit,
-        {"activation": unit.activation, "batch_normalization": normalized},
-        "--" if normalized else "-",
-    )
-    for normalized in (False, True)
-    for unit in UNITS.values()
-}
+VARIANTS = {name: Variant(unit, {"activation": name}) for name, unit in UNITS.items()}
+VARIANTS |= {f"{name}{NORMALIZED}": normalized(VARIANTS[name]) for name in UNITS}
 
 
 def signed_ranks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

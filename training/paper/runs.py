@@ -57,6 +57,19 @@ def suited(unit: Unit) -> Variant:
     return Variant(unit, {"activation": unit.activation}, gain=gain)
 
 
+def normalized(variant: Variant) -> Variant:
+    """Adds batch normalization to a variant; its curves are dashed.
+
+    Args:
+        variant: The variant without it.
+
+    Returns:
+        The variant with it.
+    """
+    arguments = {**variant.arguments, "batch_normalization": True}
+    return variant._replace(arguments=arguments, style="--")
+
+
 def compare(
     name: str,
     recipe: str,
@@ -195,6 +208,23 @@ def replace_stacks(model: str, stacks: tuple[Stack, ...]) -> None:
     ARCHITECTURES[name] = dataclasses.replace(architecture, stacks=stacks)
 
 
+def labelled(variants: Mapping[str, Variant]) -> dict[str, Unit]:
+    """Labels the variants where there is no legend to explain their style.
+
+    Args:
+        variants: The variants by name.
+
+    Returns:
+        Their units; the labels of those with batch normalization say so.
+    """
+    return {
+        name: dataclasses.replace(unit, label=f"{unit.label}, normalized")
+        if style != "-"
+        else unit
+        for name, (unit, _, style, *_) in variants.items()
+    }
+
+
 def draw_curves(
     variants: Mapping[str, Variant], rows: list[dict[str, Any]], path: pathlib.Path
 ) -> None:
@@ -224,6 +254,5 @@ def draw_curves(
             error.set_xlabel("epoch")
             error.set_ylabel("error on held-out images")
         else:
-            units = {name: variant.unit for name, variant in variants.items()}
-            plots.dots(error, rows, units, "error")
+            plots.dots(error, rows, labelled(variants), "error")
             error.set_xlabel("held-out error at the end")
