@@ -18,7 +18,7 @@ from made_up import write_cifar100
 import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES, find_architecture
 from training.engine import cost
-from training.paper import depth, plots, runs, saturation
+from training.paper import depth, initialization, plots, runs, saturation
 from training.paper.__main__ import FIGURES, main, read, write
 from training.paper.experiment import Experiment
 from training.paper.runs import replace_stacks
@@ -258,6 +258,14 @@ def test_networks_of_all_depths_cost_the_same(layers, monkeypatch):
     settings = depth.SETTINGS | {"model": model, "model_arguments": {"width": width}}
     flop = cost.training_flop(settings | {"train_examples": 45_000}, (32, 32, 3), 100)
     assert flop / 1e12 == pytest.approx(depth.TFLOP, rel=0.02)
+
+
+def test_an_initialization_keeps_the_second_moment_of_elu():
+    points, weights = np.polynomial.hermite_e.hermegauss(200)
+    outputs = np.where(points > 0, points, np.expm1(points))
+    moment = np.sum(weights * outputs**2) / np.sum(weights)
+    assert moment == pytest.approx(0.645, abs=5e-4)
+    assert initialization.KEEPING["config"]["scale"] == pytest.approx(1 / moment, 1e-3)
 
 
 def test_inactive_units_pass_on_the_square_of_their_slope():
