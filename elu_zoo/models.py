@@ -83,7 +83,8 @@ def ELUNet11(
         kernel_initializer: Initializer of all kernels, such as the paper's
             `"he_normal"`. The default, `None`, is LeCun normal with a tenth of the
             variance in the output layer. Without normalization the loss then starts
-            near `log(classes)`; with He initialization it starts far above.
+            near `log(classes)`; with He initialization it starts far above. For plain
+            SGD, prefer He's: from the default, 18 layers hardly begin to learn.
 
     Returns:
         A functional `keras.Model`. Its layers are named after the paper's stacks

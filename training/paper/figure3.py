@@ -120,6 +120,8 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         rows: Rows of the CSV.
         path: SVG file to write.
     """
+    from matplotlib.ticker import LogFormatter
+
     with drawing(path, len(RATES), columns=2) as axes:
         for axis, rate in zip(axes, RATES, strict=True):
             for activation, unit in UNITS.items():
@@ -128,7 +130,10 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
                     plots.band(axis, rows, variant, unit, "epoch", field, style)
             axis.set_title(f"learning rate {rate}")
             axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(LogFormatter())
+            axis.yaxis.set_minor_formatter(LogFormatter())
         for axis in axes[::2]:  # Those at the left.
             axis.set_ylabel("squared error per image")
         axes[0].legend(title="dashed: training")
