@@ -18,7 +18,7 @@ from made_up import write_cifar100
 import elu_zoo
 from elu_zoo.architectures import ARCHITECTURES, find_architecture
 from training.engine import cost
-from training.paper import depth, initialization, plots, runs, saturation
+from training.paper import depth, figure3, initialization, plots, runs, saturation
 from training.paper.__main__ import FIGURES, main, read, write
 from training.paper.experiment import Experiment
 from training.paper.runs import replace_stacks
@@ -139,6 +139,31 @@ def test_angles_are_drawn_by_epoch_and_by_layer(tmp_path):
     main(["angles", "--draw", "--out", str(tmp_path)])
     text = (tmp_path / "angles.svg").read_text()
     assert text.count(">ELU<") == 1 and "dashed: batch normalization" in text
+
+
+def test_an_autoencoder_is_drawn_at_each_rate(tmp_path):
+    fields = ["variant", "seed", "epoch", "train_loss", "train_error", "test_error"]
+    rows = [
+        (f"{unit} {rate}", 0, epoch, 10, 20 - epoch, 21 - epoch)
+        for unit in ("elu", "relu")
+        for rate in figure3.RATES
+        for epoch in range(3)
+    ]
+    with (tmp_path / "figure3.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([fields, *rows])
+    main(["figure3", "--draw", "--out", str(tmp_path)])
+    text = (tmp_path / "figure3.svg").read_text()
+    assert all(f">learning rate {rate}<" in text for rate in figure3.RATES)
+    assert "dashed: training" in text
+
+
+def test_squared_errors_are_of_pixels_from_0_to_1():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 4, 4, 1), "uint8")
+    outputs = rng.random((5, 16), "float32")
+    expected = ((outputs - images.reshape(5, 16) / 255) ** 2).sum(1).mean()
+    error = figure3.squared_error(outputs, images)
+    assert float(error) == pytest.approx(expected, rel=1e-6)
 
 
 def test_dots_say_which_networks_are_normalized(tmp_path):

@@ -10,8 +10,8 @@ measured at the end: before, the images are smaller than those that it is measur
 The nine networks of a seed take 0.98 PFLOP.
 """
 
-from training.paper.runs import NORMALIZED, compare, normalized, suited
-from training.paper.units import UNITS, Unit
+from training.paper.runs import compare, normalized, suited
+from training.paper.units import NORMALIZED, UNITS, Unit
 
 TODAY = (
     *(UNITS[name] for name in ("elu", "leaky_relu", "relu")),

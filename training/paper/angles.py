@@ -20,9 +20,8 @@ from training.figures import drawing
 from training.paper import plots
 from training.paper.experiment import Experiment
 from training.paper.figure2 import ACTIVATIONS, BATCH_SIZE, LEARNING_RATE, load
-from training.paper.units import UNITS
+from training.paper.units import NORMALIZED, UNITS
 
-NORMALIZED = " with batch normalization"
 VARIANTS = (*ACTIVATIONS, *(f"{unit}{NORMALIZED}" for unit in ACTIVATIONS))
 EPOCHS, QUICK_EPOCHS = (0, 1, 2, 5, 10), (0, 1)
 LAYERS = range(2, 9)

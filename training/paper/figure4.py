@@ -10,14 +10,8 @@ import pathlib
 from typing import Any
 
 from training.benchmarks.measuring import write_csv
-from training.paper.runs import (
-    NORMALIZED,
-    Variant,
-    compare,
-    draw_curves,
-    normalized,
-)
-from training.paper.units import UNITS
+from training.paper.runs import Variant, compare, draw_curves, normalized
+from training.paper.units import NORMALIZED, UNITS
 
 VARIANTS = {name: Variant(unit, {"activation": name}) for name, unit in UNITS.items()}
 VARIANTS |= {f"{name}{NORMALIZED}": normalized(VARIANTS[name]) for name in UNITS}

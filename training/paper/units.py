@@ -2,6 +2,9 @@
 
 import dataclasses
 
+NORMALIZED = " with batch normalization"
+"""Ending of the names of variants that have it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
