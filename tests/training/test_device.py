@@ -16,6 +16,14 @@ def test_bfloat16_only_on_gpus_that_have_it(capability, precision, monkeypatch):
     assert device.default_precision() == precision
 
 
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "avx2"])
+def test_bfloat16_on_cpus_that_have_it_unless_jax_computes(flag, monkeypatch):
+    monkeypatch.setattr(device, "_gpu", lambda: None)
+    monkeypatch.setattr(device, "_cpu", lambda field: f"fpu {flag} sse")
+    fast = flag != "avx2" and keras.backend.backend() == "tensorflow"
+    assert device.default_precision() == ("mixed_bfloat16" if fast else "float32")
+
+
 def test_the_capability_is_asked_of_the_backend(monkeypatch):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("needs the TensorFlow backend")

@@ -121,3 +121,18 @@ def machine() -> dict[str, Any]:
     facts = device.description()
     names = ("processor", "processor_family_model", "cores", "backend")
     return {name: facts[name] for name in (*names, facts["backend"])}
+
+
+def set_precision() -> dict[str, Any]:
+    """Sets the precision that training has on this device.
+
+    Returns:
+        The machine and the precision, as columns of a CSV file.
+    """
+    facts = machine()  # Sets the environment before Keras is loaded.
+    import keras
+
+    from training.engine.device import default_precision
+
+    keras.config.set_dtype_policy(default_precision())
+    return facts | {"precision": default_precision()}

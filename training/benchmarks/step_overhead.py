@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from training.benchmarks.measuring import machine, timings, write_csv
+from training.benchmarks.measuring import set_precision, timings, write_csv
 from training.benchmarks.recipe_steps import steps
 
 # Recipe, side of the data set's images, sizes to train at.
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=float, help="replaces the recipes'")
     parser.add_argument("--csv", help="also write the rows to this file")
     arguments = parser.parse_args(argv)
-    facts, rows = machine(), []
+    facts, rows = set_precision(), []
     print(", ".join(map(str, facts.values())))
     for name, side, sizes in CASES:
         for size in sizes:

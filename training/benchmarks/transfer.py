@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elu_zoo.weights import get_record
-from training.benchmarks.measuring import machine, write_csv
+from training.benchmarks.measuring import set_precision, write_csv
 
 if TYPE_CHECKING:
     import keras
@@ -170,13 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = {trunk: get_record(trunk).file for trunk, _, _ in study}
     study = [task for task in study if task[0] in arguments.trunks]
 
-    facts = machine()  # Sets the environment before Keras is loaded.
-    import keras
-
-    from training.engine.device import default_precision
-
-    keras.config.set_dtype_policy(default_precision())
-    facts["precision"] = default_precision()
+    facts = set_precision()
     rows = _kept_rows(arguments.csv, files.values())
     for (trunk, data, images), seed in itertools.product(study, methods):
         part = None

@@ -71,10 +71,14 @@ def _has_bfloat16(capability: Any) -> bool:
 
 
 def default_precision() -> str:
-    """Returns `"mixed_bfloat16"` if the device has bfloat16, else `"float32"`."""
+    """Returns `"mixed_bfloat16"` where it is the faster one, else `"float32"`."""
+    import keras
+
     gpu = _gpu()
     if gpu:
         fast = _has_bfloat16(gpu[1])
+    elif keras.backend.backend() == "jax":
+        fast = False  # On a CPU its bfloat16 convolutions are slower than float32.
     else:
         fast = not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
     return "mixed_bfloat16" if fast else "float32"
