@@ -11,6 +11,7 @@ import csv
 import functools
 import pathlib
 import re
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ FILES = (
     "startup",
     "step_profile",
     "step_overhead",
+    "time_to_accuracy",
     "scaling",
 )
 VERSIONS = (
@@ -201,7 +203,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 def bars() -> Iterator[str]:
     """Yields the table of the goals."""
     header = ["what", "measured (quartiles)", "goal", ""]
-    return table(header, [*(bar.cells() for bar in BARS), *_files_bars()])
+    cells = [bar.cells() for bar in BARS]
+    return table(header, [*cells, _time_to_accuracy_bar(), *_files_bars()])
+
+
+def _time_to_accuracy_bar() -> list[str]:
+    """The goal of the speed run."""
+    # Half of the operations of the zoo's first run that reached the paper's error.
+    what, goal = "Training to the paper's 28.75%, 11 layers on CIFAR-100: PFLOP", 0.655
+    rows = rows_of("time_to_accuracy")
+    if not rows:
+        return [what, "–", f"≤ {goal}", "not measured"]
+    error = statistics.mean(float(row["error"]) for row in rows)
+    pflop = float(rows[0]["pflop"])
+    met = "met" if pflop <= goal and error <= 0.2875 else "not met"
+    return [what, f"{pflop:.2f} ({100 * error:.2f}% error)", f"≤ {goal}", met]
 
 
 def _files_bars() -> Iterator[list[str]]:
@@ -287,6 +303,32 @@ def overhead() -> Iterator[str]:
     )
 
 
+def time_to_accuracy() -> Iterator[str]:
+    """Yields the table of the runs to the paper's error."""
+    header = ["seed", "minutes", "PFLOP", "test error", "with the mirror image"]
+    rows = rows_of("time_to_accuracy")
+    columns = {
+        "minutes": [float(row["seconds"]) / 60 for row in rows],
+        "error": [100 * float(row["error"]) for row in rows],
+        "mirrored": [100 * float(row["error_mirrored"]) for row in rows],
+    }
+
+    def cells(first: str, minutes: float, error: str, mirrored: str) -> list[str]:
+        return [first, f"{minutes:.1f}", rows[0]["pflop"], error, mirrored]
+
+    lines = [
+        cells(row["seed"], minutes, f"{error:.2f}%", f"{mirrored:.2f}%")
+        for row, minutes, error, mirrored in zip(rows, *columns.values(), strict=True)
+    ]
+    if len(rows) > 1:
+        spreads = [
+            f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
+            for values in (columns["error"], columns["mirrored"])
+        ]
+        lines.append(cells("mean", statistics.mean(columns["minutes"]), *spreads))
+    return table(header, lines)
+
+
 def scaling() -> Iterator[str]:
     """Yields the table of inference over sizes, threads and processes."""
     header = ["network", "image size", "batch", "threads", "processes", "images/s"]
@@ -339,6 +381,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "networks": networks,
     "profile": profile,
     "overhead": overhead,
+    "time to accuracy": time_to_accuracy,
     "scaling": scaling,
     "memory": memory,
     "compiler's memory": functools.partial(
