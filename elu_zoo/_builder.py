@@ -189,11 +189,16 @@ def _pretrained(
         model = _network(architecture, repeat_gray=gray, **arguments)
         load_weights(model, path, skip=skip)
         return model
-    assert record is not None  # A file without one fits the channels as they are.
-    if not channels or channels < pretrained or arguments["preprocessing"] == "gcn_zca":
+    # A file without a record fits the channels as they are.
+    assert record is not None and pretrained
+    more = channels and channels > pretrained and not architecture.reconstructs
+    if not more or arguments["preprocessing"] == "gcn_zca":
         raise UserError(
             f"Expected images of 1, {pretrained} or more channels for the weights "
             f"{record.name!r}. Received: {channels} channels"
+            if not architecture.reconstructs
+            else f"Expected images of {pretrained} channels for the weights "
+            f"{record.name!r}, which reconstruct them. Received: {channels} channels"
         )
     model = _network(architecture, **arguments)
     given = {"input_tensor": None, "input_shape": (*size, pretrained)}
@@ -201,16 +206,21 @@ def _pretrained(
     load_weights(narrow, path, skip=skip)
     for target, source in zip(model.weights, narrow.weights, strict=True):
         array = keras.ops.convert_to_numpy(source)
-        target.assign(_widened(array, target.shape))
+        target.assign(_widened(array, target.shape, pretrained))
     return model
 
 
-def _widened(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Weights for more channels, which give the same outputs as before.
+def _widened(array: np.ndarray, shape: Sequence[int], channels: int) -> np.ndarray:
+    """Weights for more than `channels` channels, which give the same outputs as before.
 
     The kernels of the additional channels are 0; their statistics are the mean of those
     of the first channels.
     """
+    if array.ndim == 2 and len(array) != shape[0]:
+        # A layer of flattened images: the channels of a pixel are beside each other.
+        pixels = array.reshape(-1, channels, shape[1])
+        wide = (len(pixels), shape[0] // len(pixels), shape[1])
+        return _widened(pixels, wide, channels).reshape(shape)
     for axis, (have, want) in enumerate(zip(array.shape, shape, strict=True)):
         if have != want:
             filling = array.mean(axis, keepdims=True)

@@ -193,3 +193,16 @@ def test_gray_images_give_what_their_rgb_copies_do(zoo, channels, preprocessing)
         rtol=1e-5,
     )
     assert elu_zoo.get_record(other).input_shape == (32, 32, channels)
+
+
+def test_flattened_images_with_more_channels():
+    """Networks without convolutions, whose kernels mix pixels and channels."""
+    gray = elu_zoo.MNISTClassifier(weights="mnist")
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 4)).astype("float32")
+    wide = elu_zoo.MNISTClassifier(weights="mnist", input_shape=(28, 28, 4))
+    expected = keras.ops.convert_to_numpy(gray(images[..., :1]))
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(wide(images)), expected, rtol=1e-4, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="1 channels.*reconstruct.*3 channels"):
+        elu_zoo.MNISTAutoencoder(weights="mnist", input_shape=(28, 28, 3))
