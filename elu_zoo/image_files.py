@@ -68,34 +68,44 @@ class ImageFiles:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """A uint8 array: one image for a number, otherwise a batch."""
-        if isinstance(index, slice):
-            index = range(*index.indices(len(self)))
-        if np.ndim(index) == 0:
-            return self._image(int(index))
+        chosen = self._numbers(index)
+        if chosen.ndim == 0:
+            return self._image(int(chosen))
+        images = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         with _threads() as pool:
-            return np.stack([*pool.map(self._image, index)])
+            for image, decoded in zip(
+                images, pool.map(self._image, chosen.tolist()), strict=True
+            ):
+                image[:] = decoded
+        return images
 
     def take(self, index: npt.ArrayLike) -> ImageFiles:
         """Selects images without decoding them.
 
         Args:
-            index: Integer array of shape `(n,)`, the numbers of the images.
+            index: Integer array of shape `(n,)`, the numbers of the images, or a mask.
 
         Returns:
             An `ImageFiles` of length n.
         """
-        index = np.asarray(index)
+        chosen = self._numbers(np.asarray(index)).tolist()
         taken = ImageFiles(
-            [self.paths[i] for i in index],
+            [self.paths[i] for i in chosen],
             self.size,
             self.channels,
             self.cache_bytes,
             self.preprocessing,
         )
         taken._cache = {
-            n: self._cache[i] for n, i in enumerate(index) if i in self._cache
+            n: self._cache[i] for n, i in enumerate(chosen) if i in self._cache
         }
         return taken
+
+    def _numbers(self, index: Any) -> np.ndarray:
+        """The numbers that an index of an array selects, from 0."""
+        if np.size(index) == 0:
+            index = np.zeros(0, int)  # NumPy's empty lists are of floats.
+        return np.asarray(np.arange(len(self))[index])
 
     def unreadable(self) -> list[int]:
         """Decodes every file once to find those that cannot be read.

@@ -20,9 +20,11 @@ def test_they_are_the_images_that_are_loaded(tmp_path, cache_bytes):
     files = ImageFiles(files.paths, 32, cache_bytes=cache_bytes)
     assert names == file_names and files.shape == images.shape
     np.testing.assert_array_equal(labels, numbers)
-    for index in (slice(None), [5, 0], 3, slice(1, 7, 2)):
+    for index in (slice(None), [5, 0], 3, slice(1, 7, 2), -1, [-2, 0], labels == 1):
         for _ in "twice":
             np.testing.assert_array_equal(files[index], images[index])
+    assert files[[]].shape == (0, 32, 32, 3)
+    np.testing.assert_array_equal(files.take(labels == 1)[:], images[labels == 1])
     taken = files.take([6, 1])
     np.testing.assert_array_equal(taken[:], images[[6, 1]])
     assert len(files._cache) == min(8, cache_bytes // (32 * 32 * 3))
