@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from elu_zoo.errors import UserError
+
 
 def all_layers(model: keras.Model) -> Iterator[keras.Layer]:
     """The layers of a model and of the models inside it, in order."""
@@ -98,8 +100,22 @@ def to_numpy(x: Any, dtype: str = "float64") -> np.ndarray:
 
 @contextlib.contextmanager
 def logits_of(model: keras.Model) -> Iterator[None]:
-    """Makes a model return its logits: its last layer skips its activation."""
-    from elu_zoo.predictions import output_layer
+    """Makes a model return its logits: its last activation is skipped.
 
-    with replaced(output_layer(model), "activation", keras.activations.linear):
-        yield
+    Raises:
+        UserError: If it is not known where that is.
+    """
+    from elu_zoo.predictions import activation_layer
+
+    layer = activation_layer(model)
+    if layer is None:
+        raise UserError(
+            "Expected a model that ends with a layer that has an activation, or with "
+            f"logits. Received: {model!r}"
+        )
+    if isinstance(layer, keras.layers.Softmax):
+        with replaced(layer, "call", lambda inputs, mask=None: inputs):
+            yield
+    else:
+        with replaced(layer, "activation", keras.activations.linear):
+            yield

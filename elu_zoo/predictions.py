@@ -208,6 +208,38 @@ def output_layer(model: keras.Model) -> keras.layers.Layer:
     return model
 
 
+def activation_layer(model: keras.Model) -> keras.Layer | None:
+    """Finds the layer whose activation makes a model's outputs probabilities.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        The last layer that has an activation, or is a `keras.layers.Softmax`: usually
+        the output layer; layers such as pooling may follow it. `None` if it cannot be
+        found, as in a subclassed model that ends with such a layer.
+
+    Example:
+
+    >>> import keras
+    >>> head = [keras.layers.Conv2D(2, 1), keras.layers.GlobalAveragePooling2D()]
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), *head])
+    >>> activation_layer(model) is head[0]
+    True
+    """
+    import keras
+
+    layer = output_layer(model)
+    while not hasattr(layer, "activation") and not isinstance(
+        layer, keras.layers.Softmax
+    ):
+        try:
+            layer = output_layer(layer.input._keras_history.operation)
+        except (AttributeError, ValueError):  # Several inputs, or none that are known.
+            return None
+    return layer
+
+
 def gives_logits(model: keras.Model) -> bool:
     """Tells whether a model ends without an activation, so that it returns logits.
 
@@ -215,7 +247,7 @@ def gives_logits(model: keras.Model) -> bool:
         model: Keras model.
 
     Returns:
-        Whether its last layer has a linear activation.
+        Whether the result of `activation_layer` has a linear activation.
 
     Example:
 
@@ -223,8 +255,30 @@ def gives_logits(model: keras.Model) -> bool:
     >>> gives_logits(elu_zoo.ELUNet11(width=0.05, classifier_activation=None))
     True
     """
-    activation = getattr(output_layer(model), "activation", None)
-    return getattr(activation, "__name__", None) == "linear"
+    return activation_name(model) == "linear"
+
+
+def activation_name(model: keras.Model) -> str | None:
+    """Returns the name of the activation that `activation_layer` has.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        A name such as `"softmax"`, or `None` if it cannot be found.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> activation_name(elu_zoo.ELUNet11(width=0.05))
+    'softmax'
+    """
+    import keras
+
+    layer = activation_layer(model)
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(layer, "activation", None), "__name__", None)
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -75,6 +75,25 @@ def test_grad_cam_of_any_model_is_its_class_activation_map(stack):
         np.testing.assert_allclose(heat, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("softmax", [True, False])
+def test_a_network_inside_another_model_ends_with_any_layer(softmax):
+    keras.utils.set_random_seed(0)
+    trunk = elu_zoo.ELUNet11(width=0.1, include_top=False)
+    head = [keras.layers.Conv2D(4, 1), keras.layers.GlobalAveragePooling2D()]
+    if softmax:
+        head.append(keras.layers.Softmax())
+    model = keras.Sequential([trunk, *head])
+    x = np.resize(images(), (2, 32, 32, 3)).astype("float32")
+    features = array(trunk(x))
+    for heat, maps in zip(
+        explain.grad_cam(model, x, [1, 1], "stack6"), features, strict=True
+    ):
+        expected = np.maximum(maps @ array(head[0].kernel)[0, 0, :, 1], 0)
+        # One by one, the map is as large as the image, or it is enlarged evenly.
+        np.testing.assert_allclose(heat.max(), expected.max() / maps[..., 0].size, 1e-2)
+    assert explain.grad_cam(model, x).shape == (2, 32, 32)
+
+
 def derivative(function, maps, unit, step=0.02):
     change = np.zeros_like(maps)
     change[..., unit] = step

@@ -17,7 +17,7 @@ from elu_zoo._inspection import (
     to_numpy,
 )
 from elu_zoo.errors import UserError
-from elu_zoo.predictions import output_layer
+from elu_zoo.predictions import activation_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ def unit_natural_gradient(
     ((13, 13), True)
     """
     layer = _weighted_layer(model, layer)
-    name = likelihood or output_layer(model).activation.__name__
+    name = likelihood or activation_name(model)
     if name not in LIKELIHOODS:
         raise UserError(
             f"Expected likelihood to be one of {list(LIKELIHOODS)}: the activation of "
@@ -162,6 +162,11 @@ def _weighted_layer(model: keras.Model, layer: str | keras.Layer) -> keras.Layer
 def _targets(y: npt.ArrayLike, p: np.ndarray, likelihood: str) -> np.ndarray:
     y = np.asarray(y)
     if likelihood == "softmax" and y.shape == (len(p),):
+        if np.any(y != y.astype(int)) or y.min() < 0 or y.max() >= p.shape[1]:
+            raise UserError(
+                f"Expected class numbers from 0 to {p.shape[1] - 1}. Received: y from "
+                f"{y.min()} to {y.max()}"
+            )
         return np.eye(p.shape[1])[y.astype(int)]
     if y.shape != p.shape:
         raise UserError(

@@ -9,9 +9,16 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from elu_zoo._inspection import logits_of, pullback, tapped, to_numpy
+from elu_zoo._inspection import (
+    all_layers,
+    logits_of,
+    pullback,
+    replaced,
+    tapped,
+    to_numpy,
+)
 from elu_zoo.errors import UserError
-from elu_zoo.feature_extraction import stack_layers
+from elu_zoo.feature_extraction import find_trunk, stack_layers
 
 GRAY = 127.5
 """Value, from 0 to 255, of pixels that show nothing."""
@@ -354,8 +361,9 @@ def _gradient(logits: Callable[[Any], Any], x: Any, classes: np.ndarray) -> np.n
 def _places(model: keras.Model) -> dict[str, keras.Layer]:
     """The last layer of each stack; if the model has no stacks, each layer."""
     with contextlib.suppress(UserError):
-        return {stack: layers[-1] for stack, layers in stack_layers(model).items()}
-    return {layer.name: layer for layer in model.layers}
+        stacks = stack_layers(find_trunk(model))
+        return {stack: layers[-1] for stack, layers in stacks.items()}
+    return {layer.name: layer for layer in all_layers(model)}
 
 
 def _deepest_map(
@@ -364,8 +372,8 @@ def _deepest_map(
     """The name of the place whose output `grad_cam` takes by default."""
     sides = {
         name: min(shape[1:3])
-        for name, layer in places.items()
-        if len(shape := _output_shape(model, layer, images)) == 4
+        for name, shape in _output_shapes(model, places, images).items()
+        if len(shape) == 4
     }
     if not sides:
         raise UserError(
@@ -376,8 +384,22 @@ def _deepest_map(
     return large[-1] if large else max(sides, key=lambda name: sides[name])
 
 
-def _output_shape(
-    model: keras.Model, layer: keras.Layer, images: np.ndarray
-) -> tuple[int, ...]:
-    part = keras.Model(model.inputs, layer.output)
-    return part.compute_output_shape(images.shape)
+def _output_shapes(
+    model: keras.Model, places: Mapping[str, keras.Layer], images: np.ndarray
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the outputs of the layers that the model calls, in its order."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
+            shapes[name] = tuple(getattr(outputs, "shape", ()))
+            return outputs
+
+        return noting
+
+    with contextlib.ExitStack() as stack:
+        for name, layer in places.items():
+            stack.enter_context(replaced(layer, "call", noted(name, layer.call)))
+        _logits(model, images[:1])
+    return shapes

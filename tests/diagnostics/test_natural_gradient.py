@@ -179,3 +179,10 @@ def test_what_does_not_fit(arguments, message):
         )
     with pytest.raises(elu_zoo.errors.UserError, match="Received: 'relu'"):
         unit_natural_gradient(network("relu", "dense"), "inner", np.zeros((1, 40)), [0])
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 0.5])
+def test_labels_are_classes_of_the_model(wrong):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
+    with pytest.raises(ValueError, match="class numbers from 0 to 2"):
+        unit_natural_gradient(model, model.layers[-1], np.ones((2, 2)), [0, wrong])
