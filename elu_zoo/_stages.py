@@ -292,7 +292,7 @@ def load(
     """
     file = pathlib.Path(path) if path else None
     # As JSON returns them: tuples become lists.
-    settings = json.loads(json.dumps(settings))
+    settings = json.loads(json.dumps(settings, default=lambda number: number.item()))
     if file is None or not file.exists():
         return State(settings), {}
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import os
+import pathlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from elu_zoo import _stages
 from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
+from elu_zoo.files import check_writable
 from elu_zoo.heads import HEAD
 from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.labels import checked_data, class_names_for, class_weights
@@ -143,6 +145,7 @@ def finetune(
     Raises:
         UserError: If the arguments do not fit each other or the model, or if the
             checkpoint belongs to a different run.
+        OSError: If the checkpoint cannot be written.
         RuntimeError: If a frozen weight changed.
 
     Example:
@@ -155,6 +158,7 @@ def finetune(
     [1, 2]
     """
     counts = _pair("epochs", epochs, lambda n: n == int(n) and n >= 0, "0 or more")
+    counts = [int(count) for count in counts]
     rates = _pair("learning_rate", learning_rate, lambda rate: rate >= 0, "0 or more")
     _check_whole("batch_size", batch_size)
     _check_patience(patience, validation_data)
@@ -182,6 +186,9 @@ def finetune(
         "held_out": held_out and _sums(held_out.labels),
         "shapes": zlib.crc32(repr([v.shape for v in model.variables]).encode()),
     }
+    stack_factors(model, rate_decay)  # Checks it.
+    if checkpoint is not None:
+        check_writable(pathlib.Path(checkpoint).parent)
     state, live = _stages.load(checkpoint, settings)
     # Only now, because a call that is refused must leave the record as it was.
     _renew_record(model, names)
@@ -340,8 +347,7 @@ def _renew_record(model: keras.Model, names: list[str] | None) -> None:
     arguments = dict(record.arguments)
     if "classes" in arguments:
         arguments["classes"] = model.output_shape[-1]
-    class_names = tuple(names) if names else record.class_names
-    new = record.unmeasured(arguments=arguments, class_names=class_names)
+    new = record.unmeasured(arguments=arguments, class_names=tuple(names or ()))
     attach_record(model, new)
 
 

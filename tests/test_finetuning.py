@@ -256,16 +256,46 @@ def test_names_leave_a_trained_output_layer_as_it_is(zoo):
     assert elu_zoo.get_record(model).class_names == ("bee", "ant")
 
 
-def test_a_call_that_is_refused_leaves_the_record_as_it_was():
+def test_a_call_that_is_refused_leaves_the_record_as_it_was(tmp_path):
     model = elu_zoo.ELUNet11(classes=2, width=0.05)
     record = dataclasses.replace(elu_zoo.get_record(model), temperature=2.0)
     elu_zoo.records.attach_record(model, record)
-    images, labels = two_colors()
-    with pytest.raises(elu_zoo.errors.UserError, match="class_weight"):
-        elu_zoo.finetune(
-            model, images, labels, class_names=["a", "b"], class_weight={"c": 1}
-        )
-    assert elu_zoo.get_record(model) == record
+    wrong = {
+        "class_weight": {"class_names": ["a", "b"], "class_weight": {"c": 1}},
+        "decay": {"rate_decay": 1.5},
+        "No such file": {"checkpoint": tmp_path / "none/checkpoint.npz"},
+    }
+    for message, arguments in wrong.items():
+        with pytest.raises((ValueError, OSError), match=message):
+            elu_zoo.finetune(model, *two_colors(), **arguments)
+        assert elu_zoo.get_record(model) == record
+
+
+def test_numpy_numbers_are_numbers():
+    rates, one = np.array([1e-3, 1e-4], "float32"), np.int64(1)
+    options = {"epochs": (1.0, one), "learning_rate": tuple(rates), "seed": one}
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    history = elu_zoo.finetune(
+        model, *two_colors(4), batch_size=np.int64(2), verbose=0, **options
+    )
+    assert history["stage"] == [1, 2]
+
+
+def test_names_of_other_classes_are_none_of_a_new_output_layer(zoo):
+    base = elu_zoo.ELUNet11(weights="cifar100")
+    outputs = keras.layers.Dense(2, "softmax")(base.layers[-3].output)
+    model = keras.Model(base.input, outputs)
+    elu_zoo.finetune(model, *two_colors(4), epochs=(1, 0), verbose=0)
+    (answer,) = elu_zoo.decode_predictions([[0.1, 0.9]], 1, model, ["a", "b"])
+    assert answer == [(1, "b", 0.9)]
+
+
+def test_logits_before_a_global_average_are_trained_as_such():
+    trunk = elu_zoo.ELUNet11(width=0.05, include_top=False)
+    head = [keras.layers.Conv2D(2, 1), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([trunk, *head])
+    elu_zoo.finetune(model, *two_colors(4), epochs=(1, 0), verbose=0)
+    assert model.loss.get_config()["from_logits"]
 
 
 def test_a_network_that_reconstructs_needs_an_output_layer_for_classes():
