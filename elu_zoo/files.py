@@ -6,6 +6,15 @@ import pathlib
 import secrets
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from elu_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    import filelock
+
+LOCK = ".lock"
+"""Name of the file that `locked` makes."""
 
 
 @contextlib.contextmanager
@@ -61,6 +70,37 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     """
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def locked(folder: str | os.PathLike[str]) -> "filelock.BaseFileLock":
+    """Locks a folder against other processes, by a file `.lock` in it.
+
+    Args:
+        folder: Path of the folder.
+
+    Returns:
+        The lock, to release; a context manager.
+
+    Raises:
+        UserError: If another process has locked it.
+
+    Example:
+
+    >>> folder = tempfile.mkdtemp()
+    >>> with locked(folder):
+    ...     print(os.listdir(folder))
+    ['.lock']
+    """
+    import filelock
+
+    lock = filelock.FileLock(pathlib.Path(folder) / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"Expected {folder} not to be in use. Another process is writing to it"
+        ) from error
+    return lock
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

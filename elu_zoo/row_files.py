@@ -9,13 +9,10 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from elu_zoo.errors import UserError
-from elu_zoo.files import replacing
-
-if TYPE_CHECKING:
-    import filelock
+from elu_zoo.files import locked, replacing
 
 ROWS = 256
 """Rows per part: the most that an interruption can lose."""
@@ -71,7 +68,7 @@ class RowFile:
             raise UserError(f"Expected a file. Received: the folder {self.path}")
         self.parts = self.path.with_name(f"{self.path.name}.parts")
         self.parts.mkdir(exist_ok=True)
-        self._lock = _locked(self.parts)
+        self._lock = locked(self.parts)
         try:
             self._check(settings)
         except BaseException:
@@ -92,7 +89,15 @@ class RowFile:
 
         Args:
             rows: Rows that all have the same keys.
+
+        Raises:
+            UserError: If an earlier call wrote a shorter part.
         """
+        if self.done % ROWS:
+            raise UserError(
+                f"Expected all rows after the first {self.done // ROWS * ROWS} in one "
+                f"call. Received: more after {self.done}"
+            )
         rows = iter(rows)
         while part := list(itertools.islice(rows, ROWS)):
             failed = sum(row["error"] is not None for row in part)
@@ -143,19 +148,6 @@ def _in_its_place(numbered: tuple[int, pathlib.Path]) -> bool:
 
 def _errors(part: pathlib.Path) -> int:
     return int(part.name.split(".")[1])
-
-
-def _locked(folder: pathlib.Path) -> filelock.BaseFileLock:
-    import filelock
-
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UserError(
-            f"Expected {folder} not to be in use. Another process is writing to it"
-        ) from error
-    return lock
 
 
 def _cells(row: Row) -> Iterator[tuple[str, Any]]:

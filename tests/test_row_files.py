@@ -119,3 +119,12 @@ def test_no_lock_is_held_when_its_folder_is_removed(tmp_path, monkeypatch):
         file.append(ROWS)
         file.finish()
     assert locked == [False]
+
+
+def test_rows_after_a_shorter_part_are_refused(tmp_path):
+    with row_files.RowFile(tmp_path / "out.jsonl", {}) as file:
+        file.append(ROWS)
+        with pytest.raises(UserError, match="in one call"):
+            file.append(ROWS)
+        file.finish()
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(ROWS)

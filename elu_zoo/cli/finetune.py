@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = pathlib.Path(arguments.out)
     _check_out(out)
     start_backend(whole=bool(arguments.callbacks))
-    from elu_zoo.files import check_writable
+    from elu_zoo.files import LOCK, check_writable, locked
     from elu_zoo.finetuning import check_classifier
     from elu_zoo.heads import with_classes
     from elu_zoo.predictions import set_threshold
@@ -157,12 +157,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"Training on {result['train']} images of {len(class_names)} classes; "
             f"{result['held_out']} held out"
         )
-    with _resumable(out) as stopped:
+    with _resumable(out) as stopped, locked(out):
+        for part in out.glob(".part.*"):
+            part.unlink()
         history = _train(arguments, model, train, validation, class_names, callbacks)
         set_threshold(model, arguments.threshold)
         result |= _write(out, model, history, validation, class_names)
         # The model is written: nothing is left to resume.
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, LOCK):
+            (out / name).unlink(missing_ok=True)
     if stopped:
         return stopped[0]
     if arguments.json:
@@ -267,15 +270,15 @@ def _count(text: str) -> int:
 
 
 def _check_out(out: pathlib.Path) -> None:
-    """Raises an error unless the folder is new, empty, or has a run to resume."""
+    """Raises an error unless the folder is new, empty, or has an interrupted run."""
     if out.is_dir():
+        from elu_zoo.files import LOCK
         from elu_zoo.image_folders import JUNK
 
         names = {path.name for path in out.iterdir()}
         kept = {n for n in names if n[0] != "." and n.lower() not in JUNK}
-        if not kept or CHECKPOINT in kept:
-            for part in out.glob(".part.*"):
-                part.unlink()
+        # Callbacks may have written to it before there was a checkpoint.
+        if not kept or not names.isdisjoint({CHECKPOINT, LOCK}):
             return
     if out.exists():
         raise FileExistsError(

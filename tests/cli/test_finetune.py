@@ -17,6 +17,7 @@ from made_up import write_class_folders
 from PIL import Image
 
 import elu_zoo
+from elu_zoo import files
 from elu_zoo.cli import main
 
 REPORT = {
@@ -209,3 +210,17 @@ def test_a_network_that_reconstructs_is_refused_before_images_are_read(
     command = ["finetune", str(tmp_path), "nowhere", "--out", str(tmp_path / "out")]
     assert main(command) == 1
     assert "MNISTAutoencoder, which reconstructs" in capsys.readouterr().err
+
+
+def test_interrupted_before_its_checkpoint_it_starts_over(zoo, tmp_path, capsys):
+    write_class_folders(tmp_path / "photos", count=4)
+    out = tmp_path / "out"
+    (out / "logs").mkdir(parents=True)
+    assert main(arguments(tmp_path)) == 1
+    assert "new or empty folder" in capsys.readouterr().err
+    with files.locked(out):
+        assert main(arguments(tmp_path)) == 1
+        assert "Another process is writing to it" in capsys.readouterr().err
+    # An interrupted run leaves the file of its lock.
+    assert main(arguments(tmp_path)) == 0
+    assert {path.name for path in out.iterdir()} == REPORT | {"logs"}
