@@ -99,6 +99,15 @@ def test_a_version_is_served_once_it_is_copied_whole(
         wait_for(lambda: model.version == 2)
     finally:
         model.close()
+    # One that starts serves the newest version that is whole.
+    shutil.copytree(first, tmp_path / "3", ignore=half)
+    model = saved_model.ServedModel(tmp_path)
+    model.close()
+    assert model.version == 2
+    shutil.rmtree(first)
+    shutil.rmtree(second)
+    with pytest.raises(FileNotFoundError, match="without one that can be loaded"):
+        saved_model.ServedModel(tmp_path)
 
 
 def dockerfile():

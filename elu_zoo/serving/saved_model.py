@@ -47,7 +47,7 @@ class ServedModel:
         version: Number of the version that serves.
 
     Raises:
-        FileNotFoundError: If the folder has no version.
+        FileNotFoundError: If the folder has no version that can be loaded.
 
     Example:
 
@@ -62,14 +62,16 @@ class ServedModel:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         _return_freed_memory()
         self._folder = pathlib.Path(folder)
-        version = _newest_version(self._folder)
-        if version is None:
+        self._failed: tuple[int, list[tuple[str, int]]] | None = None
+        for version in _versions(self._folder):
+            if self._serve(version):
+                break
+        else:
             raise FileNotFoundError(
                 f"Expected a folder with versions of an exported model, such as "
-                f"{self._folder / '1'}. Received: {self._folder} without one"
+                f"{self._folder / '1'}. Received: {self._folder} without one that can "
+                "be loaded"
             )
-        self.version = version
-        self._model = self._load(self.version)
         self._closed = threading.Event()
         # Not a daemon: Python must not exit while TensorFlow loads a model in it.
         threading.Thread(target=self._follow_versions).start()
@@ -127,21 +129,27 @@ class ServedModel:
 
     def _follow_versions(self) -> None:
         main = threading.main_thread()
-        failed: tuple[int, list[tuple[str, int]]] | None = None
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS) and main.is_alive():
-            newest = _newest_version(self._folder)
-            if newest is None or newest == self.version:
-                continue
-            files: list[tuple[str, int]] = []
-            try:
-                files = _files(self._folder / str(newest))
-                if (newest, files) == failed:
-                    continue
-                self._model, self.version = self._load(newest), newest
+            newest = next(iter(_versions(self._folder)), self.version)
+            if newest != self.version and self._serve(newest):
                 _log.info("Serving version %s", newest)
-            except Exception as error:  # TensorFlow raises many kinds
-                failed = newest, files
-                _log.warning("Version %s cannot be loaded: %s", newest, error)
+
+    def _serve(self, version: int) -> bool:
+        """Loads a version; returns false if it cannot be, or could not and is the same.
+
+        What it serves then stays.
+        """
+        files: list[tuple[str, int]] = []
+        try:
+            files = _files(self._folder / str(version))
+            if (version, files) == self._failed:
+                return False
+            self._model, self.version = self._load(version), version
+        except Exception as error:  # TensorFlow raises many kinds
+            self._failed = version, files
+            _log.warning("Version %s cannot be loaded: %s", version, error)
+            return False
+        return True
 
 
 def _return_freed_memory() -> None:
@@ -214,9 +222,10 @@ def _files(folder: pathlib.Path) -> list[tuple[str, int]]:
     return sorted((str(path), path.stat().st_size) for path in files)
 
 
-def _newest_version(folder: pathlib.Path) -> int | None:
+def _versions(folder: pathlib.Path) -> list[int]:
+    """The numbers of the versions, the newest first."""
     try:
         versions = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
     except OSError:
-        return None
-    return max(versions, default=None)
+        return []
+    return sorted(versions, reverse=True)
