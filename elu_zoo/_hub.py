@@ -13,6 +13,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
+from elu_zoo._names import check_class_names
 from elu_zoo.errors import UserError
 from elu_zoo.records import Record
 
@@ -56,6 +57,7 @@ def find_record(address: str) -> Record:
             f"Expected {RECORD} of {address} to name a file in the same folder that "
             f"ends in .weights.h5. Received: {record.file!r}"
         )
+    check_class_names(record.class_names)
     # The cache names the folder of a snapshot after its commit.
     commit = path.parent.name
     return dataclasses.replace(record, name=f"{SCHEME}{repository}@{commit}")

@@ -139,7 +139,9 @@ def export(
         )
     metadata = {"class_names": json.dumps(class_names, ensure_ascii=False)}
     record = record_of(model)
-    if resize or model.input_shape[1] or (record and record.preprocessing):
+    height, width = model.input_shape[1:3]
+    # It describes square images.
+    if resize or height == width and (height or (record and record.preprocessing)):
         how = {"interpolation": "bilinear"} | preprocessing_of(model, resize)
         metadata["preprocessing"] = json.dumps(how)
     if threshold := threshold_of(model, None):

@@ -554,3 +554,12 @@ def test_a_saved_model_reads_images_of_one_or_three_channels(tmp_path):
     with pytest.raises(elu_zoo.errors.UserError, match="Received: 4 channels"):
         elu_zoo.export_saved_model(model, tmp_path / "served")
     assert not (tmp_path / "served").exists()
+
+
+def test_images_that_are_not_square(tmp_path):
+    net = elu_zoo.ELUNet11(width=0.05, classes=4, input_shape=(32, 64, 3))
+    path = elu_zoo.export(net, tmp_path / "model.onnx", "onnx").path
+    images = picture(32, 64)[None].astype("float32")
+    probabilities, metadata = run_file(path, images)
+    np.testing.assert_allclose(probabilities, net(images), atol=1e-5)
+    assert "preprocessing" not in metadata

@@ -127,6 +127,12 @@ def test_a_wrong_hash_is_refused_and_a_damaged_cache_mended(server, small):
         ("hf://owner/net", {"file": "../a.weights.h5"}, UserError, "the same folder"),
         (
             "hf://owner/net",
+            {"file": FILE, "class_names": ["\033]0;title"]},
+            UserError,
+            "one line of UTF-8 text",
+        ),
+        (
+            "hf://owner/net",
             {"model": "ELUNet18", "file": FILE},
             UserError,
             "belong to 'ELUNet18'",

@@ -47,7 +47,8 @@ def start_backend(whole: bool = False) -> None:
             import keras
 
             keras.ops.convert_to_numpy(keras.ops.zeros(1))
-    except ImportError as error:
+    # Keras raises a ValueError for a backend that it does not know.
+    except (ImportError, ValueError) as error:
         raise UserError(
             "Expected the Keras backend that KERAS_BACKEND or keras.json names to be "
             f"installed. Received: {error}"

@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = known_model(arguments.model)
     start_backend()
     from elu_zoo import explain, predictions
+    from elu_zoo._names import printable
     from elu_zoo.errors import UserError
     from elu_zoo.files import replacing
     from elu_zoo.images import load_image, preprocessing_of
@@ -78,5 +79,5 @@ def run(arguments: argparse.Namespace) -> None:
     with replacing(pathlib.Path(arguments.out)) as part:
         picture.save(part, format="PNG")
     for answer, probability in answers:
-        print(f"  {probability:6.1%}  {answer}")
-    print(f"{arguments.out}: {arguments.method} for {class_names[number]}")
+        print(f"  {probability:6.1%}  {printable(answer)}")
+    print(f"{arguments.out}: {arguments.method} for {printable(class_names[number])}")

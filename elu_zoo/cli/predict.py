@@ -185,7 +185,7 @@ def _print_row(row: Row) -> None:
         row.get("classes", []), row.get("probabilities", []), strict=True
     ):
         if name:
-            print(f"  {probability:6.1%}  {name}")
+            print(f"  {probability:6.1%}  {printable(name)}")
     if "vector" in row and not row["error"]:
         print(" ", *(f"{value:.4g}" for value in row["vector"]))
 

@@ -48,6 +48,9 @@ def test_a_backend_that_is_missing_is_one_line(zoo, tmp_path):
     result = run("predict", str(tmp_path / "x.png"), **missing)
     assert result.returncode == 1 and b"KERAS_BACKEND" in result.stderr
     assert result.stderr.count(b"\n") == 1
+    result = run("predict", str(tmp_path / "x.png"), KERAS_BACKEND="tensorflwo")
+    assert result.returncode == 1 and b"tensorflwo" in result.stderr
+    assert result.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list"], ["fetch"]])
