@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--resize",
         type=int,
+        choices=[0, 256],
         default=256,
-        metavar="SIDE",
         help="side of the stored square images; 0 keeps the files (default: 256)",
     )
     arguments = parse(options, argv)

@@ -102,6 +102,7 @@ class EncodedStream(Stream):
                 f"Expected decoder to be one of {list(decoders)}. Received: {decoder!r}"
             )
         self._decoder = decoders[decoder]
+        self.decoder = "tensorflow" if service else decoder
         self._drawn = _on_cpu(self._draw)
 
     def drawn(self, step: int) -> Batch:

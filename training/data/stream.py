@@ -38,11 +38,15 @@ class Stream:
         on_device: The other augmentations, which the compiled step applies.
         resident: The images, uint8, and the labels, int32, or float32 targets to keep
             on the device; `None` if images travel with each batch.
+        decoder: Decoder of the images, which determines their last bits; `None` if they
+            are decoded already.
 
     Raises:
         UserError: If there are fewer examples than `batch_size`, or the batch cannot be
             shared evenly.
     """
+
+    decoder: str | None = None
 
     def __init__(
         self,

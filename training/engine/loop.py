@@ -126,7 +126,7 @@ def train(
     )
     dropout = dropout_steps(recipe.dropout, recipe.epochs * stream.steps_per_epoch)
     settings = provenance.settings_of(
-        recipe, precision, rate_factor, len(train_set), dropout
+        recipe, precision, rate_factor, len(train_set), dropout, stream.decoder
     )
     run = _Run(
         recipe, placement, train_set, eval_set, stream, settings, out, dropout, per_call

@@ -70,6 +70,7 @@ def settings_of(
     rate_factor: float,
     examples: int,
     dropout: Mapping[int, Any],
+    decoder: str | None = None,
 ) -> dict[str, Any]:
     """Collects a recipe's plain fields and what the command adds to them.
 
@@ -79,6 +80,7 @@ def settings_of(
         rate_factor: Factor for the recipe's learning rate.
         examples: Number of training images.
         dropout: Dropout rates by the first step that has them.
+        decoder: Decoder of the images, if they are decoded during the run.
 
     Returns:
         A JSON-plain dict.
@@ -98,6 +100,8 @@ def settings_of(
         "rate_factor": rate_factor,
         "train_examples": examples,
     }
+    if decoder:
+        fields["decoder"] = decoder
     return json.loads(json.dumps(fields))
 
 
