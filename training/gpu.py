@@ -26,9 +26,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from training.commands import USER_ERROR, leave
+
 if TYPE_CHECKING:
     from training.engine.recipe import Recipe
+    from training.engine.stopping import Stopping
 
+NAME = "training.gpu"
 RESERVE = 30  # Seconds for the end of a run.
 PART = 15 << 20  # Bytes.
 TRIED = 20  # Number of steps whose speed is measured.
@@ -45,8 +49,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.join:
         join(arguments.join, arguments.to)
         return
-    for archive in arguments.unpack:
-        shutil.unpack_archive(archive, arguments.data)
+    from elu_zoo.errors import UserError
+    from training.engine.stopping import Stopped, Stopping
+
+    try:
+        for archive in arguments.unpack:
+            shutil.unpack_archive(archive, arguments.data)
+        with Stopping() as stopping:
+            run(arguments, started + arguments.seconds - RESERVE, stopping)
+    except (UserError, OSError) as error:
+        leave(NAME, error, USER_ERROR)
+    except Stopped as stop:
+        leave(NAME, f"Stopped by {stop}. The same command resumes.", stop.status)
+
+
+def run(arguments: argparse.Namespace, deadline: float, stopping: Stopping) -> None:
+    """Measures the speed, trains, and writes the files to copy from the machine.
+
+    Args:
+        arguments: Result of `parse`.
+        deadline: When to stop, on the clock `time.monotonic`.
+        stopping: Tells whether a signal came.
+    """
     from training.engine import device
     from training.engine.loop import train
     from training.engine.recipe import load_recipe, smoke
@@ -55,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = smoke(recipe) if arguments.smoke else recipe
     out = pathlib.Path(arguments.out)
     device.keep_compiled(out / "compiled")
-    facts = measure(arguments, recipe, out)
+    facts = measure(arguments, recipe, out, stopping)
     per_minute = round(60 * facts["images_per_second"] / recipe.batch_size)
     print(json.dumps(facts), flush=True)
     train(
@@ -65,9 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         out,
         checkpoint_every=max(1, per_minute),
         progress=False,
-        should_stop=lambda: time.monotonic() > started + arguments.seconds - RESERVE,
+        should_stop=lambda: stopping.asked() or time.monotonic() > deadline,
     )
-    leave(out, facts)
+    write_parts(out, facts)
+    stopping.check()
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,7 +130,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(
-    arguments: argparse.Namespace, recipe: Recipe, out: pathlib.Path
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    out: pathlib.Path,
+    stopping: Stopping,
 ) -> dict[str, float]:
     """Measures the speed at the recipe's largest image size, in a trial run.
 
@@ -113,17 +141,21 @@ def measure(
         arguments: Result of `parse`.
         recipe: The recipe.
         out: Folder of the run, which reuses the programs compiled there.
+        stopping: Tells whether a signal came.
 
     Returns:
         `images_per_second`, `tflop_per_second`, and `share_of_peak`, the share of the
         result of `peak`.
+
+    Raises:
+        Stopped: If a signal came.
     """
     from training.engine import runlog
     from training.engine.cost import image_flop
     from training.engine.loop import train
 
     every, sizes = TRIED // 5, recipe.image_sizes.values()
-    calls = iter(range(TRIED // every))
+    calls = iter(range(TRIED // every - 1))
     largest_first = dataclasses.replace(
         recipe,
         # The smaller size is not reached, but the model has to take both.
@@ -131,13 +163,16 @@ def measure(
         dropout=first(recipe),
     )
     trial = out / "trial"
+    shutil.rmtree(trial, ignore_errors=True)  # Of a start that was killed.
     train(
         *(arguments.recipe, largest_first, arguments.data, trial),
         log_every=every,
         checkpoint_every=10**9,
         progress=False,
-        should_stop=lambda: next(calls, None) is None,
+        # On JAX, a call ends at each row of the log.
+        should_stop=lambda: stopping.asked() or next(calls, None) is None,
     )
+    stopping.check()
     # The first rows include the compilation.
     speeds = [row["images_per_second"] for row in runlog.read(trial / "log.csv")]
     facts = json.loads((trial / "run.json").read_text())
@@ -189,7 +224,7 @@ def peak(size: int = 4096, repeats: int = 5) -> float:
     return 10 * 2 * size**3 / min(seconds)
 
 
-def leave(out: pathlib.Path, facts: Mapping[str, Any]) -> None:
+def write_parts(out: pathlib.Path, facts: Mapping[str, Any]) -> None:
     """Writes the files to copy from the machine to the run's folder `parts`.
 
     Args:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -35,6 +36,7 @@ def test_it_stops_in_time_and_leaves_its_weights(data_dir, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout.splitlines()[-1])
+    assert not (out / "trial").exists()
     assert facts["images_per_second"] > 0 and facts["share_of_peak"] > 0
     assert len(find(out)) == 1
     assert not json.loads((out / "parts/run.json").read_text())["finished"]
@@ -45,6 +47,40 @@ def test_it_stops_in_time_and_leaves_its_weights(data_dir, tmp_path):
     models[1].load_weights(tmp_path / "joined.weights.h5")
     for whole, rounded in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(round_to_bfloat16(whole), rounded)
+
+
+def test_a_signal_leaves_a_checkpoint_and_the_weights(data_dir, tmp_path):
+    pytest.importorskip("jax", reason="needs jax")
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "training.gpu", "--smoke", "--seconds", "600"]
+    command += ["training/recipes/elunet11_cifar100_gpu.py", "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--data", str(data_dir)],
+        cwd=ROOT,
+        env=on_backend("jax"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # The trial is over.
+    assert "images_per_second" in process.stdout.readline()
+    while not (out / "log.csv").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1].startswith("training.gpu: Stopped by SIGTERM")
+    if len(find(out)):  # It may have come before the first step.
+        assert (out / "parts/weights.sha256").is_file()
+
+
+def test_a_missing_recipe_is_one_line(tmp_path, capsys):
+    command = [sys.executable, "-m", "training.gpu", "no.py", "--seconds", "60"]
+    command += ["--data", str(tmp_path), "--out", str(tmp_path / "run")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("training.gpu: ")
 
 
 def test_parts_are_joined_whole_or_not_at_all(tmp_path):

@@ -5,10 +5,10 @@ r"""ELUNet11 on CIFAR-100: the paper's network, a long modern recipe for one GPU
 
 or `training.gpu` with `--seconds 120`, for a GPU that is available only for minutes.
 
-It differs from `elunet11_cifar100.py` in its 300 epochs with a single fall of the
-learning rate, the last 80 of them at 32 pixels, and in CutMix for a third of the
-images. The network is small, so dropout and mixing are milder than in
-`elunet18_cifar100_gpu.py`.
+It has no teacher, unlike `elunet11_cifar100.py`, but label smoothing. It takes 300
+epochs, the last 80 of them at 32 pixels, larger batches with a higher rate, and CutMix
+for a third of the images. The network is small, so dropout and mixing are milder than
+in `elunet18_cifar100_gpu.py`.
 
 Cost: 0.945 GFLOP per image and training step at 32 pixels, 8.0 PFLOP in total, without
 Muon. Result: not run yet.

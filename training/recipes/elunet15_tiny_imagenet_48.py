@@ -3,8 +3,8 @@ r"""ELUNet15 at a quarter of its width on Tiny ImageNet: more epochs at 48 pixel
     python -m training.train training/recipes/elunet15_tiny_imagenet_48.py --data DIR \
         --out RUN
 
-`elunet15_tiny_imagenet.py` ends with two epochs at 48 pixels, and its network is used
-at 56. This recipe starts from the weights of that run, which were published before, and
+`elunet15_tiny_imagenet.py` has only two epochs at 48 pixels, and its network is used at
+56. This recipe starts from the weights of that run, which were published before, and
 trains them at 48 pixels for one more triangle of the learning rate, with everything
 else unchanged. `git show 0cad308:FILE > FILE`, with the file that `initial_weights`
 names, brings them back. The peak is low, since the epochs are few: with 0.006, at 40

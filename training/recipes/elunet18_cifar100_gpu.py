@@ -7,7 +7,7 @@ or `training.gpu` with `--seconds 420`, for a GPU that is available only for min
 
 As in `elunet18_cifar100.py`, there is no normalization, and the images grow from 16
 over 24 to 32 pixels. But there are 240 epochs, so cutout and CutMix join crops and
-flips, dropout has half of the paper's rates, and a larger batch fills the device.
+flips, and dropout has half of the paper's rates.
 
 Cost: 8.98 GFLOP per image and training step at 32 pixels, 61 PFLOP in total, without
 Muon. Result: not run yet.
