@@ -114,11 +114,15 @@ def write_csv(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> No
         writer.writerows(rows)
 
 
-def machine() -> dict[str, Any]:
-    """Returns the processor, its cores and versions, as columns of a CSV file."""
+def machine(facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the processor, its cores and versions, as columns of a CSV file.
+
+    Args:
+        facts: Result of `training.engine.device.description`; default of this process.
+    """
     from training.engine import device
 
-    facts = device.description()
+    facts = facts or device.description()
     names = ("processor", "processor_family_model", "cores", "backend")
     return {name: facts[name] for name in (*names, facts["backend"])}
 

@@ -4,9 +4,11 @@
 
 Each seed is a run of `elunet11_cifar100_fast.py`, which aims at the 28.75 % of the
 paper's 11-layer network (section 4.2), in a folder of `--runs`; a run that was stopped
-resumes. Its time is that of compilation, steps, checkpoints and the evaluation at the
-end, on all cores, without loading the data. The second error is that of the mean of the
-probabilities of an image and its mirror image.
+resumes, and one that `training.train` finished there is only measured. Its time is that
+of compilation, steps, checkpoints and the evaluation at the end, without loading the
+data and without interruptions; core-minutes count all cores that the process may use.
+The second error is that of the mean of the probabilities of an image and its mirror
+image.
 """
 
 import argparse
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rows = []
     for seed in range(arguments.seeds):
-        out = arguments.runs / f"{RECIPE.stem}-{seed}"
+        out = arguments.runs / f"{RECIPE.stem}-{seed}{'-smoke' * arguments.smoke}"
         rows.append(measure(seed, arguments.data, out, arguments.smoke))
         if arguments.csv:
             write_csv(arguments.csv, rows)
@@ -62,19 +64,15 @@ def measure(seed: int, data: str, out: pathlib.Path, smoke: bool) -> dict[str, A
     Returns:
         Columns of the CSV file.
     """
-    facts = machine()  # Sets the environment before Keras is loaded.
-    from training.engine import provenance
-
-    if not provenance.is_finished(out):
-        _train(seed, data, out, smoke)
-
+    machine()  # Sets the environment before Keras is loaded.
+    _train(seed, data, out, smoke)
     from training.engine.cost import training_flop
     from training.engine.run import load_run
 
     run = load_run(out)
     model, test = run.build_model(), run.load_data("test", data)
     shape, classes = run.facts["input_shape"], len(run.class_names)
-    return facts | {
+    return machine(run.facts["machine"]) | {
         "precision": run.settings["precision"],
         "recipe": RECIPE.stem,
         "seed": seed,
@@ -86,7 +84,10 @@ def measure(seed: int, data: str, out: pathlib.Path, smoke: bool) -> dict[str, A
 
 
 def _train(seed: int, data: str, out: pathlib.Path, smoke: bool) -> None:
-    """Runs the recipe in a process of its own, which saves its state when stopped."""
+    """Runs the recipe in a process of its own, which saves its state when stopped.
+
+    A finished run is only compared with the recipe and the code.
+    """
     command = [sys.executable, "-m", "training.train", str(RECIPE)]
     command += ["--data", data, "--out", str(out), "--seed", str(seed), "--quiet"]
     child = subprocess.Popen(
@@ -129,14 +130,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
         The line.
     """
     first = rows[0]
-    minutes = statistics.mean(row["seconds"] for row in rows) / 60
+    minutes = statistics.mean(row["seconds"] * row["cores"] for row in rows) / 60
     errors = " and ".join(
         _spread([row[name] for row in rows]) for name in ("error", "error_mirrored")
     )
     return (
-        f"{first['recipe']}: {minutes:.1f} minutes, {errors} test error without and "
-        f"with the mirror image, n = {len(rows)}, {first['pflop']} PFLOP, "
-        f"{first['precision']}; {first['processor']}, {first['cores']} cores"
+        f"{first['recipe']}: {minutes:.0f} core-minutes, {errors} test error without "
+        f"and with the mirror image, n = {len(rows)}, {first['pflop']} PFLOP, "
+        f"{first['precision']}; {first['processor']}"
     )
 
 

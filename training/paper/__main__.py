@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from elu_zoo.errors import UserError
+from training.commands import USER_ERROR, leave
 from training.paper.experiment import Experiment
 
 # The experiments, and the backend that each needs, if any. It has to be chosen before
@@ -68,9 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.draw:
         if not arguments.data:
             parser.error("expected --data DIR, the folder of the data sets")
-        for new in complete(experiment, read(path), arguments):
-            # Read again: another process may have added rows.
-            write(path, read(path) + new)
+        try:
+            for new in complete(experiment, read(path), arguments):
+                # Read again: another process may have added rows.
+                write(path, read(path) + new)
+        except (UserError, FileNotFoundError) as error:
+            leave("python -m training.paper", error, USER_ERROR)
     rows = read(path)
     if not rows:
         parser.error(f"expected rows in {path}; without --draw, the experiment runs")
@@ -128,6 +133,12 @@ def write(path: pathlib.Path, rows: list[dict]) -> None:
     """
     from elu_zoo.files import replacing
 
+    for row in rows:
+        if row.keys() != rows[0].keys():
+            raise UserError(
+                f"Expected rows with the columns of {path}: {', '.join(rows[0])}. "
+                f"Received: {', '.join(row)}. Use a different folder for --out."
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

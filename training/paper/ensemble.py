@@ -4,8 +4,10 @@ A step of such a network is so short that dispatching it would take longer. It n
 Keras's JAX backend.
 """
 
+import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -80,12 +82,6 @@ def train_together(
     """
     import jax
 
-    settings = {
-        "seeds": list(seeds),
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "examples": len(images),
-    }
     models = [_seeded(build, seed) for seed in seeds]
     model = models[0]
     values = [
@@ -93,7 +89,6 @@ def train_together(
         for same in zip(*(m.trainable_variables for m in models), strict=True)
     ]
     others = [np.asarray(v) for v in model.non_trainable_variables]
-    rows, values = _restored(checkpoint, settings, values)
     images, targets = jax.device_put(images), jax.device_put(targets)
 
     def forward(values: Any, images: Any) -> Any:
@@ -113,6 +108,19 @@ def train_together(
         donate_argnums=0,
     )
     measure = jax.jit(jax.vmap(lambda values: metrics(forward, values)))
+    settings = {
+        "seeds": list(seeds),
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "examples": len(images),
+        "initializers": _initializers(model),
+        # Loss, network and metrics.
+        "computation": _digest(
+            jax.make_jaxpr(step)([v[0] for v in values], np.zeros(batch_size, int)),
+            jax.make_jaxpr(measure)(values),
+        ),
+    }
+    rows, values = _restored(checkpoint, settings, values)
 
     def add_rows(epoch: int, losses: np.ndarray | None = None) -> None:
         measured = {k: np.asarray(v) for k, v in measure(values).items()}
@@ -130,12 +138,26 @@ def train_together(
         add_rows(epoch, np.asarray(losses).mean(0))
         if epoch % checkpoint_every == 0 or epoch == epochs:
             _save(checkpoint, settings, values, rows)
-    return rows
+    return [row for row in rows if row["epoch"] <= epochs]
 
 
 def _seeded(build: Callable[[], keras.Model], seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return build()
+
+
+def _initializers(model: keras.Model) -> list[Any]:
+    return [
+        keras.initializers.serialize(layer.kernel_initializer)
+        for layer in model.layers
+        if hasattr(layer, "kernel_initializer")
+    ]
+
+
+def _digest(*computations: Any) -> str:
+    """The SHA-256 of computations as JAX prints them, without addresses in memory."""
+    text = re.sub("0x[0-9a-f]+", "", "\n".join(map(str, computations)))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _order(seed: int, epoch: int, count: int, batch_size: int) -> np.ndarray:

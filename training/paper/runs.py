@@ -141,7 +141,7 @@ def train_recipe(
     from training.engine import device  # Sets the environment before Keras is loaded.
 
     del device
-    from training.engine import provenance, runlog
+    from training.engine import runlog
     from training.engine.loop import train
     from training.engine.recipe import load_recipe, smoke
 
@@ -160,8 +160,7 @@ def train_recipe(
     if quick:
         first = dict(list(recipe.image_sizes.items())[:1])
         recipe = smoke(dataclasses.replace(recipe, image_sizes=first))
-    if not provenance.is_finished(out):
-        train(path, recipe, data_dir, out, log_every=log_every, progress=False)
+    train(path, recipe, data_dir, out, log_every=log_every, progress=False)
     return [
         {
             "seed": recipe.seed,
