@@ -230,8 +230,8 @@ def _files_bars() -> Iterator[list[str]]:
             for row in rows
         }
         what = (
-            f"The fastest exported file, batch {batch}: speed relative to the best of "
-            "onnxruntime and OpenVINO in float32 and bfloat16"
+            f"The fastest exported file, batch {batch}, two threads: speed relative to "
+            "the best of onnxruntime and OpenVINO in float32 and bfloat16"
         )
         if not speeds:
             yield [what, "–", "≥ 1.0", "not measured"]
@@ -305,28 +305,22 @@ def overhead() -> Iterator[str]:
 
 def time_to_accuracy() -> Iterator[str]:
     """Yields the table of the runs to the paper's error."""
-    header = ["seed", "minutes", "PFLOP", "test error", "with the mirror image"]
+    names = ("error", "error_mirrored")
     rows = rows_of("time_to_accuracy")
-    columns = {
-        "minutes": [float(row["seconds"]) / 60 for row in rows],
-        "error": [100 * float(row["error"]) for row in rows],
-        "mirrored": [100 * float(row["error_mirrored"]) for row in rows],
-    }
-
-    def cells(first: str, minutes: float, error: str, mirrored: str) -> list[str]:
-        return [first, f"{minutes:.1f}", rows[0]["pflop"], error, mirrored]
-
-    lines = [
-        cells(row["seed"], minutes, f"{error:.2f}%", f"{mirrored:.2f}%")
-        for row, minutes, error, mirrored in zip(rows, *columns.values(), strict=True)
-    ]
+    lines = []
+    for row in rows:
+        errors = [f"{100 * float(row[name]):.2f}%" for name in names]
+        minutes = f"{float(row['seconds']) / 60:.0f}"
+        lines.append([row["seed"], row["cores"], minutes, row["pflop"], *errors])
     if len(rows) > 1:
-        spreads = [
-            f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}%"
-            for values in (columns["error"], columns["mirrored"])
-        ]
-        lines.append(cells("mean", statistics.mean(columns["minutes"]), *spreads))
-    return table(header, lines)
+        spreads = []
+        for name in names:
+            shares = [100 * float(row[name]) for row in rows]
+            mean, deviation = statistics.mean(shares), statistics.stdev(shares)
+            spreads.append(f"{mean:.2f} ± {deviation:.2f}%")
+        lines.append(["mean ± sd", "", "", "", *spreads])
+    header = ["seed", "cores", "minutes", "PFLOP", "test error"]
+    return table([*header, "with the mirror image"], lines)
 
 
 def scaling() -> Iterator[str]:
@@ -337,7 +331,7 @@ def scaling() -> Iterator[str]:
         *("images_per_second", "to_prediction"),
     )
     rows = [[row[name] for name in names] for row in rows_of("scaling")]
-    return table([*header, "time to the predicted one"], rows)
+    return table([*header, "measured / fitted time"], rows)
 
 
 def memory(file: str = "memory", **more: str) -> Iterator[str]:

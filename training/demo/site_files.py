@@ -3,7 +3,7 @@
     python -m training.demo.site_files build/assets/demo
 
 The runtime comes from the npm registry, the networks from the published weights:
-exactly, and in 8 bits where `training.demo.int8` found that this loses nothing.
+exactly, and in 8 bits where `training.demo.int8` found that the error hardly rises.
 """
 
 import argparse
