@@ -25,7 +25,7 @@ from elu_zoo.architectures import (
     dropout_rates,
 )
 from elu_zoo.errors import UserError
-from elu_zoo.heads import HEAD, start_head
+from elu_zoo.heads import HEAD, fresh, start_head
 from elu_zoo.layers import (
     ELU,
     GlobalContrastNormalization,
@@ -364,7 +364,7 @@ def _head(
     tenth = keras.initializers.VarianceScaling(0.1, "fan_in", "truncated_normal")
     x = keras.layers.Dense(
         int(classes),
-        kernel_initializer=_fresh(kernel_initializer) or tenth,
+        kernel_initializer=fresh(kernel_initializer) or tenth,
         dtype=dtype,
         name=HEAD,
     )(x)
@@ -393,7 +393,7 @@ def _stack(
         units = max(1, round(units * width))
         common = dict(
             use_bias=not batch_normalization,
-            kernel_initializer=_fresh(kernel_initializer),
+            kernel_initializer=fresh(kernel_initializer),
         )
         if field == FC:
             x = keras.layers.Dense(units, name=f"{name}_dense{number}", **common)(x)
@@ -419,15 +419,6 @@ def _stack(
         if rate := dropout[number - 1]:
             x = keras.layers.Dropout(rate, name=f"{name}_dropout{number}")(x)
     return x
-
-
-def _fresh(initializer: Any) -> Any:
-    """A copy for one layer: a Keras initializer gives the same values every time."""
-    if isinstance(initializer, keras.initializers.Initializer):
-        config = initializer.get_config()
-        if config.get("seed", 0) is None:
-            return initializer.__class__.from_config(config)
-    return initializer
 
 
 def _image_input(

@@ -1,6 +1,7 @@
 """Output layers: reset, made for other classes, started from known classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,7 +31,23 @@ def reset_head(model: keras.Model) -> None:
         (head.kernel, head.kernel_initializer),
         (head.bias, head.bias_initializer),
     ):
-        variable.assign(initializer(variable.shape, variable.dtype))
+        variable.assign(fresh(initializer)(variable.shape, variable.dtype))
+
+
+def fresh(initializer: Any) -> Any:
+    """Copies an initializer for one use: Keras's give the same values every time.
+
+    Args:
+        initializer: Initializer, or what Keras makes one of.
+
+    Returns:
+        A copy of a Keras initializer without a seed; otherwise the argument.
+    """
+    if isinstance(initializer, keras.initializers.Initializer):
+        config = initializer.get_config()
+        if config.get("seed", 0) is None:
+            return initializer.__class__.from_config(config)
+    return initializer
 
 
 def with_classes(

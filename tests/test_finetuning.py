@@ -213,6 +213,18 @@ def test_balanced_weights_are_those_of_scikit_learn():
     assert weights == {0: 4 / (2 * 3), 1: 4 / (2 * 1)}
 
 
+def test_a_reset_output_layer_is_a_different_one_each_time():
+    model = elu_zoo.ELUNet11(classes=2, width=0.05)
+    kernels = []
+    for seed in (1, 1, 2, None):
+        if seed:
+            keras.utils.set_random_seed(seed)
+        elu_zoo.reset_head(model)
+        kernels.append(np.array(model.get_layer("predictions").kernel))
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert all(np.any(a != b) for a, b in zip(kernels[1:], kernels[2:], strict=False))
+
+
 def test_a_network_inside_another_model(tmp_path):
     trunk = elu_zoo.ELUNet11(width=0.05, include_top=False, pooling="avg")
     model = keras.Sequential([trunk, keras.layers.Dense(2, activation="softmax")])

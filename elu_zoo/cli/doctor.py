@@ -15,7 +15,10 @@ import platform
 from elu_zoo.cli.common import print_table, start_backend
 from elu_zoo.errors import UserError
 
-NEEDED = ("keras", "numpy", "h5py", "pillow", "ml-dtypes", "filelock", "tqdm")
+NEEDED = (
+    *("filelock", "h5py", "keras", "matplotlib", "ml-dtypes", "numpy", "pillow"),
+    *("tqdm", "wrapt"),
+)
 """Packages that every installation needs."""
 
 BACKENDS = ("tensorflow", "jax")
