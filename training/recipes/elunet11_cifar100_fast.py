@@ -1,4 +1,4 @@
-r"""ELUNet11 on CIFAR-100: the paper's network, to the paper's error in little time.
+r"""ELUNet11 on CIFAR-100: the paper's network, near the paper's error in little time.
 
     python -m training.train training/recipes/elunet11_cifar100_fast.py --data DIR \
         --out RUN
@@ -9,7 +9,8 @@ four at 32, and dropout stays mild.
 `training.benchmarks.time_to_accuracy` measures time and error over several seeds.
 
 Cost: 0.945 GFLOP per image and training step at 32 pixels, 0.65 PFLOP in total.
-Result: not run to its end yet.
+Result: 30.31% test error with seed 0, 29.70% with the mean over an image and its mirror
+image: it does not reach the paper's 28.75%.
 """
 
 from elu_zoo.architectures import ARCHITECTURES
