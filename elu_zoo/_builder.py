@@ -193,12 +193,11 @@ def _pretrained(
     assert record is not None and pretrained
     more = channels and channels > pretrained and not architecture.reconstructs
     if not more or arguments["preprocessing"] == "gcn_zca":
+        # The outputs of one that reconstructs images would be missing.
+        some = pretrained if architecture.reconstructs else f"1, {pretrained} or more"
         raise UserError(
-            f"Expected images of 1, {pretrained} or more channels for the weights "
-            f"{record.name!r}. Received: {channels} channels"
-            if not architecture.reconstructs
-            else f"Expected images of {pretrained} channels for the weights "
-            f"{record.name!r}, which reconstruct them. Received: {channels} channels"
+            f"Expected images of {some} channels for the weights {record.name!r}. "
+            f"Received: {channels} channels"
         )
     model = _network(architecture, **arguments)
     given = {"input_tensor": None, "input_shape": (*size, pretrained)}

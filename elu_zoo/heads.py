@@ -42,6 +42,14 @@ def fresh(initializer: Any) -> Any:
 
     Returns:
         A copy of a Keras initializer without a seed; otherwise the argument.
+
+    Example:
+
+    >>> once = keras.initializers.RandomNormal()
+    >>> bool(keras.ops.all(once((2,)) == once((2,))))
+    True
+    >>> bool(keras.ops.any(fresh(once)((2,)) == once((2,))))
+    False
     """
     if isinstance(initializer, keras.initializers.Initializer):
         config = initializer.get_config()

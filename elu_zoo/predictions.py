@@ -215,9 +215,9 @@ def activation_layer(model: keras.Model) -> keras.Layer | None:
         model: Keras model.
 
     Returns:
-        The last layer that has an activation, or is a `keras.layers.Softmax`: usually
-        the output layer; layers such as pooling may follow it. `None` if it cannot be
-        found, as in a subclassed model that ends with such a layer.
+        The last layer that has an activation, or is a `keras.layers.Softmax`: the
+        output layer, or one before pooling and other layers that only rearrange.
+        `None` if the model ends otherwise.
 
     Example:
 
@@ -227,17 +227,17 @@ def activation_layer(model: keras.Model) -> keras.Layer | None:
     >>> activation_layer(model) is head[0]
     True
     """
-    import keras
+    from keras import layers
 
     layer = output_layer(model)
-    while not hasattr(layer, "activation") and not isinstance(
-        layer, keras.layers.Softmax
-    ):
+    followers = layers.AveragePooling2D, layers.GlobalAveragePooling2D, layers.Flatten
+    while isinstance(layer, (*followers, layers.Dropout, layers.Reshape)):
         try:
             layer = output_layer(layer.input._keras_history.operation)
-        except (AttributeError, ValueError):  # Several inputs, or none that are known.
+        except (AttributeError, ValueError):  # Its input is not known.
             return None
-    return layer
+    known = hasattr(layer, "activation") or isinstance(layer, layers.Softmax)
+    return layer if known else None
 
 
 def gives_logits(model: keras.Model) -> bool:

@@ -188,7 +188,7 @@ def test_time_to_accuracy(tmp_path, capsys):
     time_to_accuracy.main([*command, "--seeds", "2"])
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
-    run = load_run(tmp_path / "runs/elunet11_cifar100_fast-1")
+    run = load_run(tmp_path / "runs/elunet11_cifar100_fast-1-smoke")
     assert run.settings["seed"] == int(rows[1]["seed"]) == 1
     assert int(rows[1]["seconds"]) == round(run.rows[-1]["seconds"])
     data, model = run.load_data("test", tmp_path), run.build_model()

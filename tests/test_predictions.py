@@ -8,7 +8,7 @@ from made_up import CLASS_NAMES, record
 
 import elu_zoo
 from elu_zoo.errors import UserError
-from elu_zoo.predictions import decode_predictions, set_threshold
+from elu_zoo.predictions import decode_predictions, gives_logits, set_threshold
 from elu_zoo.records import attach_record
 from elu_zoo.weights import get_record
 
@@ -95,6 +95,20 @@ def test_decode_against_sorting(top, dtype):
     assert [type(value) for value in found[0][0]] == [int, str, float]
     tensor = keras.ops.convert_to_tensor(preds)
     assert decode_predictions(tensor, top, "net.animals") == found
+
+
+@pytest.mark.parametrize(
+    "ends, logits",
+    [
+        ([keras.layers.Dense(2)], True),
+        ([keras.layers.Dense(2), keras.layers.Dropout(0.1)], True),
+        ([keras.layers.Dense(2), keras.layers.Softmax()], False),
+        ([keras.layers.Dense(2), keras.layers.Lambda(keras.ops.sigmoid)], False),
+        ([keras.layers.Dense(2, "softmax"), keras.layers.Reshape((1, 2))], False),
+    ],
+)
+def test_logits_are_what_no_activation_follows(ends, logits):
+    assert gives_logits(keras.Sequential([keras.Input((3,)), *ends])) == logits
 
 
 def test_decode_ties_and_own_names():

@@ -204,5 +204,5 @@ def test_flattened_images_with_more_channels():
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(wide(images)), expected, rtol=1e-4, atol=1e-6
     )
-    with pytest.raises(ValueError, match="1 channels.*reconstruct.*3 channels"):
+    with pytest.raises(ValueError, match="images of 1 channels.*3 channels"):
         elu_zoo.MNISTAutoencoder(weights="mnist", input_shape=(28, 28, 3))

@@ -164,10 +164,11 @@ def run(arguments: argparse.Namespace) -> int:
         set_threshold(model, arguments.threshold)
         result |= _write(out, model, history, validation, class_names)
         # The model is written: nothing is left to resume.
-        for name in (CHECKPOINT, LOCK):
-            (out / name).unlink(missing_ok=True)
+        (out / CHECKPOINT).unlink(missing_ok=True)
     if stopped:
         return stopped[0]
+    # Windows does not remove a file that is locked.
+    (out / LOCK).unlink(missing_ok=True)
     if arguments.json:
         print_json(result)
     else:
