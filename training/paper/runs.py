@@ -228,7 +228,8 @@ def draw_curves(
 ) -> None:
     """Draws the training loss by step, and the held-out error.
 
-    The error is drawn by epoch, or by unit if it was measured only at the end.
+    The error is drawn by epoch, or by unit if it was measured only at the end. Variants
+    without rows are left out.
 
     Args:
         variants: The variants by name.
@@ -236,6 +237,8 @@ def draw_curves(
         path: SVG file to write.
     """
     low, high = plots.loss_range(rows)
+    run = {row["variant"] for row in rows}
+    variants = {name: each for name, each in variants.items() if name in run}
     measured = {row["epoch"] for row in rows if row["error"] != ""}
     with drawing(path, 2) as (loss, error):
         for name, (unit, _, style, *_) in variants.items():
