@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from training.benchmarks.measuring import ROOT
+from training.benchmarks.time_to_accuracy import spread
 from training.figures import BLUE, GREEN, INK, ORANGE, drawing
 
 RESULTS = ROOT / "docs/results"
@@ -309,15 +310,11 @@ def time_to_accuracy() -> Iterator[str]:
     rows = rows_of("time_to_accuracy")
     lines = []
     for row in rows:
-        errors = [f"{100 * float(row[name]):.2f}%" for name in names]
+        errors = [spread([float(row[name])]) for name in names]
         minutes = f"{float(row['seconds']) / 60:.0f}"
         lines.append([row["seed"], row["cores"], minutes, row["pflop"], *errors])
     if len(rows) > 1:
-        spreads = []
-        for name in names:
-            shares = [100 * float(row[name]) for row in rows]
-            mean, deviation = statistics.mean(shares), statistics.stdev(shares)
-            spreads.append(f"{mean:.2f} ± {deviation:.2f}%")
+        spreads = [spread([float(row[name]) for row in rows]) for name in names]
         lines.append(["mean ± sd", "", "", "", *spreads])
     header = ["seed", "cores", "minutes", "PFLOP", "test error"]
     return table([*header, "with the mirror image"], lines)

@@ -132,7 +132,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     first = rows[0]
     minutes = statistics.mean(row["seconds"] * row["cores"] for row in rows) / 60
     errors = " and ".join(
-        _spread([row[name] for row in rows]) for name in ("error", "error_mirrored")
+        spread([row[name] for row in rows]) for name in ("error", "error_mirrored")
     )
     return (
         f"{first['recipe']}: {minutes:.0f} core-minutes, {errors} test error without "
@@ -141,8 +141,20 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _spread(shares: Sequence[float]) -> str:
-    """Mean and standard deviation in percent."""
+def spread(shares: Sequence[float]) -> str:
+    """Writes the mean of shares in percent, of several with their standard deviation.
+
+    Args:
+        shares: At least one number from 0 to 1.
+
+    Returns:
+        A string.
+
+    Example:
+
+    >>> spread([0.29, 0.31])
+    '30.00 ± 1.41%'
+    """
     mean = f"{100 * statistics.mean(shares):.2f}"
     if len(shares) == 1:
         return f"{mean}%"

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 # Read again: another process may have added rows.
                 write(path, read(path) + new)
         except (UserError, FileNotFoundError) as error:
-            leave("python -m training.paper", error, USER_ERROR)
+            leave("training.paper", error, USER_ERROR)
     rows = read(path)
     if not rows:
         parser.error(f"expected rows in {path}; without --draw, the experiment runs")

@@ -16,7 +16,6 @@ from training.paper.units import Unit
 HELD_OUT = 5000
 """Training images to measure the error on. The test set is for published weights."""
 
-
 LECUN = ("elu", "selu")
 """Units that LeCun's initialization suits, which the zoo uses in hidden layers."""
 
