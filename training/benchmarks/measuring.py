@@ -84,6 +84,26 @@ def compared(
     }
 
 
+def spread(shares: Sequence[float]) -> str:
+    """Writes the mean of shares in percent, of several with their standard deviation.
+
+    Args:
+        shares: At least one number from 0 to 1.
+
+    Returns:
+        A string.
+
+    Example:
+
+    >>> spread([0.29, 0.31])
+    '30.00 ± 1.41%'
+    """
+    mean = f"{100 * statistics.mean(shares):.2f}"
+    if len(shares) == 1:
+        return f"{mean}%"
+    return f"{mean} ± {100 * statistics.stdev(shares):.2f}%"
+
+
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function in a fresh process.
 

@@ -15,8 +15,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from training.benchmarks.measuring import ROOT
-from training.benchmarks.time_to_accuracy import spread
+from training.benchmarks.measuring import ROOT, spread
 from training.figures import BLUE, GREEN, INK, ORANGE, drawing
 
 RESULTS = ROOT / "docs/results"

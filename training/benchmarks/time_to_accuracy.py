@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.benchmarks.measuring import ROOT, machine, write_csv
+from training.benchmarks.measuring import ROOT, machine, spread, write_csv
 
 if TYPE_CHECKING:
     import keras
@@ -139,26 +139,6 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
         f"and with the mirror image, n = {len(rows)}, {first['pflop']} PFLOP, "
         f"{first['precision']}; {first['processor']}"
     )
-
-
-def spread(shares: Sequence[float]) -> str:
-    """Writes the mean of shares in percent, of several with their standard deviation.
-
-    Args:
-        shares: At least one number from 0 to 1.
-
-    Returns:
-        A string.
-
-    Example:
-
-    >>> spread([0.29, 0.31])
-    '30.00 ± 1.41%'
-    """
-    mean = f"{100 * statistics.mean(shares):.2f}"
-    if len(shares) == 1:
-        return f"{mean}%"
-    return f"{mean} ± {100 * statistics.stdev(shares):.2f}%"
 
 
 if __name__ == "__main__":
