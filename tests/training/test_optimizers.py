@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from elu_zoo.errors import UserError
 from training.engine.optimizers import ConvMuon
 from training.engine.schedules import WarmupLinear
 
@@ -50,6 +51,37 @@ def test_updates_are_those_of_keras_of_any_shape(shape):
     assert np.linalg.norm(error) < 1e-3 * np.linalg.norm(orthogonalized(gradient))
 
 
+@pytest.mark.parametrize("shape", [(300, 100), (100, 300), (120, 100), (3, 3, 40, 96)])
+@pytest.mark.parametrize("lowest", [1, 1e-2, 1e-4, 1e-8])
+@pytest.mark.parametrize("ones", [1, 10])
+def test_updates_in_bfloat16_are_nearly_those_of_float64(shape, lowest, ones):
+    matrix = np.random.default_rng(0).normal(size=(np.prod(shape[:-1]), shape[-1]))
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values[:] = lowest  # Like rounding noise beside large directions.
+    values[:ones] = 1
+    gradient = (left * values) @ right
+    update = ConvMuon(newton_schulz_dtype="bfloat16").zeropower_via_newtonschulz5(
+        keras.ops.array(gradient.reshape(shape), "float32"), 5
+    )
+    assert keras.backend.standardize_dtype(update.dtype) == "float32"
+    update = np.asarray(update).reshape(gradient.shape)
+    assert np.linalg.svd(update, compute_uv=False).max() < 1.4
+    # Directions below the rounding of the largest are noise in any implementation.
+    large = left[:, :ones].T @ update @ right[:ones].T
+    expected = left[:, :ones].T @ orthogonalized(gradient) @ right[:ones].T
+    np.testing.assert_allclose(large, expected, atol=0.12)
+    if lowest >= 1e-2:
+        cosine = np.vdot(update, orthogonalized(gradient)) / (
+            np.linalg.norm(update) * np.linalg.norm(orthogonalized(gradient))
+        )
+        assert cosine > 0.99
+
+
+def test_newton_schulz_dtype_out_of_range():
+    with pytest.raises(UserError, match="float16"):
+        ConvMuon(newton_schulz_dtype="float16")
+
+
 def test_an_orthogonal_update_has_singular_values_near_one():
     gradient = np.random.default_rng(0).normal(size=(2, 2, 16, 24)).astype("float32")
     update = ConvMuon().zeropower_via_newtonschulz5(
@@ -68,9 +100,12 @@ def test_biases_follow_adam_without_decay():
 
 
 def test_muon_config_round_trip():
-    optimizer = ConvMuon(0.03, bias_rate=0.2, momentum=0.8, weight_decay=0.1)
+    optimizer = ConvMuon(
+        0.03, bias_rate=0.2, momentum=0.8, newton_schulz_dtype="bfloat16"
+    )
     again = ConvMuon.from_config(optimizer.get_config())
     assert again.adam_lr_ratio == 0.2 and again.momentum == 0.8
+    assert again.newton_schulz_dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("step, expected", [(0, 0), (10, 0.5), (20, 1), (60, 0.5)])

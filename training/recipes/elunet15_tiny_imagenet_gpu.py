@@ -41,6 +41,11 @@ recipe = Recipe(
     label_smoothing=0.1,
     learning_rate=lambda steps: WarmupLinear(0.012, steps, warmup=0.1),
     optimizer=lambda schedule: ConvMuon(
-        schedule, momentum=0.95, weight_decay=0.1, use_ema=True, ema_momentum=0.995
+        schedule,
+        momentum=0.95,
+        weight_decay=0.1,
+        newton_schulz_dtype="bfloat16",
+        use_ema=True,
+        ema_momentum=0.995,
     ),
 )
