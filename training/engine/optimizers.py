@@ -123,7 +123,8 @@ class ConvMuon(Muon):
         dtype = matrix.dtype
         matrix = matrix / (ops.norm(matrix) + 1e-7)
         matrix = ops.cast(matrix, self.newton_schulz_dtype)
-        for count in self._groups(*matrix.shape, steps):
+        rows, columns = matrix.shape
+        for count in self._groups(rows, columns, steps):
             gram = ops.matmul(ops.transpose(matrix), matrix)
             product = factor = self._polynomial(gram)
             for _ in range(count - 1):
