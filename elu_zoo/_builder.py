@@ -73,6 +73,9 @@ PREPROCESSING: dict[str, Callable[[], list[keras.Layer]]] = {
 # Weights and preprocessing expect this order, so `keras.json` must not change it.
 NHWC = "channels_last"
 
+# The layer that repeats the channel of gray images for weights of three.
+GRAY_TO_RGB = "gray_to_rgb"
+
 
 def build(
     key: str,
@@ -107,7 +110,7 @@ def build(
     new_head = record is not None and include_top and classes is not None
     class_names = () if isinstance(classes, numbers.Integral) else _names(classes)
     if classes is None:
-        classes = record.arguments["classes"] if record else architecture.classes
+        classes = _classes(record) if record and include_top else architecture.classes
     classes = len(class_names) or classes
     of_weights = {n: _default(architecture, n, of_weights.get(n)) for n in OF_WEIGHTS}
     arguments = dict(
@@ -140,6 +143,17 @@ def build(
     return model
 
 
+def _classes(record: Record) -> int:
+    """The number of outputs of the file that a record describes."""
+    classes = record.arguments.get("classes", len(record.class_names))
+    if not classes:
+        raise UserError(
+            f"Expected the record of {record.name} to state the number of classes, in "
+            f"its arguments. Received: arguments={record.arguments!r}"
+        )
+    return int(classes)
+
+
 def _names(classes: Any) -> tuple[str, ...]:
     if classes is None:
         return ()
@@ -167,7 +181,7 @@ def _start_head(
         "%s: loaded without the output layer of %s classes; the one for your %s "
         "classes starts from random weights%s.",
         model.name,
-        record.arguments["classes"],
+        _classes(record),
         head.units,
         f", except for {known} that the weights know" if known else "",
     )
@@ -315,7 +329,7 @@ def _network(
     inputs = _image_input(input_tensor, input_shape)
     x = ModelRecord(Record(), name="record")(inputs)
     if repeat_gray:
-        x = keras.layers.Concatenate(name="gray_to_rgb")([x] * 3)
+        x = keras.layers.Concatenate(name=GRAY_TO_RGB)([x] * 3)
     if include_preprocessing:
         for layer in PREPROCESSING[preprocessing]():
             x = layer(x)

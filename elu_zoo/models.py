@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from elu_zoo._builder import build
+from elu_zoo._builder import GRAY_TO_RGB, build
 from elu_zoo._hub import is_address
 from elu_zoo._record_layer import ModelRecord
 from elu_zoo.errors import UserError
@@ -531,6 +531,9 @@ def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:
         model: Keras model made by a model function of `elu_zoo`; changed in place.
         images: Array of shape `(n, height, width, channels)`, values from 0 to 255.
 
+    Raises:
+        UserError: If the images have a different number of channels than the model's.
+
     Example:
 
     >>> model = ELUNet11(width=0.1, preprocessing="standardize")
@@ -539,6 +542,16 @@ def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:
     array([7., 7., 7.], dtype=float32)
     """
     layers = [x for x in model.layers if x.name.startswith("preprocessing")]
+    gray = any(layer.name == GRAY_TO_RGB for layer in model.layers)
+    for layer in layers[:1]:
+        channels = 1 if gray else layer.input.shape[-1]
+        if images.shape[-1] != channels:
+            raise UserError(
+                f"Expected images of {channels} channels, as the model's. "
+                f"Received: {images.shape[-1]} channels"
+            )
+    if gray:
+        images = np.repeat(images, 3, axis=-1)
     for layer in layers:
         if hasattr(layer, "adapt"):
             layer.adapt(images)

@@ -19,6 +19,7 @@ from elu_zoo import _fetching, _hub, weights
 from elu_zoo._weight_files import load_weights, save_weights
 from elu_zoo.cli.common import known_model
 from elu_zoo.errors import UserError
+from elu_zoo.heads import HEAD
 from training import hub, publish
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -73,6 +74,20 @@ def test_a_model_of_the_hub_is_the_published_one(server, small):
         assert_equal(values(loaded), values(model))
         record = elu_zoo.get_record(loaded)
         assert record.name == address and record.class_names == tuple(NAMES)
+
+
+def test_class_names_tell_the_number_of_classes(server, small):
+    model, files = small
+    record = json.loads(files[_hub.RECORD]) | {"arguments": {"width": 0.05}}
+    server.commit("owner/net", files | {_hub.RECORD: json.dumps(record).encode()})
+    assert_equal(values(elu_zoo.load("hf://owner/net")), values(model))
+    del record["class_names"]
+    server.commit("owner/net", files | {_hub.RECORD: json.dumps(record).encode()})
+    with pytest.raises(UserError, match="state the number of classes"):
+        elu_zoo.load("hf://owner/net")
+    trunk = elu_zoo.ELUNet11(weights="hf://owner/net", include_top=False)
+    trained = {key: array for key, array in values(model).items() if key[0] != HEAD}
+    assert_equal(values(trunk), trained)
 
 
 def test_an_output_layer_starts_from_the_classes_of_the_hub(server, small):

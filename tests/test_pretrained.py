@@ -7,6 +7,7 @@ from publishing import Zoo, assert_equal, record_of, values
 
 import elu_zoo
 from elu_zoo import _weight_files
+from elu_zoo.errors import UserError
 
 TINY = {"width": 0.04, "classes": 7, "preprocessing": "rescale", "activation": "relu"}
 
@@ -193,6 +194,13 @@ def test_gray_images_give_what_their_rgb_copies_do(zoo, channels, preprocessing)
         rtol=1e-5,
     )
     assert elu_zoo.get_record(other).input_shape == (32, 32, channels)
+    if channels == 1 and preprocessing == "pixel_mean":
+        elu_zoo.adapt_preprocessing(other, gray)
+        mean = keras.ops.convert_to_numpy(other.get_layer("preprocessing").mean)
+        expected = np.repeat(gray.astype("float64").mean(0), 3, -1)
+        np.testing.assert_allclose(mean, expected, rtol=1e-5)
+    with pytest.raises(UserError, match=f"{channels} channels.*2 channels"):
+        elu_zoo.adapt_preprocessing(other, IMAGES[..., :2])
 
 
 def test_flattened_images_with_more_channels():

@@ -14,6 +14,7 @@ The command writes `docs/results/NAME/corruptions.csv`, from which
 
 import io
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -202,6 +203,31 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--csv", type=pathlib.Path, help="file to write instead")
     arguments = parse(options, argv)
 
+    try:
+        rows = measure(arguments.name, arguments.data, arguments.images)
+    except (UserError, OSError) as error:
+        sys.exit(f"training.benchmarks.corruptions: {error}")
+    path = ROOT / "docs/results" / arguments.name / "corruptions.csv"
+    write_csv(arguments.csv or path, rows)
+
+
+def measure(name: str, data: str, images: int) -> list[dict[str, Any]]:
+    """Measures published weights on corrupted images of their test set.
+
+    Args:
+        name: Name of the weights.
+        data: Folder of the data sets.
+        images: Number of test images, at most.
+
+    Returns:
+        A row of the CSV file for the images as they are, and for each corruption and
+        severity.
+
+    Raises:
+        UserError: If there are no such weights, or their images have a size for which
+            no corruptions are defined.
+        OSError: If the data set cannot be read.
+    """
     facts = machine()  # Sets the environment before Keras is loaded.
     from elu_zoo import datasets
     from elu_zoo.evaluation import evaluate
@@ -209,22 +235,22 @@ def main(argv: list[str] | None = None) -> None:
     from elu_zoo.models import load
     from elu_zoo.weights import get_record
 
-    record = get_record(arguments.name)
-    test = datasets.load(record.dataset["name"], "test", arguments.data)
-    count = min(arguments.images, len(test))
+    record = get_record(name)
+    test = datasets.load(record.dataset["name"], "test", data)
+    count = min(images, len(test))
     test = test[np.linspace(0, len(test) - 1, count).astype(int)]
     model = load(record.name)
     rows = []
     kinds = [(n, s) for n in CORRUPTIONS for s in SEVERITIES]
-    for name, severity in [("none", 0), *kinds]:
-        images = corrupted(test.images, name, severity) if severity else test.images
-        shown = datasets.Dataset(images, test.labels, test.class_names)
+    for kind, severity in [("none", 0), *kinds]:
+        changed = corrupted(test.images, kind, severity) if severity else test.images
+        shown = datasets.Dataset(changed, test.labels, test.class_names)
         shown = shown.resized(image_side(model))
         metrics = evaluate(model, shown.images, shown.labels)
         rows.append(
             {
                 "weights": record.sha256[:8],
-                "corruption": name,
+                "corruption": kind,
                 "severity": severity,
                 "n": count,
                 "error": round(metrics["error"], 4),
@@ -232,9 +258,8 @@ def main(argv: list[str] | None = None) -> None:
             }
             | facts
         )
-        print(name, severity, f"{metrics['error']:.2%}", flush=True)
-    path = ROOT / "docs/results" / record.name / "corruptions.csv"
-    write_csv(arguments.csv or path, rows)
+        print(kind, severity, f"{metrics['error']:.2%}", flush=True)
+    return rows
 
 
 if __name__ == "__main__":
