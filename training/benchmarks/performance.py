@@ -307,14 +307,15 @@ def time_to_accuracy() -> Iterator[str]:
     """Yields the table of the runs to the paper's error."""
     names = ("error", "error_mirrored")
     rows = rows_of("time_to_accuracy")
-    lines = []
-    for row in rows:
-        errors = [spread([float(row[name])]) for name in names]
-        minutes = f"{float(row['seconds']) / 60:.0f}"
-        lines.append([row["seed"], row["cores"], minutes, row["pflop"], *errors])
+
+    def line(label: str, some: Sequence[Mapping[str, str]]) -> list[str]:
+        minutes = statistics.mean(float(row["seconds"]) for row in some) / 60
+        errors = [spread([float(row[name]) for row in some]) for name in names]
+        return [label, some[0]["cores"], f"{minutes:.0f}", some[0]["pflop"], *errors]
+
+    lines = [line(row["seed"], [row]) for row in rows]
     if len(rows) > 1:
-        spreads = [spread([float(row[name]) for row in rows]) for name in names]
-        lines.append(["mean ± sd", "", "", "", *spreads])
+        lines.append(line("mean ± sd", rows))
     header = ["seed", "cores", "minutes", "PFLOP", "test error"]
     return table([*header, "with the mirror image"], lines)
 
