@@ -194,6 +194,8 @@ def end_stage(state: State, model: keras.Model, held_out: Batches | None) -> Non
                 found, chosen = metrics | facts, weights
         if is_better(found, state.kept):
             state.kept, state.weights["kept"] = found, chosen
+    if held_out and "kept" in state.weights:
+        # Also if there is no best epoch, because the loss was NaN in all.
         assign(model.variables, state.weights["kept"])
     state.weights.pop("best", None)
     state.best, state.stopped = {}, False

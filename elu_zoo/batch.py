@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from elu_zoo._precision import DTYPES, with_dtype
-from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import ImageError, UserError
 from elu_zoo.image_folders import find_images
 from elu_zoo.images import load_image, preprocessing_of
-from elu_zoo.records import record_of
 
 if TYPE_CHECKING:
     import keras
@@ -87,8 +85,11 @@ class Predictor:
     ) -> None:
         from elu_zoo.predictions import threshold_of
 
-        if top < 1:
-            raise UserError(f"Expected top to be 1 or more. Received: top={top!r}")
+        for name, count in (("top", top), ("batch_size", batch_size)):
+            if count < 1:
+                raise UserError(
+                    f"Expected {name} to be 1 or more. Received: {name}={count!r}"
+                )
         threshold_of(None, threshold)
         if dtype not in (None, *DTYPES):
             raise UserError(
@@ -178,13 +179,15 @@ class Predictor:
 
     @functools.cached_property
     def _loaded(self) -> _Loaded:
+        from elu_zoo.heads import gives_pixels
+
         model, class_names, preprocessing = _load(self.model, self.resize)
-        network, record = model, record_of(model)
+        network = model
         if self.dtype:
             network = with_dtype(network, self.dtype)
         if self.embeddings:
             network = _vectors(network, self.embeddings)
-        elif record and reconstructs(record.model):
+        elif gives_pixels(model):
             raise UserError(
                 f"Expected a classifier. Received: {self.model}, which reconstructs "
                 "its images; its codes are the embeddings of 'stack1'."

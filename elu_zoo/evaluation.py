@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from elu_zoo import predictions
-from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
-from elu_zoo.records import class_names_of, record_of
+from elu_zoo.records import class_names_of
 
 if TYPE_CHECKING:
     import keras
@@ -60,9 +59,10 @@ def evaluate(
             "Expected one label per image, and at least one image. "
             f"Received: {len(images)} images, labels of shape {labels.shape}"
         )
+    from elu_zoo.heads import gives_pixels
+
     outputs = model.predict(images, batch_size=batch_size, verbose=verbose)
-    record = record_of(model)
-    if record and reconstructs(record.model):
+    if gives_pixels(model):
         return measure_reconstructions(outputs, images)
     if class_names is None:
         class_names = class_names_of(model)

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from elu_zoo import _stages
-from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.files import check_writable
-from elu_zoo.heads import HEAD
+from elu_zoo.heads import gives_pixels
 from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.labels import checked_data, class_names_for, class_weights
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
@@ -161,6 +160,10 @@ def finetune(
     counts = [int(count) for count in counts]
     rates = _pair("learning_rate", learning_rate, lambda rate: rate >= 0, "0 or more")
     _check_whole("batch_size", batch_size)
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise UserError(
+            f"Expected seed to be a whole number of 0 or more. Received: seed={seed!r}"
+        )
     _check_patience(patience, validation_data)
     check_classifier(model)
     names = class_names_for(model, class_names)
@@ -218,8 +221,7 @@ def check_classifier(model: keras.Model) -> None:
     """Checks that a model is not a network of this package that reconstructs images.
 
     Args:
-        model: Keras model. With an output layer of its own, it may contain such a
-            network.
+        model: Keras model; see `elu_zoo.heads.gives_pixels`.
 
     Raises:
         UserError: If its outputs are pixels.
@@ -233,8 +235,7 @@ def check_classifier(model: keras.Model) -> None:
 reconstructs its images
     """
     record = record_of(model)
-    own_output = any(layer.name == HEAD for layer in model.layers)
-    if record and own_output and reconstructs(record.model):
+    if record and gives_pixels(model):
         raise UserError(
             f"Expected a classifier. Received: {record.model}, which reconstructs its "
             "images"

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from elu_zoo.architectures import reconstructs
 from elu_zoo.errors import UserError
+from elu_zoo.records import record_of
 
 HEAD = "predictions"
 """Name of the output layer."""
@@ -32,6 +34,27 @@ def reset_head(model: keras.Model) -> None:
         (head.bias, head.bias_initializer),
     ):
         variable.assign(fresh(initializer)(variable.shape, variable.dtype))
+
+
+def gives_pixels(model: keras.Model) -> bool:
+    """Tells whether a model is a network of this package that reconstructs images.
+
+    Args:
+        model: Keras model. With an output layer of its own, it may contain such a
+            network.
+
+    Returns:
+        Whether its outputs are the pixels of its images.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> gives_pixels(elu_zoo.MNISTAutoencoder(width=0.1))
+    True
+    """
+    record = record_of(model)
+    own_output = any(layer.name == HEAD for layer in model.layers)
+    return bool(record and own_output and reconstructs(record.model))
 
 
 def fresh(initializer: Any) -> Any:

@@ -39,8 +39,9 @@ def decode_predictions(
         top: Number of classes to return per image. Equally probable classes keep their
             order.
         model: The model, or the name of its weights. Its record has the names of the
-            classes and the temperature that calibrates the scores. Default: the
-            published weights with that many classes, if they all have the same names.
+            classes and the temperature that calibrates the scores. Default: the names
+            of the published weights with that many classes, if they all have the same,
+            and the scores as they are.
         class_names: Names to use instead, one per class.
         threshold: Score that the most probable class must reach. Default: that of the
             model's record, which is 0 unless it was set.
@@ -188,14 +189,15 @@ def _class_names(model: keras.Model | str | None, classes: int) -> tuple[str, ..
     return found[0].class_names
 
 
-def output_layer(model: keras.Model) -> keras.layers.Layer:
+def output_layer(model: keras.Model) -> keras.Operation:
     """Finds the last layer of a model, or of the model that is its last layer.
 
     Args:
         model: Keras model.
 
     Returns:
-        The `keras.layers.Layer`.
+        The `keras.layers.Layer`, or the operation of `keras.ops` that comes after all
+        layers.
 
     Example:
 
@@ -204,7 +206,11 @@ def output_layer(model: keras.Model) -> keras.layers.Layer:
     'predictions_activation'
     """
     while hasattr(model, "layers"):
-        model = model.layers[-1]
+        try:
+            operation = model.outputs[0]._keras_history.operation
+        except (AttributeError, ValueError, TypeError):  # A model without a graph.
+            operation = model.layers[-1]
+        model = operation
     return model
 
 

@@ -149,7 +149,8 @@ def measure_held_out(
                 record, temperature=temperature, calibrated_on=len(labels)
             )
             attach_record(model, new)
-    probabilities = with_temperature(probabilities, temperature)
+    if temperature != 1:  # It would make other numbers sum to 1.
+        probabilities = with_temperature(probabilities, temperature)
     if folder is None:
         return measure(probabilities, labels, class_names)
     return write_report(folder, probabilities, labels, class_names, images, temperature)
@@ -347,6 +348,7 @@ def draw_errors(
             axes[0, 0].text(0.5, 0.5, "no errors", ha="center")
         for axis, number in zip(axes.flat, errors, strict=False):
             image = np.clip(images[int(number)], 0, 255).astype("uint8")
+            image = image[..., : 3 if image.shape[-1] >= 3 else 1]
             axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
             answer = probabilities[number].argmax()
             share = probabilities[number, answer]

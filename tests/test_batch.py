@@ -12,6 +12,7 @@ from PIL import Image
 
 import elu_zoo
 from elu_zoo.batch import Predictor, find_paths, predict_on_ray
+from elu_zoo.errors import UserError
 
 NAME = "elunet11.cifar100"
 GUIDE = pathlib.Path(__file__).parents[1] / "docs/predicting.md"
@@ -96,6 +97,8 @@ def test_ray_with_a_worker_killed_in_the_middle(zoo, tmp_path):
     psutil = pytest.importorskip("psutil")
     paths = write_images(tmp_path / "images", 120)
     (tmp_path / "images/red/7.jpg").write_text("no image")
+    with pytest.raises(UserError, match="batch_size=0"):
+        Predictor(NAME, batch_size=0)
     worker = Predictor(NAME, top=2, batch_size=2)
     answers, killed = [], []
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)

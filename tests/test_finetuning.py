@@ -4,8 +4,10 @@ import random
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import elu_zoo
+from elu_zoo.batch import Predictor
 from elu_zoo.labels import split_by_class
 
 
@@ -156,6 +158,7 @@ def test_split_by_class_holds_out_the_same_share_of_each():
         ({"images": np.full((2, 32, 32, 3), -1.0)}, "from 0 to 255"),
         ({"images": np.zeros((2, 32, 32, 1), "uint8")}, "shape.*32, 32, 1"),
         ({"labels": ["red", "green"]}, "Expected class_names"),
+        ({"seed": -1}, "seed=-1"),
         ({"labels": ["red", "blue"], "class_names": ["green", "red"]}, "blue"),
         ({"labels": [0.5, 1]}, "class numbers"),
         ({"class_names": ["green"]}, "2 different class names"),
@@ -310,10 +313,15 @@ def test_logits_before_a_global_average_are_trained_as_such():
     assert model.loss.get_config()["from_logits"]
 
 
-def test_a_network_that_reconstructs_needs_an_output_layer_for_classes():
+def test_a_network_that_reconstructs_needs_an_output_layer_for_classes(tmp_path):
     images, labels = np.zeros((2, 28, 28, 1), "uint8"), [0, 1]
     with pytest.raises(elu_zoo.errors.UserError, match="classifier.*MNISTAutoencoder"):
         elu_zoo.finetune(elu_zoo.MNISTAutoencoder(width=0.1), images, labels)
     trunk = elu_zoo.MNISTAutoencoder(width=0.1, include_top=False)
     model = keras.Sequential([trunk, keras.layers.Dense(2, "softmax")])
     elu_zoo.finetune(model, images, labels, epochs=(0, 0))
+    assert elu_zoo.evaluation.evaluate(model, images, labels)["n"] == 2
+    model.save(tmp_path / "model.keras")
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "black.png")
+    answer = Predictor(tmp_path / "model.keras", top=1)([str(tmp_path / "black.png")])
+    assert answer["error"][0] is None and answer["classes"][0, 0] in ("0", "1")

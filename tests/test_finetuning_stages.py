@@ -47,6 +47,21 @@ def test_the_best_epoch_is_kept():
     assert best < losses[-1] and not history["kept"][-1]
 
 
+def test_a_stage_that_diverges_is_undone():
+    model = new_model()
+    images, labels = two_colors()
+    history = elu_zoo.finetune(
+        *(model, images, labels, (images, labels)),
+        epochs=(1, 1),
+        learning_rate=(1e-3, 1e38),
+        verbose=0,
+    )
+    assert not np.isfinite(history["val_loss"][1])
+    assert history["kept"][1] is False
+    found = _stages.measure(model, Batches(images, labels, 7))
+    assert found == {name: history.end[name] for name in history.start}
+
+
 @pytest.mark.parametrize("middle, share", [(0.0, 0), (2.0, 0.5), (3.1, 0.75), (9, 1)])
 def test_a_stage_ends_with_the_best_weights_of_its_line(middle, share):
     """From a threshold of 0 to one of 4; the held-out labels change at `middle`."""

@@ -111,6 +111,16 @@ def test_logits_are_what_no_activation_follows(ends, logits):
     assert gives_logits(keras.Sequential([keras.Input((3,)), *ends])) == logits
 
 
+@pytest.mark.parametrize("operation", [keras.ops.softmax, keras.ops.sigmoid])
+def test_operations_after_the_last_layer_count(operation):
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dense(2)(inputs)
+    assert gives_logits(keras.Model(inputs, outputs))
+    inner = keras.Model(inputs, operation(outputs))
+    assert not gives_logits(inner)
+    assert not gives_logits(keras.Sequential([inner]))
+
+
 def test_decode_ties_and_own_names():
     found = decode_predictions([[1, 2, 2, 2]], 3, class_names=list("abcd"))
     assert found == [[(1, "b", 2.0), (2, "c", 2.0), (3, "d", 2.0)]]

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from elu_zoo._environment import set_defaults
 from elu_zoo._stderr import held_stderr
 from elu_zoo.errors import UserError
+from elu_zoo.files import check_writable
 
 if TYPE_CHECKING:
     import keras
@@ -159,10 +161,26 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the option for the side of the images."""
     parser.add_argument(
         "--resize",
-        type=int,
+        type=positive,
         metavar="SIDE",
         help="image side in pixels, for models that take any size",
     )
+
+
+def positive(text: str) -> int:
+    """Reads an option's whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of 1 or more, received {text!r}"
+        )
+    return int(text)
+
+
+def check_out_file(path: pathlib.Path) -> None:
+    """Raises an error unless a file can be written at a path, before the work."""
+    if path.is_dir():
+        raise UserError(f"Expected --out to be a file. Received: the folder {path}")
+    check_writable(path.parent)
 
 
 def add_precision_argument(parser: argparse.ArgumentParser) -> None:

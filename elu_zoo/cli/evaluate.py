@@ -18,7 +18,13 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from elu_zoo.cli.common import add_model_argument, load_model, print_json, start_backend
+from elu_zoo.cli.common import (
+    add_model_argument,
+    check_out_file,
+    load_model,
+    print_json,
+    start_backend,
+)
 from elu_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,12 +65,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _run_on_dataset(arguments: argparse.Namespace) -> None:
     start_backend()
-    from elu_zoo.files import check_writable, replacing
+    from elu_zoo.files import replacing
     from elu_zoo.weights import get_record
 
     out = pathlib.Path(arguments.out) if arguments.out else None
     if out:
-        check_writable(out.parent)
+        check_out_file(out)
     record = get_record(arguments.name)
     result = _measured(arguments, record)
     if out:
@@ -127,12 +133,14 @@ def _compare(record: Record, result: dict[str, Any], quiet: bool) -> None:
 
 def _run_on_folder(arguments: argparse.Namespace) -> None:
     start_backend()
+    from elu_zoo.finetuning import check_classifier
     from elu_zoo.image_files import open_image_folder
     from elu_zoo.images import preprocessing_of
     from elu_zoo.records import record_of
     from elu_zoo.reports import measure_held_out
 
     model, class_names = load_model(arguments.name)
+    check_classifier(model)
     how = preprocessing_of(model)
     images, labels, _ = open_image_folder(
         arguments.folder, how["crop"], model.input_shape[-1], class_names, how

@@ -14,6 +14,7 @@ import pathlib
 from elu_zoo.cli.common import (
     add_model_argument,
     add_resize_argument,
+    check_out_file,
     known_model,
     load_model,
     start_backend,
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     from elu_zoo.images import load_image, preprocessing_of
 
     explain.check_method(arguments.method)
+    check_out_file(pathlib.Path(arguments.out))
     model, class_names = load_model(name)
     how = preprocessing_of(model, arguments.resize)
     image = load_image(arguments.image, model.input_shape[-1], **how)[None]

@@ -120,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='have the model answer "none of these" if no class is that probable',
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of order and weights (default: 0)"
+        "--seed", type=_count, default=0, help="seed of order and weights (default: 0)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -191,6 +191,8 @@ def test_evaluate_counts_against_predict_and_the_card(
         (["export", "nothing", "--out", "o"], "nothing"),
         (["list", "--model", "elunet12"], "elunet12"),
         (["evaluate", "elunet11.cifar100", "--data", ".", "--out", "a/b"], "a/"),
+        (["evaluate", "elunet11.cifar100", "--data", ".", "--out", "."], "folder ."),
+        (["explain", "x.png", "--out", "."], "folder ."),
     ],
 )
 def test_failures_are_one_line_and_exit_code_1(
@@ -228,7 +230,9 @@ def test_a_reader_that_stops_early_gets_no_traceback(zoo):
 
 
 def test_wrong_usage_exits_with_2(capsys):
-    for arguments in ([], ["fly"], ["export", "x"]):
+    resized = ["predict", "x.png", "--model", "elunet15.tiny_imagenet", "--resize"]
+    seeded = ["finetune", "elunet11.cifar100", "x", "--out", "y", "--seed", "-1"]
+    for arguments in ([], ["fly"], ["export", "x"], [*resized, "0"], seeded):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2
