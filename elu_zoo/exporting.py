@@ -271,11 +271,23 @@ def _export_saved_model(
             model, lambda images: _run_saved_model(part, images), dtype, resize
         )
         _sync(part)
-        target = path / str(_next_version(path))
-        os.rename(part, target)
+        target = _numbered(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Exported(target, difference)
+
+
+def _numbered(part: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """Renames a folder to the next version, whatever other processes export."""
+    while True:
+        target = path / str(_next_version(path))
+        try:
+            os.rename(part, target)
+        except OSError:
+            if not target.exists():
+                raise
+        else:
+            return target
 
 
 def _check(
@@ -363,7 +375,9 @@ def _difference(
     shape = height or resize or ANY_SIZE, width or resize or ANY_SIZE, channels
     images = reference_images(shape, 8) if calibration is None else calibration[:8]
     images = images.astype("float32")
-    if model.compute_dtype != "float32":
+    # A loaded model does not know its policy; its layers do.
+    layers = model._flatten_layers(include_self=False)
+    if any(layer.compute_dtype != "float32" for layer in layers):
         model = with_dtype(model, "float32")
     expected = np.asarray(_probabilities(model)(images))
     difference = float(np.abs(run(images) - expected).max())

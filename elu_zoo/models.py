@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -486,7 +487,7 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
         raise FileNotFoundError(f"Expected a saved model. There is no {path}")
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         # Keras's message puts the model's whole configuration before the cause.
         cause = str(error).rsplit("Exception encountered: ", 1)[-1] or repr(error)
         raise UserError(

@@ -282,6 +282,22 @@ def test_mixed_precision_models_are_served_in_float32(tmp_path):
     )
 
 
+def test_a_saved_model_in_mixed_precision_can_be_exported(tmp_path):
+    keras.utils.set_random_seed(1)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = elu_zoo.MNISTClassifier(width=0.3)
+    finally:
+        keras.config.set_dtype_policy(before)
+    for layer in mixed.layers:  # So that the answers differ by more than is allowed.
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(2 * layer.kernel)
+    mixed.save(tmp_path / "mixed.keras")
+    loaded = elu_zoo.load(tmp_path / "mixed.keras")
+    assert elu_zoo.export(loaded, tmp_path / "served").difference < 1e-4
+
+
 def test_nested_models_change_their_precision_too(tmp_path):
     import tensorflow as tf
 

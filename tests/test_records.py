@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -57,6 +58,22 @@ def _without_softmax(model):
 )
 def test_models_made_of_a_model_have_its_record(pets, derive):
     assert weights.get_record(derive(pets)) == RECORD
+
+
+def test_a_damaged_file_is_no_saved_model(pets, tmp_path):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other", "")
+    with pytest.raises(UserError, match="Keras cannot load"):
+        elu_zoo.load(path)
+    pets.save(path)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("config.json").header_offset + 60
+    content = bytearray(path.read_bytes())
+    content[start : start + 30] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="Keras cannot load"):
+        elu_zoo.load(path)
 
 
 @pytest.mark.parametrize("first", ["keras, elu_zoo", "elu_zoo"])

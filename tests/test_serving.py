@@ -97,6 +97,19 @@ def test_a_version_is_served_once_it_is_copied_whole(
         wait_for(lambda: "Version 2 cannot be loaded" in caplog.text)
         shutil.copytree(first / "variables", second / "variables")
         wait_for(lambda: model.version == 2)
+        # A newer one that is whole is served although the newest is not.
+        shutil.copytree(first, tmp_path / "4", ignore=half)
+        shutil.copytree(first, tmp_path / "part")
+        os.rename(tmp_path / "part", tmp_path / "3")
+        wait_for(lambda: model.version == 3)
+        shutil.rmtree(tmp_path / "4")
+        shutil.rmtree(tmp_path / "3")
+        wait_for(lambda: model.version == 2)
+        other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        other.export(str(tmp_path / "5"), verbose=False)
+        wait_for(lambda: "Expected the signature serve_bytes" in caplog.text)
+        assert model.version == 2
+        shutil.rmtree(tmp_path / "5")
     finally:
         model.close()
     # One that starts serves the newest version that is whole.
@@ -254,6 +267,11 @@ def test_mlserver_says_what_is_wrong_with_a_request(mlserver):
     assert status == 404, answer
     status, answer = post(url, one, {"Content-Type": "text/plain"})
     assert status == 400 and len(answer) < 400, answer
+    models = mlserver.replace("/v2/models/", "/v2/repository/models/")
+    for verb in ("load", "unload"):
+        status, answer = post(f"{models}/{verb}", {})
+        assert status == 403 and "to load or unload" in json.loads(answer)["error"]
+    assert post(url, one)[0] == 200
 
 
 def assert_holds_under_load(server, process, url, folder, model):

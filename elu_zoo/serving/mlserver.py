@@ -12,11 +12,11 @@ import argparse
 import asyncio
 
 import numpy as np
-from fastapi import Request
+from fastapi import Request, status
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLModel, MLServer
 from mlserver.cli.serve import load_settings
-from mlserver.errors import InferenceError
+from mlserver.errors import InferenceError, MLServerError
 from mlserver.rest.responses import Response
 from mlserver.types import (
     InferenceRequest,
@@ -157,7 +157,17 @@ async def _serve(folder: str) -> None:
     app.router.routes[:] = [
         route for route in app.routes if not route.path.endswith("_stream")
     ]
+    # Clients must not take the model away, over HTTP or gRPC.
+    handlers = server._model_repository_handlers
+    handlers.load = handlers.unload = _refuse
     await server.start(models)
+
+
+async def _refuse(name: str) -> bool:
+    raise MLServerError(
+        "Expected an inference request. Received: a request to load or unload a model",
+        status.HTTP_403_FORBIDDEN,
+    )
 
 
 async def _say_in_one_line(request: Request, error: RequestValidationError) -> Response:

@@ -62,7 +62,7 @@ class ServedModel:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         _return_freed_memory()
         self._folder = pathlib.Path(folder)
-        self._failed: tuple[int, list[tuple[str, int]]] | None = None
+        self._failed: dict[int, list[tuple[str, int, int]]] = {}
         for version in _versions(self._folder):
             if self._serve(version):
                 break
@@ -125,28 +125,37 @@ class ServedModel:
         return self._model.signatures["serve_bytes"]
 
     def _load(self, version: int) -> Any:
-        return tf.saved_model.load(str(self._folder / str(version)))
+        model = tf.saved_model.load(str(self._folder / str(version)))
+        if "serve_bytes" not in model.signatures:
+            raise ValueError(
+                "Expected the signature serve_bytes, which elu_zoo exports. Received: "
+                f"{list(model.signatures)}"
+            )
+        return model
 
     def _follow_versions(self) -> None:
         main = threading.main_thread()
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS) and main.is_alive():
-            newest = next(iter(_versions(self._folder)), self.version)
-            if newest != self.version and self._serve(newest):
-                _log.info("Serving version %s", newest)
+            for version in _versions(self._folder):
+                if version == self.version:
+                    break
+                if self._serve(version):
+                    _log.info("Serving version %s", version)
+                    break
 
     def _serve(self, version: int) -> bool:
         """Loads a version; returns false if it cannot be, or could not and is the same.
 
         What it serves then stays.
         """
-        files: list[tuple[str, int]] = []
+        files: list[tuple[str, int, int]] = []
         try:
             files = _files(self._folder / str(version))
-            if (version, files) == self._failed:
+            if files == self._failed.get(version):
                 return False
             self._model, self.version = self._load(version), version
         except Exception as error:  # TensorFlow raises many kinds
-            self._failed = version, files
+            self._failed[version] = files
             _log.warning("Version %s cannot be loaded: %s", version, error)
             return False
         return True
@@ -216,16 +225,18 @@ def _parts(contents: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [contents[i : i + BATCH] for i in range(0, len(contents), BATCH)] or [[]]
 
 
-def _files(folder: pathlib.Path) -> list[tuple[str, int]]:
-    """The names and sizes of the files in a folder, which tell when they change."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted((str(path), path.stat().st_size) for path in files)
+def _files(folder: pathlib.Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files in a folder, which tell when they change."""
+    files = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    return sorted((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files)
 
 
 def _versions(folder: pathlib.Path) -> list[int]:
     """The numbers of the versions, the newest first."""
     try:
-        versions = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+        names = [path.name for path in folder.iterdir() if path.name.isdecimal()]
     except OSError:
         return []
+    # Like TensorFlow Serving, but without names such as 0002.
+    versions = {int(name) for name in names if name == str(int(name))}
     return sorted(versions, reverse=True)
