@@ -101,9 +101,7 @@ def _match(
     ]
 
 
-def save_weights(
-    model: keras.Model, path: str | os.PathLike[str], compression: int = 9
-) -> None:
+def save_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model's weights, rounded to bfloat16 and compressed.
 
     The values are stored as float32 with the low 16 bits 0, which halves the compressed
@@ -113,33 +111,38 @@ def save_weights(
     Args:
         model: Keras model of this package.
         path: Path of the `.weights.h5` file to write or replace.
-        compression: Level of gzip, from 0 to 9; 9 takes a second per million weights.
 
     Raises:
         UserError: If the path does not end in `.weights.h5`.
     """
-    import h5py
-
     path = pathlib.Path(path)
     if not path.name.endswith(".weights.h5"):
         raise UserError(f"Expected a path that ends in .weights.h5. Received: {path}")
     with replacing(path) as part:
         model.save_weights(part)
-        with h5py.File(part) as file:
-            variables = [
-                (item.name, item.parent.attrs["name"], _array(item))
-                for item in _variables(file)
-            ]
-        with h5py.File(part, "w") as file:
-            for name, layer, array in variables:
-                options = {"compression": compression, "shuffle": True}
-                item = file.create_dataset(
-                    name,
-                    data=round_to_bfloat16(array),
-                    track_times=False,
-                    **(options if array.ndim else {}),
-                )
-                item.parent.attrs["name"] = layer
+        compress(part, part)
+
+
+def compress(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Rounds and compresses a weights file of Keras, as `save_weights` does.
+
+    Args:
+        source: Path of the file to read.
+        path: Path of the file to write, which may be the same.
+    """
+    import h5py
+
+    with h5py.File(source) as file:
+        variables = [
+            (item.name, item.parent.attrs["name"], _array(item))
+            for item in _variables(file)
+        ]
+    with h5py.File(path, "w") as file:
+        for name, layer, array in variables:
+            options = {"compression": 9, "shuffle": True} if array.ndim else {}
+            array = round_to_bfloat16(array)
+            item = file.create_dataset(name, data=array, track_times=False, **options)
+            item.parent.attrs["name"] = layer
 
 
 def round_to_bfloat16(array: npt.ArrayLike) -> np.ndarray:

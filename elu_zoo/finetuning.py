@@ -16,7 +16,7 @@ from elu_zoo import _stages
 from elu_zoo.errors import UserError
 from elu_zoo.feature_extraction import find_trunk, stack_layers
 from elu_zoo.files import check_writable
-from elu_zoo.heads import gives_pixels
+from elu_zoo.heads import check_classifier
 from elu_zoo.image_files import Batches, ImageFiles
 from elu_zoo.labels import checked_data, class_names_for, class_weights
 from elu_zoo.optimizers import LayerwiseAdam, stack_factors
@@ -215,31 +215,6 @@ def finetune(
         _stages.end_stage(state, model, held_out)
         live = {}
     return _stages.History(state)
-
-
-def check_classifier(model: keras.Model) -> None:
-    """Checks that a model is not a network of this package that reconstructs images.
-
-    Args:
-        model: Keras model; see `elu_zoo.heads.gives_pixels`.
-
-    Raises:
-        UserError: If its outputs are pixels.
-
-    Example:
-
-    >>> import elu_zoo
-    >>> check_classifier(elu_zoo.MNISTAutoencoder(width=0.1))
-    Traceback (most recent call last):
-    elu_zoo.errors.UserError: Expected a classifier. Received: MNISTAutoencoder, which \
-reconstructs its images
-    """
-    record = record_of(model)
-    if record and gives_pixels(model):
-        raise UserError(
-            f"Expected a classifier. Received: {record.model}, which reconstructs its "
-            "images"
-        )
 
 
 def _fit(

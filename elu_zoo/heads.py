@@ -57,6 +57,31 @@ def gives_pixels(model: keras.Model) -> bool:
     return bool(record and own_output and reconstructs(record.model))
 
 
+def check_classifier(model: keras.Model) -> None:
+    """Checks that the outputs of a model are not pixels.
+
+    Args:
+        model: Keras model; see `gives_pixels`.
+
+    Raises:
+        UserError: If they are.
+
+    Example:
+
+    >>> import elu_zoo
+    >>> check_classifier(elu_zoo.MNISTAutoencoder(width=0.1))
+    Traceback (most recent call last):
+    elu_zoo.errors.UserError: Expected a classifier. Received: MNISTAutoencoder, which \
+reconstructs its images
+    """
+    record = record_of(model)
+    if record and gives_pixels(model):
+        raise UserError(
+            f"Expected a classifier. Received: {record.model}, which reconstructs its "
+            "images"
+        )
+
+
 def fresh(initializer: Any) -> Any:
     """Copies an initializer for one use: Keras's give the same values every time.
 

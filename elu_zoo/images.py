@@ -333,7 +333,7 @@ def image_side(model: Any, resize: int | None = None) -> int:
     record = record_of(model)
     best = record.preprocessing.crop if record and record.preprocessing else None
     side = height or best if resize is None else resize
-    if not side or side < 1 or (height, width) not in ((None, None), (side, side)):
+    if side is None or side < 1 or (height, width) not in ((None, None), (side, side)):
         raise UserError(
             "Expected square images: resize=SIDE for a model that takes any size, or "
             "the model's own size. Received: "

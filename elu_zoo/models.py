@@ -543,14 +543,15 @@ def adapt_preprocessing(model: keras.Model, images: np.ndarray) -> None:
     array([7., 7., 7.], dtype=float32)
     """
     layers = [x for x in model.layers if x.name.startswith("preprocessing")]
+    if not layers:
+        return
     gray = any(layer.name == GRAY_TO_RGB for layer in model.layers)
-    for layer in layers[:1]:
-        channels = 1 if gray else layer.input.shape[-1]
-        if images.shape[-1] != channels:
-            raise UserError(
-                f"Expected images of {channels} channels, as the model's. "
-                f"Received: {images.shape[-1]} channels"
-            )
+    channels = 1 if gray else layers[0].input.shape[-1]
+    if images.shape[-1] != channels:
+        raise UserError(
+            f"Expected images of {channels} channels, as the model's. "
+            f"Received: {images.shape[-1]} channels"
+        )
     if gray:
         images = np.repeat(images, 3, axis=-1)
     for layer in layers:

@@ -163,7 +163,7 @@ def probabilities(outputs: npt.ArrayLike, model: keras.Model | str) -> np.ndarra
     temperature = record.temperature if record else 1.0
     logits = not named and gives_logits(model)
     if not logits:
-        return outputs if temperature == 1 else with_temperature(outputs, temperature)
+        return with_temperature(outputs, temperature)
     return _softmax(outputs / temperature)
 
 
@@ -207,10 +207,9 @@ def output_layer(model: keras.Model) -> keras.Operation:
     """
     while hasattr(model, "layers"):
         try:
-            operation = model.outputs[0]._keras_history.operation
-        except (AttributeError, ValueError, TypeError):  # A model without a graph.
-            operation = model.layers[-1]
-        model = operation
+            model = model.outputs[0]._keras_history.operation
+        except (AttributeError, ValueError):  # It has no graph.
+            model = model.layers[-1]
     return model
 
 
@@ -296,13 +295,15 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
     Returns:
         An array of the same shape, the softmax of the logits divided by the
-        temperature.
+        temperature; `probabilities` themselves if that is 1.
 
     Example:
 
     >>> with_temperature(np.array([[0.8, 0.2]]), 2.0).round(3)
     array([[0.667, 0.333]])
     """
+    if temperature == 1:  # The softmax would hide rows that do not sum to 1.
+        return probabilities
     logits = np.log(np.maximum(np.asarray(probabilities, "float64"), 1e-300))
     return _softmax(logits / temperature)
 

@@ -149,8 +149,7 @@ def measure_held_out(
                 record, temperature=temperature, calibrated_on=len(labels)
             )
             attach_record(model, new)
-    if temperature != 1:  # It would make other numbers sum to 1.
-        probabilities = with_temperature(probabilities, temperature)
+    probabilities = with_temperature(probabilities, temperature)
     if folder is None:
         return measure(probabilities, labels, class_names)
     return write_report(folder, probabilities, labels, class_names, images, temperature)

@@ -282,6 +282,15 @@ def test_mixed_precision_models_are_served_in_float32(tmp_path):
     )
 
 
+def test_two_exports_at_once_get_two_versions(model, tmp_path, monkeypatch):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "file").write_text("of the other process")
+    versions = iter((1, 2))
+    monkeypatch.setattr(elu_zoo.exporting, "_next_version", lambda path: next(versions))
+    assert elu_zoo.export_saved_model(model, tmp_path) == tmp_path / "2"
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["file"]
+
+
 def test_a_saved_model_in_mixed_precision_can_be_exported(tmp_path):
     keras.utils.set_random_seed(1)
     before = keras.config.dtype_policy()

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from training.engine.stopping import Stopping
 
 NAME = "training.gpu"
-RESERVE = 30  # Seconds for the end of a run, which takes half of them.
-COMPRESSION = 4  # Of 9: a tenth of the time for 2% more bytes.
+RESERVE = 30  # Seconds for a checkpoint, weights and parts.
 PART = 15 << 20  # Bytes.
 TRIED = 20  # Number of steps whose speed is measured.
 
@@ -97,7 +96,7 @@ def run(arguments: argparse.Namespace, deadline: float, stopping: Stopping) -> N
             part.write_text(json.dumps(facts) + "\n")
     facts = json.loads(speed.read_text())
     print(json.dumps(facts), flush=True)
-    # A step takes the less time the smaller the images are.
+    # At the smallest size, so that fast steps are not slowed by checkpoints.
     sizes = recipe.image_sizes.values()
     per_minute = 60 * facts["images_per_second"] / recipe.batch_size
     per_minute *= (max(sizes) / min(sizes)) ** 2 if sizes else 1
@@ -113,8 +112,7 @@ def run(arguments: argparse.Namespace, deadline: float, stopping: Stopping) -> N
         )
     finally:
         # Also if something after the last step fails, such as a figure.
-        if weights_of(out):
-            write_parts(out)
+        write_parts(out)
     stopping.check()
 
 
@@ -285,26 +283,19 @@ def peak(size: int = 4096, repeats: int = 5) -> float:
     return 10 * 2 * size**3 / min(seconds)
 
 
-def weights_of(out: pathlib.Path) -> list[str]:
-    """Lists the weights at the end of a run, and where it stopped, the newest last.
-
-    Args:
-        out: Folder of the run.
-    """
-    files = [out / f"{name}.weights.h5" for name in ("last", "stopped")]
-    files = sorted(filter(pathlib.Path.is_file, files), key=lambda x: x.stat().st_mtime)
-    return [file.name.removesuffix(".weights.h5") for file in files]
-
-
 def write_parts(out: pathlib.Path) -> None:
     """Writes the files to copy from the machine to the run's folder `parts`.
 
     Args:
-        out: Folder of the run.
+        out: Folder of the run. Nothing is written if it has no weights yet.
     """
-    from elu_zoo._weight_files import save_weights
-    from training.engine.run import Run
+    from elu_zoo._weight_files import compress
 
+    files = [out / f"{name}.weights.h5" for name in ("last", "stopped")]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        return
+    newest = max(files, key=lambda file: file.stat().st_mtime)
     parts = out / "parts"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
@@ -312,10 +303,9 @@ def write_parts(out: pathlib.Path) -> None:
         for name in ("speed.json", "log.csv", "run.json", "recipe.py", "curve.svg"):
             if (out / name).is_file():
                 archive.add(out / name, name)
-    run = Run(out, json.loads((out / "run.json").read_text()), [])
-    file = out / "rounded.weights.h5"
-    save_weights(run.build_model(weights_of(out)[-1]), file, COMPRESSION)
-    split(file, parts)
+    rounded = out / "rounded.weights.h5"
+    compress(newest, rounded)
+    split(rounded, parts)
 
 
 def split(

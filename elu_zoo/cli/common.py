@@ -167,13 +167,18 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """Reads an option's whole number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
+def natural(text: str, least: int = 0) -> int:
+    """Reads an option's whole number, of 0 or more by default."""
+    if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(
-            f"expected a whole number of 1 or more, received {text!r}"
+            f"expected a whole number of {least} or more, received {text!r}"
         )
     return int(text)
+
+
+def positive(text: str) -> int:
+    """Reads an option's whole number of 1 or more."""
+    return natural(text, least=1)
 
 
 def check_out_file(path: pathlib.Path) -> None:

@@ -133,7 +133,7 @@ def _compare(record: Record, result: dict[str, Any], quiet: bool) -> None:
 
 def _run_on_folder(arguments: argparse.Namespace) -> None:
     start_backend()
-    from elu_zoo.finetuning import check_classifier
+    from elu_zoo.heads import check_classifier
     from elu_zoo.image_files import open_image_folder
     from elu_zoo.images import preprocessing_of
     from elu_zoo.records import record_of

@@ -17,6 +17,7 @@ from elu_zoo.cli.common import (
     check_out_file,
     known_model,
     load_model,
+    positive,
     start_backend,
 )
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_resize_argument(parser)
     parser.add_argument(
         "--top",
-        type=int,
+        type=positive,
         default=5,
         metavar="N",
         help="number of classes to show (default: 5)",

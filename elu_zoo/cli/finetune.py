@@ -28,6 +28,7 @@ from elu_zoo.cli.common import (
     add_model_argument,
     add_resize_argument,
     load_model,
+    natural,
     print_json,
     start_backend,
 )
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to create")
     parser.add_argument(
         "--epochs",
-        type=_count,
+        type=natural,
         nargs=2,
         default=[5, 10],
         metavar=("HEAD", "ALL"),
@@ -71,14 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=natural,
         default=32,
         metavar="N",
         help="images per step (default: 32)",
     )
     parser.add_argument(
         "--patience",
-        type=_count,
+        type=natural,
         metavar="N",
         help="end a stage after N epochs without a lower calibrated held-out loss",
     )
@@ -120,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='have the model answer "none of these" if no class is that probable',
     )
     parser.add_argument(
-        "--seed", type=_count, default=0, help="seed of order and weights (default: 0)"
+        "--seed", type=natural, default=0, help="seed of order and weights (default: 0)"
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -131,8 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_out(out)
     start_backend(whole=bool(arguments.callbacks))
     from elu_zoo.files import LOCK, check_writable, locked
-    from elu_zoo.finetuning import check_classifier
-    from elu_zoo.heads import with_classes
+    from elu_zoo.heads import check_classifier, with_classes
     from elu_zoo.predictions import set_threshold
 
     _make_repeatable(arguments.seed)
@@ -260,14 +260,6 @@ def _print(out: pathlib.Path, result: dict[str, Any]) -> None:
         f"{out / 'model.keras'}: `elu-zoo predict IMAGE --model {out}`, "
         f"`elu-zoo export {out} --out SERVED`"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number of 0 or more, received {text!r}"
-        )
-    return int(text)
 
 
 def _check_out(out: pathlib.Path) -> None:

@@ -237,6 +237,6 @@ def _versions(folder: pathlib.Path) -> list[int]:
         names = [path.name for path in folder.iterdir() if path.name.isdecimal()]
     except OSError:
         return []
-    # Like TensorFlow Serving, but without names such as 0002.
+    # Without names such as 0002, since the path of a version is made from its number.
     versions = {int(name) for name in names if name == str(int(name))}
     return sorted(versions, reverse=True)

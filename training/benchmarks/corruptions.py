@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from elu_zoo.errors import UserError
+from elu_zoo.weights import find_weights
 from training.benchmarks.measuring import ROOT, machine, write_csv
 from training.commands import parse, parser, positive
 
@@ -204,10 +205,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(options, argv)
 
     try:
-        rows = measure(arguments.name, arguments.data, arguments.images)
+        name = find_weights(arguments.name)
+        rows = measure(name, arguments.data, arguments.images)
     except (UserError, OSError) as error:
         sys.exit(f"training.benchmarks.corruptions: {error}")
-    path = ROOT / "docs/results" / arguments.name / "corruptions.csv"
+    path = ROOT / "docs/results" / name / "corruptions.csv"
     write_csv(arguments.csv or path, rows)
 
 

@@ -135,14 +135,14 @@ class ConvMuon(Muon):
         return ops.cast(matrix, dtype)
 
     def _groups(self, rows: int, columns: int, steps: int) -> list[int]:
-        """Numbers of steps to compute from one Gram matrix of the tall one."""
+        """How many steps to compute from each Gram matrix of the tall matrix."""
         if rows < 1.5 * columns:  # Separate steps need fewer operations.
             return [1] * steps
         if self.newton_schulz_dtype == "float32":
             return [steps]
         # Rounding makes eigenvalues of the Gram matrix negative, and steps from there
         # move them away from 0. After three they are still small.
-        return [3] * (steps // 3) + [steps % 3] * (steps % 3 > 0)
+        return [min(3, steps - done) for done in range(0, steps, 3)]
 
     def _polynomial(self, gram: Any) -> Any:
         """What a step multiplies the matrix by."""

@@ -1,4 +1,4 @@
-r"""ELUNet11 on CIFAR-100: the paper's network, near the paper's error in little time.
+r"""ELUNet11 on CIFAR-100: the paper's network, its error in little time.
 
     python -m training.train training/recipes/elunet11_cifar100_fast.py --data DIR \
         --out RUN
