@@ -201,7 +201,7 @@ def _pretrained(
     if channels == pretrained or channels == 1 and pretrained == 3:
         gray = channels != pretrained
         model = _network(architecture, repeat_gray=gray, **arguments)
-        load_weights(model, path, skip=skip)
+        load_weights(model, path, skip=skip, ignore=_before(tensor))
         return model
     # A file without a record fits the channels as they are.
     assert record is not None and pretrained
@@ -217,10 +217,19 @@ def _pretrained(
     given = {"input_tensor": None, "input_shape": (*size, pretrained)}
     narrow = _network(architecture, **arguments | given)
     load_weights(narrow, path, skip=skip)
-    for target, source in zip(model.weights, narrow.weights, strict=True):
+    own = [layer for layer in model.layers if layer not in _before(tensor)]
+    weights = [weight for layer in own for weight in layer.weights]
+    for target, source in zip(weights, narrow.weights, strict=True):
         array = keras.ops.convert_to_numpy(source)
         target.assign(_widened(array, target.shape, pretrained))
     return model
+
+
+def _before(tensor: keras.KerasTensor | None) -> list[keras.Layer]:
+    """The layers that a user's `input_tensor` comes from."""
+    if tensor is None:
+        return []
+    return keras.Model(keras.utils.get_source_inputs(tensor), tensor).layers
 
 
 def _widened(array: np.ndarray, shape: Sequence[int], channels: int) -> np.ndarray:
@@ -329,7 +338,9 @@ def _network(
     inputs = _image_input(input_tensor, input_shape)
     x = ModelRecord(Record(), name="record")(inputs)
     if repeat_gray:
-        x = keras.layers.Concatenate(name=GRAY_TO_RGB)([x] * 3)
+        # Autocast would round raw images to bfloat16.
+        repeat = keras.layers.Concatenate(dtype=_at_least_float32(), name=GRAY_TO_RGB)
+        x = repeat([x] * 3)
     if include_preprocessing:
         for layer in PREPROCESSING[preprocessing]():
             x = layer(x)

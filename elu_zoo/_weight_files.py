@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def load_weights(
-    model: keras.Model, path: str | os.PathLike[str], skip: Iterable[str] = ()
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    skip: Iterable[str] = (),
+    ignore: Collection[keras.Layer] = (),
 ) -> None:
     """Loads a `.weights.h5` file into a model of this package.
 
@@ -32,16 +35,19 @@ def load_weights(
         model: Keras model of this package.
         path: Path of a file written by `save_weights`, or by the method
             `save_weights` of a Keras model (Keras 3.6 or later).
-        skip: Layer-name prefixes to skip.
+        skip: Prefixes of layer names to skip in model and file.
+        ignore: Layers of the model that the file does not hold, whatever their names.
 
     Raises:
         UserError: If the file does not fit the model.
     """
     import h5py
 
+    layers = [layer for layer in model.layers if layer not in ignore]
     try:
         with h5py.File(path) as file:
-            assignments = _match(model, _layers(file, path), tuple(skip), path)
+            stored = _layers(file, path)
+            assignments = _match(model.name, layers, stored, tuple(skip), path)
             arrays = [_array(item) for _, item in assignments]
     except OSError as error:
         raise UserError(
@@ -68,36 +74,37 @@ def read_layer(path: str | os.PathLike[str], name: str) -> list[np.ndarray]:
 
 
 def _match(
-    model: keras.Model,
+    name: str,
+    layers: Iterable[keras.Layer],
     stored: dict[str, list[h5py.Dataset]],
     skip: tuple[str, ...],
     path: str | os.PathLike[str],
 ) -> list[tuple[keras.Variable, h5py.Dataset]]:
-    """Pairs each variable of the model with its dataset in the file."""
+    """Pairs each variable of a model's layers with its dataset in the file."""
     stored = {n: items for n, items in stored.items() if not n.startswith(skip)}
     wanted = {
         layer.name: layer.weights
-        for layer in model.layers
+        for layer in layers
         if layer.weights and not layer.name.startswith(skip)
     }
-    problems = [f"{name}: not in the file" for name in wanted if name not in stored]
-    problems += [f"{name}: not in the model" for name in stored if name not in wanted]
-    for name in wanted.keys() & stored.keys():
-        shapes = [tuple(variable.shape) for variable in wanted[name]]
-        found = [item.shape for item in stored[name]]
+    problems = [f"{key}: not in the file" for key in wanted if key not in stored]
+    problems += [f"{key}: not in the model" for key in stored if key not in wanted]
+    for key in wanted.keys() & stored.keys():
+        shapes = [tuple(variable.shape) for variable in wanted[key]]
+        found = [item.shape for item in stored[key]]
         if shapes != found:
-            problems.append(f"{name}: {found} in the file, {shapes} in the model")
+            problems.append(f"{key}: {found} in the file, {shapes} in the model")
     if problems:
         raise UserError(
-            f"Expected {path} to hold the weights of {model.name}. "
+            f"Expected {path} to hold the weights of {name}. "
             f"{len(problems)} layers differ: " + "; ".join(sorted(problems)[:5]) + ". "
             "Build the model with the arguments (classes, width, ...) that the file "
             "was made with."
         )
     return [
         pair
-        for name, variables in wanted.items()
-        for pair in zip(variables, stored[name], strict=True)
+        for key, variables in wanted.items()
+        for pair in zip(variables, stored[key], strict=True)
     ]
 
 

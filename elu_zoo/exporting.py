@@ -189,8 +189,8 @@ def export_saved_model(
     `elu_zoo.preprocess_input`, it is turned upright by its EXIF orientation, resized
     and cropped, and the same limits apply to its pixels and aspect ratio. An invalid
     image has `valid` false, empty names and zeros, and does not affect the rest of its
-    batch. TIFF, AVIF, animated WebP and BMP with a palette are invalid here, although
-    `preprocess_input` reads them.
+    batch. TIFF, AVIF, animated WebP, and BMP with a palette, bit masks or
+    compression are invalid here, although `preprocess_input` reads them.
 
     The weights are stored once. The graph contains no op that needs XLA.
 

@@ -503,19 +503,22 @@ def _load_saved(path: pathlib.Path) -> keras.Model:
 
 
 def _with_record(model: keras.Model, record: Record) -> keras.Model:
-    """The same layers, and after the input one that keeps the record when saved."""
+    """A copy with one more layer, after the input, which keeps the record when saved.
+
+    Shared layers would have two outputs each, of which `features` cannot take one.
+    """
     keeper = ModelRecord(record, name="record")
     model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    first = model.layers[1]
+    first = model.layers[1].name
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if layer is first:
+        if layer.name == first:
             args = (keeper(args[0]), *args[1:])
         return layer(*args, **kwargs)
 
-    return keras.models.clone_model(
-        model, clone_function=lambda layer: layer, call_function=call
-    )
+    copy = keras.models.clone_model(model, call_function=call)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _record_of_names(model: keras.Model, class_names: Sequence[str]) -> Record:

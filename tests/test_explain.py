@@ -148,6 +148,23 @@ def test_occlusion_and_deletion_against_loops():
         assert curve[0, step] == pytest.approx(expected, rel=1e-3, abs=0.02)
 
 
+def test_the_class_of_a_subclassed_model():
+    inner = dense(0)
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+    found = explain.heat_map(Subclassed(), images(), [1, 3], size=4)
+    np.testing.assert_allclose(found, explain.heat_map(inner, images(), [1, 3], size=4))
+    with pytest.raises(UserError, match=r"numbers from 0 to \d+"):
+        explain.heat_map(Subclassed(), images(), [1, 999])
+
+
 @pytest.fixture(scope="module")
 def photos():
     model = elu_zoo.ELUNet11(weights="cifar100")

@@ -203,6 +203,38 @@ def test_gray_images_give_what_their_rgb_copies_do(zoo, channels, preprocessing)
         elu_zoo.adapt_preprocessing(other, IMAGES[..., :2])
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_input_tensor_from_layers_with_weights(channels):
+    """They keep their weights, and the network gets its own."""
+    flat = keras.Input((32 * 32,))
+    image = keras.layers.Reshape((32, 32, 1))(flat)
+    # The names are those of prefixes, and of no layer, in the file.
+    first = keras.layers.Conv2D(channels, 1, name="predictions_of_colors")
+    kept = [np.linspace(0.1, 1, channels).reshape(1, 1, 1, -1), np.zeros(channels)]
+    image = first(image)
+    first.set_weights(kept)
+    model = elu_zoo.ELUNet11(weights="cifar100", input_tensor=image)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32 * 32)).astype("float32")
+    whole = elu_zoo.ELUNet11(weights="cifar100", input_shape=(32, 32, channels))
+    expected = whole(images.reshape(2, 32, 32, 1) * kept[0][0])
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(model(images)),
+        keras.ops.convert_to_numpy(expected),
+        *(1e-3, 1e-5),
+    )
+    for array, weight in zip(kept, first.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, array, rtol=1e-6)
+
+
+def test_gray_images_keep_their_fractions_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")  # Undone by a fixture.
+    model = elu_zoo.ELUNet11(weights="cifar100", input_shape=(32, 32, 1))
+    prepared = keras.Model(model.input, model.get_layer("preprocessing").input)
+    image = np.full((1, 32, 32, 1), 200.3, "float32")
+    rgb = keras.ops.convert_to_numpy(prepared(image))
+    np.testing.assert_array_equal(rgb, np.repeat(image, 3, -1))
+
+
 def test_flattened_images_with_more_channels():
     """Networks without convolutions, whose kernels mix pixels and channels."""
     gray = elu_zoo.MNISTClassifier(weights="mnist")

@@ -11,6 +11,7 @@ import pytest
 import elu_zoo
 from elu_zoo import records, weights
 from elu_zoo.errors import UserError
+from elu_zoo.heads import with_classes
 from elu_zoo.predictions import set_threshold
 
 RECORD = records.Record(
@@ -97,7 +98,8 @@ def test_a_new_process_has_the_record(pets, tmp_path, first):
 
 def test_a_folder_of_version_0_1_has_a_record(tmp_path):
     net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    net.add(keras.layers.Dense(2))
+    net.add(keras.layers.Dense(4, name="stack1_dense1"))
+    net.add(keras.layers.Dense(2, name="predictions"))
     net.save(tmp_path / "model.keras")
     (tmp_path / "class_names.json").write_text('["cat", "dog"]')
     for path in (tmp_path, tmp_path / "model.keras"):
@@ -110,7 +112,11 @@ def test_a_folder_of_version_0_1_has_a_record(tmp_path):
     assert new.layers[1].record.threshold == 0.9
     assert records.class_names_of(new) == ("cat", "dog")
     images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3))
-    np.testing.assert_allclose(new(images), net(images), rtol=1e-5)
+    expected = keras.ops.convert_to_numpy(net(images))
+    np.testing.assert_allclose(new(images), expected, rtol=1e-5)
+    assert elu_zoo.features(model)(images)["stack1"].shape == (2, 4)
+    swapped = with_classes(model, ["dog", "cat"], ["cat", "dog"])
+    np.testing.assert_allclose(swapped(images), expected[:, ::-1], rtol=1e-5)
 
 
 def test_the_record_of_what_was_built():

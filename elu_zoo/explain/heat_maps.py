@@ -328,7 +328,8 @@ def _checked(
     if classes is None:
         return images, to_numpy(_logits(model, images)).argmax(-1)
     classes = np.asarray(classes)
-    outputs = model.output_shape[-1]
+    # A subclassed model does not know the shape of its output.
+    outputs = _logits(model, images[:1]).shape[-1]
     valid = classes.shape == (len(images),) and classes.dtype.kind in "iu"
     if not valid or classes.min() < 0 or classes.max() >= outputs:
         raise UserError(
